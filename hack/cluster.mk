@@ -1,0 +1,31 @@
+# Clusters for the desk and for the tests. Included by the Makefile.
+
+PYTHON ?= python3
+TESTBED = $(PYTHON) hack/testbed
+KIND ?= kind
+KIND_NAME ?= paramedic
+KIND_FOLDER = .cluster-kind
+
+.PHONY: cluster-up cluster-down cluster-status kind-up kind-down
+
+cluster-up: ## Start a real control plane with one fake node in the background (kubeconfig: .cluster/kubeconfig)
+	@$(TESTBED) up
+
+cluster-down: ## Stop that control plane and remove .cluster
+	@$(TESTBED) down
+
+cluster-status: ## Tell whether that control plane runs
+	@$(TESTBED) status
+
+kind-up: ## Start a kind cluster instead, for those who have Docker (kubeconfig: .cluster-kind/kubeconfig)
+	@command -v $(KIND) >/dev/null || { echo "kind is missing: install it from https://kind.sigs.k8s.io, or use 'make cluster-up', which needs no Docker" >&2; exit 1; }
+	@command -v docker >/dev/null || { echo "docker is missing: kind needs Docker; 'make cluster-up' does not" >&2; exit 1; }
+	@docker info >/dev/null 2>&1 || { echo "docker does not answer: start its daemon (or check your rights), or use 'make cluster-up', which needs no Docker" >&2; exit 1; }
+	@mkdir -p $(KIND_FOLDER)
+	$(KIND) create cluster --name $(KIND_NAME) --config hack/kind.yaml --kubeconfig $(KIND_FOLDER)/kubeconfig --wait 120s
+	@echo 'export KUBECONFIG=$$PWD/$(KIND_FOLDER)/kubeconfig'
+
+kind-down: ## Remove the kind cluster
+	@command -v $(KIND) >/dev/null || { echo "kind is missing, so there is no kind cluster to remove" >&2; exit 1; }
+	$(KIND) delete cluster --name $(KIND_NAME)
+	@rm -rf $(KIND_FOLDER)

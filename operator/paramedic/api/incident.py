@@ -1,0 +1,278 @@
+"""``Incident``: one outage, what is done about it, and the record of it."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import ConfigDict, Field
+
+from paramedic.api.base import Duration, Labels, Model, ObjectName, StatusModel, StepName, Time, rule
+from paramedic.api.checks import RevertWhen, Verify
+from paramedic.api.conditions import Condition
+from paramedic.api.policy import Guards, IncidentType, Mode, OnFailure, Severity, Strategy
+from paramedic.api.workload import BoundTarget, TargetRef
+
+Phase = Literal["Open", "Blocked", "AwaitingApproval", "Remediating", "Verifying", "Escalated", "Resolved"]
+StepState = Literal[
+    "Pending",
+    "Skipped",
+    "Blocked",
+    "AwaitingApproval",
+    "Executing",
+    "Verifying",
+    "Succeeded",
+    "Failed",
+    "Unknown",
+    "Reverted",
+]
+UserName = Annotated[str, Field(max_length=253)]
+Opaque = {"x-kubernetes-preserve-unknown-fields": True, "type": "object"}
+IMMUTABLE = "{0} cannot be changed after creation: create a new Incident"
+
+
+def _immutable(field: str) -> dict[str, Any]:
+    return rule(
+        f"has(self.{field}) == has(oldSelf.{field}) && (!has(self.{field}) || self.{field} == oldSelf.{field})",
+        IMMUTABLE.format(f"spec.{field}"),
+    )
+
+
+class PolicyRef(Model):
+    """A policy by name."""
+
+    name: ObjectName = Field(description="Name of a RemediationPolicy in the same namespace.")
+
+
+class AlertSource(Model):
+    """The alert that opened the incident; set by Paramedic's receiver."""
+
+    fingerprint: str | None = Field(None, max_length=64, description="Alertmanager's fingerprint.")
+    labels: Labels = Field(default_factory=dict, description="The alert's labels.")
+    annotations: Labels = Field(default_factory=dict, description="The alert's annotations.")
+    starts_at: Time | None = Field(None, description="When the alert began to fire.")
+    generator_url: str | None = Field(None, alias="generatorURL", max_length=8192, description="Where it came from.")
+    group_key: str | None = Field(
+        None, max_length=64, description="Hash of the policy's groupBy values: alerts with the same are one incident."
+    )
+
+
+class Approval(Model):
+    """A person's consent to one step. The API server checks that approvedBy is who writes it."""
+
+    step: StepName = Field(description="Name of the step.")
+    approved_by: UserName = Field(description="The approver's own Kubernetes user name.")
+    operation: str | None = Field(
+        None, max_length=64, description="Bind the consent to the plan with this operation id (status.steps)."
+    )
+
+
+class Resolution(Model):
+    """A person's statement that the incident is over."""
+
+    resolved_by: UserName = Field(description="The writer's own Kubernetes user name.")
+    root_cause: str | None = Field(None, max_length=16384, description="What it was.")
+    follow_ups: list[Annotated[str, Field(max_length=2048)]] = Field(
+        default_factory=list, max_length=64, description="What remains to be done."
+    )
+
+
+class IncidentSpec(Model):
+    """What happened, and what people say about it."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "x-kubernetes-validations": [
+                _immutable("type"),
+                _immutable("target"),
+                _immutable("policyRef"),
+                _immutable("alert"),
+            ]
+        }
+    )
+
+    title: str = Field(min_length=1, max_length=1024, description="One line for people.")
+    type: IncidentType = Field(
+        description="APIOutage, DatabaseDegraded, HighLoad, NetworkDegraded, QueueBacklog, SecurityBreach, DDoS, "
+        "EmergencyShutdown, EmergencyRecovery, or a team's own CamelCase word."
+    )
+    severity: Severity = Field("P2", description="P0 (total outage) to P3 (cosmetic).")
+    target: TargetRef | None = Field(None, description="What is affected; else the policy says it.")
+    policy_ref: PolicyRef | None = Field(None, description="The policy to use; else policies are matched.")
+    alert: AlertSource | None = Field(None, description="Set by Paramedic's receiver.")
+    paused: bool = Field(False, description="A person takes over: nothing further is done while true.")
+    acknowledged_by: UserName | None = Field(None, description="Who works on it; your own user name.")
+    approvals: list[Approval] = Field(
+        default_factory=list,
+        max_length=64,
+        description="Consents to steps that await approval.",
+    )
+    resolution: Resolution | None = Field(None, description="Write this to close the incident.")
+
+
+class PinnedPolicy(StatusModel):
+    """The policy as it was when it was matched; a later edit does not change an incident under way."""
+
+    name: str = Field(description="Name.")
+    namespace: str = Field(description="Namespace.")
+    uid: str = Field("", description="UID.")
+    generation: int = Field(1, description="Generation of its spec.")
+    mode: Mode = Field("Approve", description="Mode.")
+    strategy: Strategy = Field("UntilRecovered", description="Strategy.")
+    guards: Guards = Field(default_factory=Guards, description="Guards.")
+    team: str | None = Field(None, description="Team to escalate to.")
+
+    @property
+    def key(self) -> str:
+        """``namespace/name``."""
+        return f"{self.namespace}/{self.name}"
+
+
+class AlertState(StatusModel):
+    """What has been heard of the alert since."""
+
+    state: Literal["firing", "resolved"] = Field("firing", description="Whether any alert of the group fires.")
+    count: int = Field(1, description="How often it was received.")
+    last_received_at: Time | None = Field(None, description="When it was last received.")
+    last_starts_at: Time | None = Field(None, description="Latest start of an alert that joined.")
+    ends_at: Time | None = Field(None, description="When the alert ended.")
+    firing: list[str] = Field(
+        default_factory=list, description="Fingerprints of the group's alerts that still fire; at most 1,000."
+    )
+
+
+class Verification(StatusModel):
+    """Progress of a verification."""
+
+    started_at: Time = Field(description="When it began.")
+    passing_since: Time | None = Field(None, description="Since when all checks hold.")
+    message: str = Field("", description="Result of the last look.")
+
+
+class Revert(StatusModel):
+    """The putting back of a step."""
+
+    state: Literal["Executing", "Succeeded", "Failed", "Unknown"] = Field(description="State.")
+    reason: str = Field("", description="CamelCase constant.")
+    message: str = Field("", description="For a person.")
+    operation: str = Field(description="Operation id, stamped on the target.")
+    attempts: int = Field(1, description="How often its intent was claimed.")
+    before: dict[str, Any] | None = Field(None, description="Fields before.", json_schema_extra=Opaque)
+    after: dict[str, Any] | None = Field(None, description="Fields after.", json_schema_extra=Opaque)
+    started_at: Time | None = Field(None, description="When its intent was written.")
+    finished_at: Time | None = Field(None, description="When it ended.")
+
+
+class StepStatus(StatusModel):
+    """One step: as resolved when the policy was pinned, and what came of it."""
+
+    name: str = Field(description="Name of the step.")
+    action: str = Field(description="Action.")
+    state: StepState = Field("Pending", description="State.")
+    reason: str = Field("", description="CamelCase constant.")
+    message: str = Field("", description="For a person.")
+    params: dict[str, Any] = Field(default_factory=dict, description="Parameters.", json_schema_extra=Opaque)
+    target: BoundTarget | None = Field(None, description="The object, with the UID that was pinned.")
+    when: str | None = Field(None, description="Condition.")
+    approval_required: bool = Field(False, description="Whether a person must approve.")
+    on_failure: OnFailure = Field("Escalate", description="What follows when it fails.")
+    timeout: Duration | None = Field(None, description="For carrying it out.")
+    ttl: Duration | None = Field(None, description="Leased for so long.")
+    revert_when: RevertWhen | None = Field(None, description="Put back early when this holds.")
+    verify: Verify | None = Field(None, description="What shows that it helped.")
+    operation: str | None = Field(None, description="Operation id, stamped on the target.")
+    attempts: int = Field(0, description="How often its intent was claimed.")
+    approved_by: str | None = Field(None, description="Who approved it.")
+    before: dict[str, Any] | None = Field(None, description="Fields before.", json_schema_extra=Opaque)
+    after: dict[str, Any] | None = Field(None, description="Fields after.", json_schema_extra=Opaque)
+    started_at: Time | None = Field(None, description="When its intent was written.")
+    finished_at: Time | None = Field(None, description="When it ended.")
+    revert_at: Time | None = Field(None, description="When a leased mitigation is put back.")
+    verification: Verification | None = Field(None, description="Progress of its verification.")
+    revert: Revert | None = Field(None, description="How it was put back.")
+
+    @property
+    def holds_mitigation(self) -> bool:
+        """Whether something temporary of this step is still in place (or may be)."""
+        leased = self.ttl is not None or self.revert_when is not None
+        acted = self.state in ("Executing", "Verifying", "Succeeded", "Failed", "Unknown") and self.after is not None
+        return leased and acted and (self.revert is None or self.revert.state == "Executing")
+
+
+class EscalationStatus(StatusModel):
+    """How far the incident has been escalated."""
+
+    level: int = Field(1, description="Level of the team's escalation matrix.")
+    since: Time = Field(description="Since when.")
+    reason: str = Field("", description="CamelCase constant.")
+    message: str = Field("", description="For a person.")
+
+
+class Evidence(StatusModel):
+    """Something kept for later."""
+
+    name: str = Field(description="What.")
+    uri: str = Field(description="Where.")
+    sha256: str = Field(description="Checksum.")
+
+
+class ChecklistItem(StatusModel):
+    """One item of the post-incident checklist."""
+
+    due: Duration = Field(description="After the resolution.")
+    item: str = Field(description="What is to be done.")
+    done: bool = Field(False, description="Whether it is done.")
+
+
+class TimelineEntry(StatusModel):
+    """One line of the record."""
+
+    at: Time = Field(description="When.")
+    actor: str = Field(description="paramedic, or the user name of a person.")
+    reason: str = Field(description="CamelCase constant.")
+    message: str = Field(description="For a person.")
+
+
+class IncidentStatus(StatusModel):
+    """What is known and what was done."""
+
+    observed_generation: int | None = Field(None, description="Generation of the spec that this speaks of.")
+    phase: Phase = Field("Open", description="Where the incident stands.")
+    message: str | None = Field(None, description="One line: what is going on and what happens next.")
+    step: str | None = Field(None, description="The current or last step.")
+    target: str | None = Field(None, description="Kind/name of what is affected.")
+    conditions: list[Condition] = Field(default_factory=list, description="Kubernetes conditions.")
+    policy: PinnedPolicy | None = Field(None, description="The policy, pinned when matched.")
+    alert: AlertState | None = Field(None, description="What has been heard of the alert since.")
+    steps: list[StepStatus] = Field(default_factory=list, description="Every step and what came of it.")
+    escalation: EscalationStatus | None = Field(None, description="How far it has been escalated.")
+    external: dict[str, str] | None = Field(None, description="Ids in PagerDuty, Slack and others.")
+    evidence: list[Evidence] = Field(default_factory=list, description="What was kept for later.")
+    checklist: list[ChecklistItem] = Field(default_factory=list, description="The post-incident checklist.")
+    resolved_at: Time | None = Field(None, description="When the incident ended.")
+    timeline: list[TimelineEntry] = Field(
+        default_factory=list, description="The record: the first 10 and the newest 100 entries."
+    )
+
+
+class IncidentMeta(StatusModel):
+    """The metadata that is used."""
+
+    name: str
+    namespace: str
+    uid: str = ""
+    generation: int = 1
+    resource_version: str = ""
+    creation_timestamp: Time | None = None
+    deletion_timestamp: Time | None = None
+    finalizers: list[str] = Field(default_factory=list)
+
+
+class Incident(StatusModel):
+    """An Incident as read from the API server."""
+
+    metadata: IncidentMeta
+    spec: IncidentSpec
+    status: IncidentStatus = Field(default_factory=IncidentStatus)
+
+    @property
+    def key(self) -> str:
+        """``namespace/name``."""
+        return f"{self.metadata.namespace}/{self.metadata.name}"

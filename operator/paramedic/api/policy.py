@@ -1,0 +1,267 @@
+"""``RemediationPolicy``: what an on-call engineer would do, written down once."""
+
+from datetime import timedelta
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import ConfigDict, Field, model_validator
+from pydantic.alias_generators import to_camel
+
+from paramedic.api.base import CelExpression, Duration, Model, ObjectName, StatusModel, StepName, Time, rule
+from paramedic.api.checks import RevertWhen, Verify
+from paramedic.api.conditions import Condition
+from paramedic.api.workload import TargetSelector
+
+Mode = Literal["Observe", "Approve", "Auto"]
+Strategy = Literal["UntilRecovered", "Sequence"]
+OnFailure = Literal["Continue", "Stop", "Escalate"]
+Severity = Literal["P0", "P1", "P2", "P3"]
+IncidentType = Annotated[str, Field(pattern=r"^[A-Z][A-Za-z0-9]{1,62}$")]
+LabelName = Annotated[str, Field(pattern=r"^[a-zA-Z_][a-zA-Z0-9_]*$", max_length=128)]
+
+Matcher = Annotated[str, Field(min_length=2, max_length=512)]
+
+
+class AlertMatch(Model):
+    """Alerts for which every matcher holds."""
+
+    matchers: list[Matcher] = Field(
+        min_length=1,
+        max_length=16,
+        description="Alertmanager matchers, for example 'alertname=\"CovetApiErrors\"'; all must hold.",
+        json_schema_extra={
+            "x-kubernetes-validations": [
+                rule(
+                    'self.all(m, m.matches(\'^[ {]*("[^"]+"|[a-zA-Z_:][a-zA-Z0-9_:]*) *(=~|!~|!=|=)\'))',
+                    'each matcher is label, one of = != =~ !~, and a value: for example severity=~"critical|page"',
+                )
+            ]
+        },
+    )
+
+
+class IncidentMatch(Model):
+    """Incidents of these types and severities; an empty list means any."""
+
+    types: list[IncidentType] = Field(default_factory=list, max_length=64, description="Incident types.")
+    severities: list[Severity] = Field(default_factory=list, max_length=4, description="Severities.")
+
+
+class Match(Model):
+    """What the policy answers to."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "x-kubernetes-validations": [
+                rule(
+                    "(has(self.alerts) && size(self.alerts) > 0) || has(self.incidents)",
+                    "match needs alerts, incidents, or both: as it stands the policy would never act",
+                )
+            ]
+        }
+    )
+
+    alerts: list[AlertMatch] = Field(default_factory=list, max_length=32, description="Any entry matches.")
+    incidents: IncidentMatch | None = Field(None, description="Incidents that people apply.")
+
+
+class IncidentTemplate(Model):
+    """What a matching alert becomes."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "x-kubernetes-validations": [
+                rule(
+                    "!has(self.severityMap) || has(self.severityFromLabel)",
+                    "severityMap is used with severityFromLabel: name the alert label that it maps",
+                )
+            ]
+        }
+    )
+
+    type: IncidentType = Field("APIOutage", description="Type of the incident.")
+    severity: Severity = Field("P2", description="Severity, and the fallback for severityFromLabel.")
+    severity_from_label: LabelName | None = Field(None, description="Alert label that gives the severity.")
+    severity_map: dict[str, Severity] | None = Field(
+        None, description="From the label's value to a severity, for example critical: P0."
+    )
+    group_by: list[LabelName] = Field(
+        default_factory=list,
+        max_length=32,
+        description="Alerts with the same values of these labels are one incident; empty: each alert is its own.",
+    )
+    title: str = Field(
+        "{{ annotations.summary or labels.alertname }}",
+        max_length=1024,
+        description="Title, a Jinja template over labels and annotations.",
+    )
+
+
+class RateLimit(Model):
+    """At most so many actions in a sliding period."""
+
+    actions: int = Field(3, ge=1, le=100_000, description="How many actions.")
+    period: Duration = Field(timedelta(hours=1), description="In which period.")
+
+
+class Window(Model):
+    """A recurring span of time."""
+
+    schedule: str = Field(
+        pattern=r"^\S+( +\S+){4}$",
+        max_length=128,
+        description='When it opens: five cron fields, for example "0 18 * * FRI".',
+    )
+    duration: Duration = Field(description="How long it stays open.")
+    time_zone: str = Field("UTC", max_length=64, description="IANA time zone, for example Europe/Berlin.")
+
+
+class Windows(Model):
+    """When acting is allowed."""
+
+    allow: list[Window] = Field(default_factory=list, max_length=32, description="Act only inside these; none: always.")
+    deny: list[Window] = Field(default_factory=list, max_length=32, description="Never act inside these.")
+
+
+class Guards(Model):
+    """What must hold before anything is done."""
+
+    cooldown: Duration = Field(
+        timedelta(minutes=10), description="After an action on a target, no other incident acts on it for this long."
+    )
+    rate_limit: RateLimit = Field(default_factory=RateLimit, description="Most actions per policy in a period.")
+    max_concurrent: int = Field(1, ge=1, le=100_000, description="Most open remediations under this policy.")
+    min_healthy: str = Field(
+        "0%",
+        pattern=r"^(100|[1-9]?[0-9])%$",
+        description="Refuse when fewer of the namespace's workloads than this are healthy.",
+    )
+    max_age: Duration = Field(
+        timedelta(hours=1), description="An incident older than this that was never acted on is left to people."
+    )
+    windows: Windows = Field(default_factory=Windows, description="When acting is allowed.")
+
+    @property
+    def min_healthy_fraction(self) -> float:
+        """``min_healthy`` between 0 and 1."""
+        return int(self.min_healthy.rstrip("%")) / 100
+
+
+class Step(Model):
+    """One action with its conditions. The action is the one key that is not among these fields."""
+
+    model_config = ConfigDict(extra="allow")
+
+    name: StepName = Field(description="Name of the step, unique in the policy; approvals refer to it.")
+    when: CelExpression | None = Field(
+        None,
+        description="CEL over alert, incident and target; the step is skipped when false. "
+        "Example: target.lastRolloutAge < duration('30m')",
+    )
+    target: TargetSelector | None = Field(None, description="Instead of the policy's target.")
+    approval: Literal["Required", "NotRequired"] | None = Field(
+        None, description="Required: wait for a person, whatever the mode."
+    )
+    timeout: Duration = Field(timedelta(minutes=5), description="For carrying the step out, without verification.")
+    ttl: Duration | None = Field(None, description="A leased mitigation: put back after this.")
+    revert_when: RevertWhen | None = Field(None, description="Put a leased mitigation back early when this holds.")
+    verify: Verify | None = Field(None, description="Instead of the policy's verify.")
+    on_failure: OnFailure = Field("Escalate", description="What follows when the step fails.")
+
+    @model_validator(mode="after")
+    def _one_action(self) -> Self:
+        if len(self.model_extra or {}) != 1:
+            raise ValueError(f"step {self.name}: exactly one action is needed, got {sorted(self.model_extra or {})}")
+        return self
+
+    @property
+    def action(self) -> str:
+        """Name of the action, a key of ``ACTIONS``."""
+        return next(iter(self.model_extra or {}))
+
+    @property
+    def params(self) -> dict[str, Any]:
+        """The action's parameters as written."""
+        return dict((self.model_extra or {})[self.action] or {})
+
+
+class Escalation(Model):
+    """Who is called when Paramedic cannot go on."""
+
+    team: str | None = Field(None, max_length=63, description="Team in the settings' escalation matrix.")
+
+
+_TARGET_NEEDED = rule(
+    "!has(self.match.alerts) || size(self.match.alerts) == 0 || has(self.target) || self.steps.all(s, has(s.target))",
+    "an alert names no target by itself: set spec.target, or a target on every step",
+)
+
+
+class PolicySpec(Model):
+    """Desired behaviour."""
+
+    model_config = ConfigDict(json_schema_extra={"x-kubernetes-validations": [_TARGET_NEEDED]})
+
+    mode: Mode = Field(
+        "Approve",
+        description="Observe: plan and record only. Approve: wait for a person before each step. Auto: act.",
+    )
+    priority: int = Field(0, ge=-1_000_000, le=1_000_000, description="Highest wins; then the oldest policy.")
+    paused: bool = Field(False, description="Nothing is done under this policy while true; takes effect at once.")
+    strategy: Strategy = Field(
+        "UntilRecovered",
+        description="UntilRecovered: steps in order of preference, stop at the first that helped. "
+        "Sequence: every step in order.",
+    )
+    namespaces: list[Annotated[str, Field(max_length=63)]] = Field(
+        default_factory=list,
+        max_length=256,
+        description="Only for policies in Paramedic's own namespace: the namespaces that they serve.",
+    )
+    match: Match = Field(description="What the policy answers to.")
+    incident: IncidentTemplate = Field(default_factory=IncidentTemplate, description="What a matching alert becomes.")
+    target: TargetSelector | None = Field(None, description="Default target of the steps.")
+    guards: Guards = Field(default_factory=Guards, description="What must hold before anything is done.")
+    steps: list[Step] = Field(min_length=1, max_length=16, description="In order; exactly one action each.")
+    verify: Verify | None = Field(
+        None, description="After each step, unless the step has its own. Default: rollout, and the alert's end."
+    )
+    escalation: Escalation | None = Field(None, description="Who is called when Paramedic cannot go on.")
+    notify: list[Annotated[str, Field(max_length=63)]] = Field(
+        default_factory=list, max_length=16, description="Channels that are told, for example slack."
+    )
+
+
+class PolicyStatus(StatusModel):
+    """What is known of the policy."""
+
+    observed_generation: int | None = Field(None, description="Generation that the conditions speak of.")
+    conditions: list[Condition] = Field(default_factory=list, description="Ready tells what is wrong in the policy.")
+    matched: int | None = Field(None, description="Incidents that this policy has matched.")
+    last_matched_at: Time | None = Field(None, description="When it last matched.")
+    actions_in_period: int | None = Field(None, description="Actions in the current guards.rateLimit.period.")
+
+
+class PolicyMeta(StatusModel):
+    """The metadata that is used."""
+
+    name: ObjectName
+    namespace: str
+    uid: str = ""
+    generation: int = 1
+    creation_timestamp: Time | None = None
+    resource_version: str = ""
+
+
+class RemediationPolicy(StatusModel):
+    """A RemediationPolicy as read from the API server."""
+
+    model_config = ConfigDict(alias_generator=to_camel)
+
+    metadata: PolicyMeta
+    spec: PolicySpec
+    status: PolicyStatus = Field(default_factory=PolicyStatus)
+
+    @property
+    def key(self) -> str:
+        """``namespace/name``."""
+        return f"{self.metadata.namespace}/{self.metadata.name}"

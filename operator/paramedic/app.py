@@ -1,0 +1,210 @@
+"""Puts the parts together and runs them: the one place that knows them all."""
+
+import asyncio
+import contextlib
+import signal
+import time
+from collections.abc import Coroutine
+from datetime import UTC, datetime, timedelta
+from importlib.metadata import version
+from typing import Any
+
+from paramedic import log
+from paramedic.clients.kube import Configuration, Kube, load_configuration
+from paramedic.clients.prometheus import Prometheus
+from paramedic.errors import ParamedicError, Retry
+from paramedic.execute import Executor
+from paramedic.handlers import Handlers
+from paramedic.intake import Intake
+from paramedic.leadership import Leadership
+from paramedic.metrics import Metrics
+from paramedic.policies import PolicyReporter
+from paramedic.poller import Poller
+from paramedic.receiver import Receiver
+from paramedic.reconcile import Reconciler
+from paramedic.record import Recorder
+from paramedic.resync import Resync
+from paramedic.server import serve
+from paramedic.settings import Settings
+from paramedic.store import Store
+from paramedic.verification import Verifier
+
+_log = log.get_logger(__name__)
+_POLICY_COUNTS_EVERY = timedelta(seconds=60)
+_FRESH_LOAD_SECONDS = 5.0
+_GRACE_SECONDS = 5.0
+
+
+class App:
+    """One running operator."""
+
+    def __init__(self, settings: Settings, kube: Kube, metrics: Metrics, leadership: Leadership | None) -> None:
+        self.settings = settings
+        self.metrics = metrics
+        self.store = Store()
+        self._kube = kube
+        self._leadership = leadership
+        self._prometheus = _prometheus(settings)
+        namespace = settings.namespace
+        self.recorder = Recorder(kube, self.store, self.metrics, settings.identity)
+        self._executor = Executor(
+            kube,
+            self.store,
+            self.recorder,
+            self.metrics,
+            namespace=namespace,
+            may_act=self.leads,
+            clock=lambda: datetime.now(UTC),
+        )
+        self.reconciler = Reconciler(
+            kube,
+            self.store,
+            self.recorder,
+            self._executor,
+            Verifier(kube, self._prometheus),
+            self.metrics,
+            namespace=namespace,
+            workers=settings.workers,
+            may_act=self.leads,
+        )
+        self.intake = Intake(
+            kube, self.store, self.recorder, self.reconciler, self.metrics, namespace=namespace, leads=self.leads
+        )
+        self.reporter = PolicyReporter(kube, self.store, self.leads, _POLICY_COUNTS_EVERY)
+        self.handlers = Handlers(kube, self.store, self.reconciler, self.reporter, namespace)
+        self.resync = Resync(
+            kube,
+            self.store,
+            self.reconciler,
+            self.metrics,
+            self.handlers.progress,
+            namespace=namespace,
+            every=settings.resync_interval,
+        )
+        self._receiver = Receiver(settings, self.intake, self.store, self.metrics)
+        self._stop = asyncio.Event()
+
+    def leads(self) -> bool:
+        """Whether this process acts."""
+        return self._leadership is None or self._leadership.leads()
+
+    def alive(self) -> str | None:
+        """Liveness: a dead watch fails it, not only a dead process."""
+        return self.resync.problem()
+
+    def ready(self) -> str | None:
+        """Readiness: everything stored is known, so that no alert is taken for new by mistake."""
+        return None if self.store.loaded else "still reading what is stored"
+
+    async def run(self) -> None:
+        """Runs until a signal. Raises ParamedicError when something that everything hangs on has ended."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop.set)
+        async with serve(self.settings, self._receiver, self.metrics, self.alive, self.ready) as port:
+            _log.info("listening", port=port, version=version("paramedic"))
+            await self._load()
+            await self._run_until_stopped()
+
+    async def _load(self) -> None:
+        while not self._stop.is_set():
+            try:
+                await self.resync.load_everything()
+                _log.info("loaded", incidents=len(self.store.entries), policies=len(self.store.policies))
+                return
+            except Retry as error:
+                _log.warning("cannot read what is stored; trying again", error=str(error))
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._stop.wait(), 1)
+
+    async def _run_until_stopped(self) -> None:
+        jobs = [asyncio.create_task(job, name=name) for name, job in self._jobs().items()]
+        stopped = asyncio.create_task(self._stop.wait())
+        done, _ = await asyncio.wait([stopped, *jobs], return_when=asyncio.FIRST_COMPLETED)
+        failed = next((t for t in done if t is not stopped), None)
+        self._stop.set()
+        await self._wind_down(jobs, stopped)
+        if failed is not None:
+            cause = None if failed.cancelled() else failed.exception()
+            raise ParamedicError(f"{failed.get_name()} has ended: {cause!r}") from cause
+
+    async def _wind_down(self, jobs: list["asyncio.Task[None]"], stopped: "asyncio.Task[bool]") -> None:
+        """What is under way gets a moment to write its result; an intent without one would cost a look later."""
+        deadline = time.monotonic() + _GRACE_SECONDS
+        self.reconciler.queue.clear()
+        while not self.reconciler.queue.idle and time.monotonic() < deadline:
+            await asyncio.sleep(0.02)
+        for task in (*jobs, stopped):
+            task.cancel()
+        await asyncio.wait(jobs, timeout=_GRACE_SECONDS)
+        if self._prometheus:
+            self._prometheus.close()
+
+    def _jobs(self) -> dict[str, Coroutine[Any, Any, None]]:
+        jobs = {
+            "the watch": self.handlers.run(self._stop),
+            "the reconciler": self.reconciler.queue.run(),
+            "the event sender": self.recorder.run(),
+            "the resync": self.resync.run(),
+            "the policy reporter": self.reporter.run(),
+            "the leadership": self._lead(),
+        }
+        if self._prometheus:
+            poller = Poller(
+                self._prometheus,
+                self.intake,
+                self.reconciler,
+                self.store,
+                self.metrics,
+                self.settings.prometheus,
+                self.leads,
+            )
+            jobs["the poller"] = poller.run()
+        return jobs
+
+    async def _lead(self) -> None:
+        if self._leadership:
+            await self._leadership.run(self._take_over, self.reconciler.stop)
+        else:
+            await self._take_over()
+            await self._stop.wait()
+
+    async def _take_over(self) -> None:
+        """A new leader reads everything once more, unless it has just done so: another may have acted meanwhile."""
+        last = self.resync.last_full
+        if last is None or time.monotonic() - last > _FRESH_LOAD_SECONDS:
+            await self._load()
+        self.resync.wake_all()
+        self.reporter.wake()
+
+
+async def run(settings: Settings) -> None:
+    """Runs the operator. Raises ParamedicError with what a person can do about it."""
+    log.configure(settings.log_level, settings.log_format)
+    configuration = await load_configuration()
+    metrics = Metrics()
+    async with Kube(configuration) as kube:
+        await App(settings, kube, metrics, _leadership(settings, configuration, metrics)).run()
+
+
+def _leadership(settings: Settings, configuration: Configuration, metrics: Metrics) -> Leadership | None:
+    if not settings.leader_election:
+        return None
+    return Leadership(
+        configuration,
+        metrics,
+        namespace=settings.namespace,
+        identity=settings.identity,
+        lease=settings.lease_duration,
+        renew_deadline=settings.renew_deadline,
+        retry_period=settings.retry_period,
+    )
+
+
+def _prometheus(settings: Settings) -> Prometheus | None:
+    chosen = settings.prometheus
+    if chosen.url is None:
+        return None
+    return Prometheus(
+        chosen.url, timeout_seconds=chosen.timeout.total_seconds(), bearer_token_file=chosen.bearer_token_file
+    )

@@ -1,0 +1,1 @@
+"""The only place that imports the clients of other systems; their errors are translated here."""

@@ -1,0 +1,189 @@
+"""
+The Kubernetes API over raw JSON, on the connection settings that ``kubernetes.aio`` loads.
+
+Raw JSON because the typed models cost three times the request itself on hot paths; every error leaves here as one of
+``paramedic.errors``.
+"""
+
+import json
+import os
+import ssl
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from typing import Any, NoReturn
+
+import aiohttp
+import kopf
+from kubernetes.aio import client, config
+
+from paramedic.api import FIELD_MANAGER
+from paramedic.api.reasons import Reason
+from paramedic.errors import AlreadyExists, Conflict, NotFound, ParamedicError, Refused, Retry, Terminal
+
+Json = dict[str, Any]
+Configuration = client.Configuration
+_MERGE_PATCH = "application/merge-patch+json"
+_PAGE_SIZE = 500
+_TIMEOUT = aiohttp.ClientTimeout(total=15, connect=5)
+_ENCODER = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False)
+
+
+async def load_configuration() -> client.Configuration:
+    """Inside a cluster the pod's own ServiceAccount, else the kubeconfig. Raises Terminal when there is neither."""
+    configuration = client.Configuration()
+    try:
+        if os.environ.get("KUBERNETES_SERVICE_HOST") and not os.environ.get("KUBECONFIG"):
+            config.load_incluster_config(client_configuration=configuration)
+        else:
+            await config.load_kube_config(client_configuration=configuration)
+    except (config.ConfigException, OSError) as error:
+        raise Terminal(
+            Reason.INVALID_PARAMETERS, f"no cluster to talk to: {error}; set KUBECONFIG, or run inside a cluster"
+        ) from error
+    return configuration
+
+
+def ssl_context(configuration: client.Configuration) -> ssl.SSLContext:
+    """TLS as the configuration says; verification is on unless the kubeconfig turns it off."""
+    context = ssl.create_default_context(cafile=configuration.ssl_ca_cert, cadata=configuration.ca_cert_data)
+    if configuration.cert_file:
+        context.load_cert_chain(configuration.cert_file, keyfile=configuration.key_file)
+    if not configuration.verify_ssl:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    # Clusters' own CAs often lack what Python's strict mode asks of a CA.
+    context.verify_flags &= ~ssl.VERIFY_X509_STRICT
+    return context
+
+
+class Kube:
+    """One API server. Use as an async context manager."""
+
+    def __init__(self, configuration: client.Configuration, *, connections: int = 64) -> None:
+        self._configuration = configuration
+        self._connections = connections
+        self._session: aiohttp.ClientSession | None = None
+
+    async def __aenter__(self) -> "Kube":
+        connector = aiohttp.TCPConnector(limit=self._connections, ssl=ssl_context(self._configuration))
+        self._session = aiohttp.ClientSession(
+            self._configuration.host, connector=connector, timeout=_TIMEOUT, auto_decompress=True
+        )
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._session:
+            await self._session.close()
+
+    async def token(self) -> str | None:
+        """The ``Authorization`` header's value, read anew when the token is rotated."""
+        return await self._configuration.get_api_key_with_prefix("BearerToken")
+
+    async def connection_info(self) -> kopf.ConnectionInfo:
+        """The same connection for Kopf, which asks again when a token is refused."""
+        chosen = self._configuration
+        authorization = await self.token() or ""
+        scheme, _, token = authorization.partition(" ")
+        return kopf.ConnectionInfo(
+            server=chosen.host,
+            ca_path=chosen.ssl_ca_cert,
+            ca_data=chosen.ca_cert_data.encode() if isinstance(chosen.ca_cert_data, str) else chosen.ca_cert_data,
+            insecure=not chosen.verify_ssl,
+            scheme=scheme or None,
+            token=token or None,
+            certificate_path=chosen.cert_file,
+            private_key_path=chosen.key_file,
+        )
+
+    async def get(self, path: str) -> Json:
+        """Reads one object. Raises NotFound, Retry, Terminal."""
+        return await self._request("GET", path)
+
+    async def pages(self, path: str, **query: str) -> AsyncIterator[list[Json]]:
+        """A collection, page by page, so that a large one is never whole in memory. Raises Retry, Terminal."""
+        marker = ""
+        while True:
+            params = {"limit": str(_PAGE_SIZE)} | query | ({"continue": marker} if marker else {})
+            answer = await self._request("GET", path, params=params)
+            yield answer.get("items") or []
+            marker = answer.get("metadata", {}).get("continue") or ""
+            if not marker:
+                return
+
+    async def list(self, path: str, label_selector: str = "") -> list[Json]:
+        """All objects of a collection. Raises Retry, Terminal."""
+        query = {"labelSelector": label_selector} if label_selector else {}
+        return [item async for page in self.pages(path, **query) for item in page]
+
+    async def create(self, path: str, body: Json) -> Json:
+        """Creates one object. Raises AlreadyExists, Refused (by admission), Retry, Terminal."""
+        return await self._request("POST", path, body=body)
+
+    async def merge_patch(self, path: str, body: Json) -> Json:
+        """
+        Writes one JSON merge patch; a UID or resourceVersion in it is a precondition. Raises Conflict, NotFound,
+        Retry, Terminal.
+        """
+        return await self._request("PATCH", path, body=body, content_type=_MERGE_PATCH)
+
+    async def _request(
+        self,
+        method: str,
+        path: str,
+        *,
+        params: dict[str, str] | None = None,
+        body: Json | None = None,
+        content_type: str = "application/json",
+    ) -> Json:
+        assert self._session is not None, "use Kube as an async context manager"
+        query = dict(params or {}) | ({} if method == "GET" else {"fieldManager": FIELD_MANAGER})
+        headers = {"Accept": "application/json", "User-Agent": "paramedic"}
+        if token := await self.token():
+            headers["Authorization"] = token
+        if body is not None:
+            headers["Content-Type"] = content_type
+        data = _ENCODER.encode(body).encode() if body is not None else None
+        try:
+            async with self._session.request(method, path, params=query, data=data, headers=headers) as answer:
+                raw = await answer.read()
+                if answer.status >= 400:
+                    _raise(method, path, answer, raw)
+                parsed: Json = json.loads(raw)
+                return parsed
+        except aiohttp.ClientConnectorError as error:
+            raise Retry(f"the API server cannot be reached: {error}") from error
+        except (TimeoutError, aiohttp.ClientError, ConnectionError, ValueError) as error:
+            raise Retry(f"{method} {path}: the answer was lost ({error!r})", uncertain=method != "GET") from error
+
+
+def _raise(method: str, path: str, answer: aiohttp.ClientResponse, raw: bytes) -> NoReturn:
+    reason, message = _status_of(raw)
+    text = f"{message or answer.reason or 'no message'} ({method} {path}: {answer.status})"[:1000]
+    raise _translated(answer.status, reason, text, answer.headers.get("Retry-After"), uncertain=method != "GET")
+
+
+def _translated(status: int, reason: str, text: str, retry_after: str | None, *, uncertain: bool) -> ParamedicError:
+    after = timedelta(seconds=int(retry_after)) if retry_after and retry_after.isdigit() else None
+    if status == 404:
+        return NotFound(text)
+    if status == 409:
+        return AlreadyExists(text) if reason == "AlreadyExists" else Conflict(text)
+    if status == 403:
+        terminating = "is being terminated" in text
+        return Refused(Reason.NAMESPACE_TERMINATING if terminating else Reason.FORBIDDEN, text)
+    if status == 429:
+        return Retry(text, after or timedelta(seconds=1))
+    if status in (401, 408) or status >= 500:
+        return Retry(text, after, uncertain=uncertain and status != 401)
+    if status == 422 and "uid mismatch" in text.lower():
+        return Conflict(text)
+    return Terminal(Reason.REJECTED, text)
+
+
+def _status_of(raw: bytes) -> tuple[str, str]:
+    """Reason and message of a Kubernetes Status; empty for what a proxy in between may say."""
+    try:
+        parsed = json.loads(raw)
+        return str(parsed.get("reason") or ""), str(parsed.get("message") or "")
+    except (ValueError, AttributeError):
+        return "", raw[:200].decode(errors="replace")

@@ -1,0 +1,106 @@
+"""Prometheus' HTTP API through ``prometheus-api-client``, in threads of its own with a time limit."""
+
+import asyncio
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import requests
+from prometheus_api_client import PrometheusApiClientException, PrometheusConnect
+from urllib3.util.retry import Retry as TransportRetry
+
+from paramedic.errors import Retry
+
+_THREADS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class FiringAlert:
+    """An alert as Prometheus itself reports it; ``active_at`` (RFC 3339) is when its expression became true."""
+
+    labels: Mapping[str, str]
+    annotations: Mapping[str, str]
+    active_at: str
+
+
+class Prometheus:
+    """One Prometheus. Its methods raise Retry when it does not answer in time or answers an error."""
+
+    def __init__(self, url: str, *, timeout_seconds: float = 5.0, bearer_token_file: Path | None = None) -> None:
+        self._timeout = timeout_seconds
+        self._token_file = bearer_token_file
+        self._session = requests.Session()
+        self._url = url.rstrip("/")
+        self._connect = PrometheusConnect(
+            url=self._url,
+            session=self._session,
+            retry=TransportRetry(total=0),
+            timeout=int(max(1, timeout_seconds)),
+            method="POST",
+        )
+        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="prometheus")
+
+    async def query(self, promql: str) -> list[float]:
+        """The values of an instant query, one for each series; a scalar gives one."""
+        result = await self._call(self._query, promql)
+        return [float(value) for value in result]
+
+    async def firing_alerts(self) -> list[FiringAlert]:
+        """The alerts that fire now (``/api/v1/alerts``, state firing)."""
+        found: list[FiringAlert] = await self._call(self._firing_alerts)
+        return found
+
+    async def alerting_rules(self) -> set[str]:
+        """The names of the alerting rules that this Prometheus evaluates (``/api/v1/rules``)."""
+        names: set[str] = await self._call(self._alerting_rules)
+        return names
+
+    def close(self) -> None:
+        """Ends the threads and connections."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._session.close()
+
+    async def _call(self, function: Any, *args: Any) -> Any:
+        loop = asyncio.get_running_loop()
+        try:
+            return await asyncio.wait_for(loop.run_in_executor(self._threads, function, *args), self._timeout + 1)
+        except (requests.RequestException, PrometheusApiClientException, OSError, ValueError, KeyError) as error:
+            raise Retry(f"Prometheus: {_short(error)}") from error
+        except TimeoutError as error:
+            raise Retry(f"Prometheus did not answer within {self._timeout:g} s") from error
+
+    def _authorize(self) -> None:
+        if self._token_file:
+            self._session.headers["Authorization"] = f"Bearer {self._token_file.read_text().strip()}"
+
+    def _query(self, promql: str) -> list[str]:
+        self._authorize()
+        result = self._connect.custom_query(promql)
+        # A scalar comes as one [time, value] pair, a vector as a list of series.
+        if result and not isinstance(result[0], dict):
+            return [result[1]]
+        return [series["value"][1] for series in result]
+
+    def _firing_alerts(self) -> list[FiringAlert]:
+        alerts = self._get("/api/v1/alerts")["alerts"]
+        return [
+            FiringAlert(a["labels"], a.get("annotations") or {}, a["activeAt"])
+            for a in alerts
+            if a["state"] == "firing"
+        ]
+
+    def _alerting_rules(self) -> set[str]:
+        groups = self._get("/api/v1/rules", {"type": "alert"})["groups"]
+        return {rule["name"] for group in groups for rule in group["rules"]}
+
+    def _get(self, path: str, params: dict[str, str] | None = None) -> Any:
+        self._authorize()
+        answer = self._session.get(f"{self._url}{path}", params=params, timeout=self._timeout)
+        answer.raise_for_status()
+        return answer.json()["data"]
+
+
+def _short(error: Exception) -> str:
+    return " ".join(str(error).split())[:300] or type(error).__name__

@@ -1,0 +1,1 @@
+"""Decisions without I/O: objects in, a decision out, time passed in."""

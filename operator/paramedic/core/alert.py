@@ -1,0 +1,51 @@
+"""An alert as both edges (Alertmanager's webhook and Prometheus' API) hand it on."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+
+_FNV_OFFSET = 14695981039346656037
+_FNV_PRIME = 1099511628211
+_MASK = (1 << 64) - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Alert:
+    """One alert: its labels identify it, ``starts_at`` tells one firing from the next."""
+
+    state: Literal["firing", "resolved"]
+    labels: Mapping[str, str]
+    annotations: Mapping[str, str]
+    starts_at: datetime
+    ends_at: datetime | None
+    generator_url: str
+    fingerprint: str
+
+    def group_key(self, group_by: list[str]) -> str:
+        """What is the same for alerts of one incident: the fingerprint, or a hash of the values of ``group_by``."""
+        if not group_by:
+            return self.fingerprint
+        return short_hash(*(f"{name}={self.labels.get(name, '')}" for name in group_by))
+
+
+def fingerprint(labels: Mapping[str, str]) -> str:
+    """
+    Alertmanager's fingerprint of a label set: FNV-1a 64 over sorted names and values, each ended by 0xff
+    (prometheus/common, model.LabelSet.Fingerprint).
+    """
+    value = _FNV_OFFSET
+    for name in sorted(labels):
+        for byte in name.encode() + b"\xff" + labels[name].encode() + b"\xff":
+            value = ((value ^ byte) * _FNV_PRIME) & _MASK
+    return f"{value:016x}"
+
+
+def short_hash(*parts: str) -> str:
+    """16 hex digits over the parts, each with its length, so that no two lists run together."""
+    digest = hashlib.sha256()
+    for part in parts:
+        raw = part.encode()
+        digest.update(len(raw).to_bytes(4, "big") + raw)
+    return digest.hexdigest()[:16]

@@ -1,0 +1,50 @@
+"""What has been heard of an incident's alert, added up: resends, further alerts of the group, ends."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+
+from paramedic.api.incident import AlertState, Incident
+from paramedic.core.alert import Alert
+
+MAX_FIRING = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """
+    One alert as it was received. ``covers`` is the latest start that this news may be about, where the source does
+    not tell the start exactly (Prometheus tells when the expression became true, which is earlier).
+    """
+
+    alert: Alert
+    at: datetime
+    covers: datetime | None = None
+
+
+def absorb(incident: Incident, news: Iterable[Heard]) -> AlertState | None:
+    """The alert's state after the news; None for an incident without an alert."""
+    source = incident.spec.alert
+    if source is None:
+        return None
+    old = incident.status.alert
+    firing = dict.fromkeys(old.firing if old else [source.fingerprint or ""])
+    state = old.model_copy() if old else AlertState(count=0, last_starts_at=source.starts_at)
+    for item in news:
+        _take(state, firing, item)
+    state.firing = list(firing)[:MAX_FIRING]
+    state.state = "firing" if firing else "resolved"
+    state.count = max(state.count, 1)
+    return state
+
+
+def _take(state: AlertState, firing: dict[str, None], item: Heard) -> None:
+    alert = item.alert
+    if alert.state == "firing":
+        firing[alert.fingerprint] = None
+    else:
+        firing.pop(alert.fingerprint, None)
+        state.ends_at = max(filter(None, (state.ends_at, alert.ends_at or item.at)))
+    state.count += 1
+    state.last_received_at = max(filter(None, (state.last_received_at, item.at)))
+    state.last_starts_at = max(filter(None, (state.last_starts_at, item.covers or alert.starts_at)))

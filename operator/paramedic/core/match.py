@@ -1,0 +1,163 @@
+"""Which policy answers to an alert or an Incident, and what the alert becomes (design: receive → match)."""
+
+import re
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from typing import Any
+
+from paramedic.api import API_VERSION, FINALIZER, LABEL_MANAGED_BY, SYSTEM_NAMESPACE
+from paramedic.api.base import OBJECT_NAME_PATTERN, format_time
+from paramedic.api.incident import Incident
+from paramedic.api.policy import RemediationPolicy, Severity
+from paramedic.api.workload import TargetSelector
+from paramedic.core.alert import Alert, short_hash
+from paramedic.core.matchers import all_match, parse_matchers
+from paramedic.core.templates import render
+
+_MAX_LABEL_VALUE = 4096
+_SEVERITIES = ("P0", "P1", "P2", "P3")
+_LAST_ORDER = datetime.max.replace(tzinfo=UTC)
+
+
+def by_precedence(policies: Iterable[RemediationPolicy]) -> list[RemediationPolicy]:
+    """Highest priority first, then the oldest, then by name."""
+    return sorted(
+        policies, key=lambda p: (-p.spec.priority, p.metadata.creation_timestamp or _LAST_ORDER, p.metadata.name)
+    )
+
+
+def policy_for_alert(
+    policies: Iterable[RemediationPolicy], alert: Alert, system_namespace: str = SYSTEM_NAMESPACE
+) -> tuple[RemediationPolicy, str] | None:
+    """The policy that answers to the alert and the namespace of the Incident, or None."""
+    for policy in by_precedence(policies):
+        if any(all_match(_matchers(entry.matchers), alert.labels) for entry in policy.spec.match.alerts):
+            namespace = _namespace_for(policy, alert, system_namespace)
+            if namespace:
+                return policy, namespace
+    return None
+
+
+def policy_for_incident(
+    policies: Iterable[RemediationPolicy], incident: Incident, system_namespace: str = SYSTEM_NAMESPACE
+) -> RemediationPolicy | None:
+    """The policy named by the Incident, or the first by precedence that matches its type, severity and target."""
+    serving = [p for p in policies if serves(p, incident.metadata.namespace, system_namespace)]
+    if incident.spec.policy_ref:
+        named = [p for p in serving if p.metadata.name == incident.spec.policy_ref.name]
+        local_first = sorted(named, key=lambda p: p.metadata.namespace != incident.metadata.namespace)
+        return local_first[0] if local_first else None
+    return next((p for p in by_precedence(serving) if _answers(p, incident)), None)
+
+
+def serves(policy: RemediationPolicy, namespace: str, system_namespace: str = SYSTEM_NAMESPACE) -> bool:
+    """Whether the policy may act in the namespace: its own, or one that a policy of Paramedic's own namespace lists."""
+    if policy.metadata.namespace == system_namespace and policy.spec.namespaces:
+        return namespace in policy.spec.namespaces
+    return policy.metadata.namespace == namespace
+
+
+def incident_name(policy: RemediationPolicy, group_key: str, alert: Alert) -> str:
+    """The same for every resend of one firing, so that a second creation is refused by the API server."""
+    stem = re.sub(r"[^a-z0-9]+", "-", _words(alert.labels.get("alertname", "alert"))).strip("-")[:40].strip("-")
+    return f"{stem or 'alert'}-{short_hash(policy.key, group_key, format_time(alert.starts_at))[:10]}"
+
+
+def incident_manifest(policy: RemediationPolicy, namespace: str, alert: Alert) -> dict[str, Any]:
+    """The Incident that the alert becomes under the policy. Every text in it is bounded."""
+    group_key = alert.group_key(policy.spec.incident.group_by)
+    spec: dict[str, Any] = {
+        "title": _title(policy, alert),
+        "type": policy.spec.incident.type,
+        "severity": severity_of(policy, alert),
+        "policyRef": {"name": policy.metadata.name},
+        "alert": {
+            "fingerprint": alert.fingerprint,
+            "labels": _bounded(alert.labels),
+            "annotations": _bounded(alert.annotations),
+            "startsAt": format_time(alert.starts_at),
+            "generatorURL": alert.generator_url[:2048],
+            "groupKey": group_key,
+        },
+    }
+    target = target_for_alert(policy.spec.target, alert)
+    if target:
+        spec["target"] = target
+    metadata: dict[str, Any] = {
+        "name": incident_name(policy, group_key, alert),
+        "namespace": namespace,
+        "labels": {LABEL_MANAGED_BY: "paramedic"},
+    }
+    if any(step.ttl or step.revert_when for step in policy.spec.steps):
+        metadata["finalizers"] = [FINALIZER]
+    return {"apiVersion": API_VERSION, "kind": "Incident", "metadata": metadata, "spec": spec}
+
+
+def target_for_alert(selector: TargetSelector | None, alert: Alert) -> dict[str, str] | None:
+    """The target that the selector means for this alert, or None when the label is missing or not a name."""
+    if selector is None:
+        return None
+    name = selector.name or alert.labels.get(selector.name_from_label or "", "")
+    if not re.fullmatch(OBJECT_NAME_PATTERN, name) or len(name) > 253:
+        return None
+    return {"apiVersion": selector.api_version, "kind": selector.kind, "name": name}
+
+
+def severity_of(policy: RemediationPolicy, alert: Alert) -> Severity:
+    """By the label that the policy names, through its map; else the policy's severity."""
+    template = policy.spec.incident
+    value = alert.labels.get(template.severity_from_label or "", "")
+    mapped = (template.severity_map or {}).get(value)
+    if mapped:
+        return mapped
+    return next((s for s in _SEVERITIES if s == value.upper()), template.severity)  # type: ignore[return-value]
+
+
+def is_new_firing(alert: Alert, last_starts_at: datetime | None) -> bool:
+    """Whether the alert began after all that the ended incident of its group had seen; else it is a resend."""
+    return last_starts_at is None or alert.starts_at > last_starts_at
+
+
+def _matchers(texts: list[str]) -> tuple[Any, ...]:
+    return tuple(matcher for text in texts for matcher in parse_matchers(text))
+
+
+def _names_namespace(policy: RemediationPolicy) -> bool:
+    return any(m.label == "namespace" for entry in policy.spec.match.alerts for m in _matchers(entry.matchers))
+
+
+def _namespace_for(policy: RemediationPolicy, alert: Alert, system_namespace: str) -> str | None:
+    """An alert about another namespace is not this policy's, unless its matchers speak of the namespace themselves."""
+    said = alert.labels.get("namespace", "")
+    own = policy.metadata.namespace
+    if own == system_namespace and policy.spec.namespaces:
+        return said if said in policy.spec.namespaces else None
+    return own if said in ("", own) or _names_namespace(policy) else None
+
+
+def _answers(policy: RemediationPolicy, incident: Incident) -> bool:
+    wanted = policy.spec.match.incidents
+    if wanted is None or incident.spec.alert is not None:
+        return False
+    if wanted.types and incident.spec.type not in wanted.types:
+        return False
+    if wanted.severities and incident.spec.severity not in wanted.severities:
+        return False
+    fixed = policy.spec.target.name if policy.spec.target else None
+    return not (fixed and incident.spec.target and incident.spec.target.name != fixed)
+
+
+def _title(policy: RemediationPolicy, alert: Alert) -> str:
+    try:
+        title = render(policy.spec.incident.title, {"labels": alert.labels, "annotations": alert.annotations})
+    except ValueError:
+        title = ""
+    return title or alert.labels.get("alertname", "")[:200] or "Alert"
+
+
+def _bounded(texts: Any) -> dict[str, str]:
+    return {k[:256]: v[:_MAX_LABEL_VALUE] for k, v in list(texts.items())[:128]}
+
+
+def _words(name: str) -> str:
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "-", name).lower()

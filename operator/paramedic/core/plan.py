@@ -1,0 +1,388 @@
+"""
+What comes next for an incident: a pure function of its status, its spec and the time.
+
+The reconciler performs the move, records it and asks again. Because everything that the answer depends on is stored,
+a restart goes on where the last process stopped.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from paramedic.api import FINALIZER
+from paramedic.api.checks import Verify
+from paramedic.api.incident import Incident, PinnedPolicy, StepStatus
+from paramedic.api.policy import RemediationPolicy, Step
+from paramedic.api.reasons import Reason
+from paramedic.api.workload import BoundTarget, TargetSelector
+from paramedic.core.alert import Alert
+from paramedic.core.match import target_for_alert
+
+ACTED_STATES = ("Executing", "Verifying", "Succeeded", "Failed", "Unknown", "Reverted")
+WAITING_STATES = ("Pending", "Blocked", "AwaitingApproval")
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """A step's intent is stored without a result: look at the target, never just repeat."""
+
+    step: int
+
+
+@dataclass(frozen=True, slots=True)
+class LookAtRevert:
+    """The same for a putting back."""
+
+    step: int
+
+
+@dataclass(frozen=True, slots=True)
+class RunStep:
+    """Evaluate, plan, guard and, if allowed, act."""
+
+    step: int
+
+
+@dataclass(frozen=True, slots=True)
+class ObservePlan:
+    """Mode Observe: record what would be done."""
+
+
+@dataclass(frozen=True, slots=True)
+class VerifyStep:
+    """Look whether the step helped."""
+
+    step: int
+
+
+@dataclass(frozen=True, slots=True)
+class PutBack:
+    """Undo a leased mitigation."""
+
+    step: int
+    reason: Reason
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """Nothing is held any more: let the object be deleted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Resolve:
+    """The incident is over."""
+
+    reason: Reason
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Escalate:
+    """A person is needed."""
+
+    reason: Reason
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Nothing to do until something changes, or until ``until``."""
+
+    message: str
+    until: datetime | None = None
+    reason: Reason | None = None
+
+
+Move = Look | LookAtRevert | RunStep | ObservePlan | VerifyStep | PutBack | Release | Resolve | Escalate | Wait
+
+
+def next_move(incident: Incident, now: datetime, leases_over: frozenset[int] = frozenset()) -> Move:
+    """
+    The one thing to do next. Order matters: what was begun is finished first, then people's word, then the plan.
+
+    ``leases_over`` are the steps whose ``revertWhen`` was seen to hold.
+    """
+    return (
+        _finish_what_was_begun(incident)
+        or _obey_deletion(incident)
+        or _stay_ended(incident)
+        or _obey_resolution(incident, now, leases_over)
+        or _obey_pause(incident)
+        or _put_back_what_is_due(incident, now, leases_over)
+        or _verify_what_was_done(incident)
+        or _end_with_the_alert(incident)
+        or _wait_for_a_person(incident)
+        or _only_observe(incident)
+        or _go_on(incident)
+        or _conclude(incident, now)
+    )
+
+
+def pin(policy: RemediationPolicy) -> PinnedPolicy:
+    """The policy's settings as they stay for the incident."""
+    return PinnedPolicy(
+        name=policy.metadata.name,
+        namespace=policy.metadata.namespace,
+        uid=policy.metadata.uid,
+        generation=policy.metadata.generation,
+        mode=policy.spec.mode,
+        strategy=policy.spec.strategy,
+        guards=policy.spec.guards,
+        team=policy.spec.escalation.team if policy.spec.escalation else None,
+    )
+
+
+def pinned_steps(policy: RemediationPolicy, incident: Incident) -> list[StepStatus]:
+    """The policy's steps, resolved for this incident."""
+    return [_pinned_step(policy, step, incident) for step in policy.spec.steps]
+
+
+def default_verify(from_alert: bool) -> Verify:
+    """When the policy says nothing: the rollout is complete and, for an alert's incident, the alert has ended."""
+    return Verify(rollout=True, alert_resolved=from_alert or None)
+
+
+def verification_deadline(step: StepStatus) -> datetime | None:
+    """When an unfulfilled check counts as failed."""
+    if step.verification is None:
+        return None
+    limit = step.verify.timeout if step.verify else timedelta(minutes=5)
+    return step.verification.started_at + limit
+
+
+def current_step(incident: Incident) -> StepStatus | None:
+    """The step that is under way, else the last that did something, else the first."""
+    steps = incident.status.steps
+    busy = next((s for s in steps if s.state in ("Executing", "Verifying", "AwaitingApproval", "Blocked")), None)
+    if busy:
+        return busy
+    acted = [s for s in steps if s.state in ACTED_STATES]
+    return acted[-1] if acted else (steps[0] if steps else None)
+
+
+def helped(step: StepStatus) -> bool:
+    """Whether the step did what it should, also if its lease has ended since."""
+    return step.state == "Succeeded" or (step.state == "Reverted" and step.reason == Reason.LEASE_ENDED)
+
+
+def failed(step: StepStatus) -> bool:
+    """Whether the step was tried and did not help."""
+    return step.state == "Failed" or (step.state == "Reverted" and step.reason != Reason.LEASE_ENDED)
+
+
+def has_acted(incident: Incident) -> bool:
+    """Whether any step's intent was ever stored."""
+    return any(s.operation is not None and s.attempts > 0 for s in incident.status.steps)
+
+
+def is_remediating(incident: Incident) -> bool:
+    """Whether it counts against ``maxConcurrent``: it has acted and is not over, or left to people."""
+    return has_acted(incident) and incident.status.phase in ("Remediating", "Verifying")
+
+
+def is_firing(incident: Incident) -> bool | None:
+    """Whether the alert fires; None when the incident has none."""
+    if incident.spec.alert is None:
+        return None
+    return incident.status.alert is None or incident.status.alert.state == "firing"
+
+
+def holds_mitigation(incident: Incident) -> bool:
+    """Whether anything temporary is in place."""
+    return any(s.holds_mitigation for s in incident.status.steps)
+
+
+def _pinned_step(policy: RemediationPolicy, step: Step, incident: Incident) -> StepStatus:
+    from_alert = incident.spec.alert is not None
+    approval = step.approval == "Required" or (policy.spec.mode == "Approve" and step.approval != "NotRequired")
+    return StepStatus(
+        name=step.name,
+        action=step.action,
+        params=step.params,
+        target=_target_of(policy, step, incident),
+        when=step.when,
+        approval_required=approval,
+        on_failure=step.on_failure,
+        timeout=step.timeout,
+        ttl=step.ttl,
+        revert_when=step.revert_when,
+        verify=step.verify or policy.spec.verify or default_verify(from_alert),
+    )
+
+
+def _target_of(policy: RemediationPolicy, step: Step, incident: Incident) -> BoundTarget | None:
+    """The step's own target, else the Incident's, else the policy's."""
+    namespace = incident.metadata.namespace
+    own = _selected(step.target, incident)
+    if step.target is None and incident.spec.target:
+        own = incident.spec.target.to_wire()
+    elif step.target is None:
+        own = _selected(policy.spec.target, incident)
+    return BoundTarget(namespace=namespace, **_snake(own)) if own else None
+
+
+def _selected(selector: TargetSelector | None, incident: Incident) -> dict[str, str] | None:
+    source = incident.spec.alert
+    if selector is None:
+        return None
+    labels = source.labels if source else {}
+    alert = Alert("firing", labels, {}, incident.metadata.creation_timestamp or datetime.min, None, "", "")
+    return target_for_alert(selector, alert)
+
+
+def _snake(target: dict[str, str]) -> dict[str, str]:
+    return {"api_version": target["apiVersion"], "kind": target["kind"], "name": target["name"]}
+
+
+def _finish_what_was_begun(incident: Incident) -> Move | None:
+    for index, step in enumerate(incident.status.steps):
+        if step.revert and step.revert.state == "Executing":
+            return LookAtRevert(index)
+        if step.state == "Executing":
+            return Look(index)
+    return None
+
+
+def _obey_deletion(incident: Incident) -> Move | None:
+    if incident.metadata.deletion_timestamp is None:
+        return None
+    held = _last_held(incident)
+    return PutBack(held, Reason.DELETED) if held is not None else Release()
+
+
+def _stay_ended(incident: Incident) -> Move | None:
+    if incident.status.phase != "Resolved":
+        return None
+    return Release() if FINALIZER in incident.metadata.finalizers else Wait(incident.status.message or "resolved")
+
+
+def _obey_resolution(incident: Incident, now: datetime, leases_over: frozenset[int]) -> Move | None:
+    said = incident.spec.resolution
+    if said is None:
+        return None
+    due = _put_back_what_is_due(incident, now, leases_over)
+    if due or not holds_mitigation(incident):
+        cause = f": {said.root_cause}" if said.root_cause else ""
+        return due or Resolve(Reason.RESOLVED_BY_PERSON, f"closed by {said.resolved_by}{cause}")
+    return _wait_for_leases(incident, f"closed by {said.resolved_by}")
+
+
+def _obey_pause(incident: Incident) -> Move | None:
+    if not incident.spec.paused:
+        return None
+    return Wait("paused: a person has taken over", reason=Reason.PAUSED)
+
+
+def _put_back_what_is_due(incident: Incident, now: datetime, leases_over: frozenset[int]) -> Move | None:
+    due = [
+        index
+        for index, step in enumerate(incident.status.steps)
+        if step.holds_mitigation
+        and step.state != "Verifying"
+        and (index in leases_over or (step.revert_at is not None and step.revert_at <= now))
+    ]
+    return PutBack(due[-1], Reason.LEASE_ENDED) if due else None
+
+
+def _verify_what_was_done(incident: Incident) -> Move | None:
+    return next((VerifyStep(i) for i, s in enumerate(incident.status.steps) if s.state == "Verifying"), None)
+
+
+def _end_with_the_alert(incident: Incident) -> Move | None:
+    if is_firing(incident) is not False:
+        return None
+    if not has_acted(incident):
+        return Resolve(Reason.RESOLVED_WITHOUT_ACTION, "the alert ended before anything was done")
+    if holds_mitigation(incident):
+        return _wait_for_leases(incident, "the alert has ended")
+    if incident.status.policy and incident.status.policy.strategy == "Sequence" and _unfinished(incident):
+        return None
+    return Resolve(Reason.REMEDIATION_SUCCEEDED, f"the alert has ended; {_summary(incident)}")
+
+
+def _wait_for_a_person(incident: Incident) -> Move | None:
+    if incident.status.escalation is None:
+        return None
+    return Wait(f"a person is needed: {incident.status.escalation.message}", until=_next_lease_end(incident))
+
+
+def _only_observe(incident: Incident) -> Move | None:
+    if incident.status.policy is None or incident.status.policy.mode != "Observe":
+        return None
+    if any(s.state == "Pending" for s in incident.status.steps):
+        return ObservePlan()
+    return Wait("observed only: see status.steps for what would be done", reason=Reason.OBSERVE_MODE)
+
+
+def _go_on(incident: Incident) -> Move | None:
+    """The next step, unless an earlier one ended the sequence."""
+    until_recovered = incident.status.policy is None or incident.status.policy.strategy == "UntilRecovered"
+    for index, step in enumerate(incident.status.steps):
+        if step.state in WAITING_STATES:
+            return RunStep(index)
+        if helped(step) and until_recovered:
+            return None
+        if _stops_here(step):
+            return _stopped(step)
+    return None
+
+
+def _stops_here(step: StepStatus) -> bool:
+    return step.state == "Unknown" or (failed(step) and step.on_failure != "Continue")
+
+
+def _stopped(step: StepStatus) -> Move:
+    message = f"step {step.name}: {step.message}"
+    if step.on_failure == "Stop" and step.state != "Unknown":
+        return Wait(f"stopped after {message}", reason=Reason.STEP_FAILED)
+    reason = Reason(step.reason) if step.state == "Unknown" else Reason.STEP_FAILED
+    return Escalate(reason, message)
+
+
+def _conclude(incident: Incident, now: datetime) -> Move:
+    succeeded = [s for s in incident.status.steps if helped(s)]
+    if not succeeded:
+        return _nothing_helped(incident)
+    if holds_mitigation(incident):
+        return _wait_for_leases(incident, "recovered")
+    if is_firing(incident) is None:
+        return Resolve(Reason.REMEDIATION_SUCCEEDED, _summary(incident))
+    finished = succeeded[-1].finished_at or now
+    patience = succeeded[-1].verify.timeout if succeeded[-1].verify else timedelta(minutes=5)
+    if now >= finished + patience:
+        return Escalate(Reason.ALERT_STILL_FIRING, f"the alert still fires though {_summary(incident)}")
+    return Wait(f"{_summary(incident)}; waiting for the alert to end", until=finished + patience)
+
+
+def _nothing_helped(incident: Incident) -> Move:
+    if any(failed(s) for s in incident.status.steps):
+        return Escalate(Reason.REMEDIES_EXHAUSTED, "no step of the policy helped")
+    return Escalate(Reason.NO_STEP_APPLIED, "no step of the policy applied; nothing was done")
+
+
+def _unfinished(incident: Incident) -> bool:
+    return any(s.state in WAITING_STATES for s in incident.status.steps) and not any(
+        _stops_here(s) for s in incident.status.steps
+    )
+
+
+def _last_held(incident: Incident) -> int | None:
+    held = [i for i, s in enumerate(incident.status.steps) if s.holds_mitigation]
+    return held[-1] if held else None
+
+
+def _next_lease_end(incident: Incident) -> datetime | None:
+    return min((s.revert_at for s in incident.status.steps if s.holds_mitigation and s.revert_at), default=None)
+
+
+def _wait_for_leases(incident: Incident, said: str) -> Wait:
+    until = _next_lease_end(incident)
+    names = ", ".join(s.name for s in incident.status.steps if s.holds_mitigation)
+    when = f"at {until:%Y-%m-%d %H:%M:%S} UTC" if until else "when revertWhen holds"
+    return Wait(f"{said}; {names} is put back {when}", until=until)
+
+
+def _summary(incident: Incident) -> str:
+    done = [s for s in incident.status.steps if helped(s)] or [
+        s for s in incident.status.steps if s.state in ACTED_STATES
+    ]
+    return f"{done[-1].name}: {done[-1].message}" if done else "nothing was done"

@@ -1,0 +1,77 @@
+"""Is a workload's rollout complete? The same rules as ``kubectl rollout status`` (kubectl, polymorphichelpers)."""
+
+from typing import Any
+
+from paramedic.core.verify import Result
+
+Json = dict[str, Any]
+
+
+def rollout_result(workload: Json) -> Result:
+    """Passed when complete, Failed when it cannot complete any more, else Waiting."""
+    status = workload.get("status") or {}
+    if int(status.get("observedGeneration") or 0) < int(workload["metadata"].get("generation") or 0):
+        return Result("Waiting", "the rollout has not been observed yet")
+    match workload.get("kind"):
+        case "Deployment":
+            return _deployment(workload["spec"], status)
+        case "StatefulSet":
+            return _stateful_set(workload["spec"], status)
+        case "DaemonSet":
+            return _daemon_set(workload["spec"], status)
+        case kind:
+            return Result("Inconclusive", f"{kind} has no rollout")
+
+
+def is_healthy(workload: Json) -> bool:
+    """Whether at least one pod is wanted and all that are wanted are available, or none is wanted."""
+    status, spec = workload.get("status") or {}, workload["spec"]
+    if workload.get("kind") == "DaemonSet":
+        return int(status.get("numberAvailable") or 0) >= int(status.get("desiredNumberScheduled") or 0)
+    return int(status.get("availableReplicas") or 0) >= int(spec.get("replicas", 1))
+
+
+def _deployment(spec: Json, status: Json) -> Result:
+    progressing = next((c for c in status.get("conditions") or [] if c["type"] == "Progressing"), {})
+    if progressing.get("reason") == "ProgressDeadlineExceeded":
+        return Result("Failed", "the rollout has exceeded its progress deadline")
+    wanted = int(spec.get("replicas", 1))
+    updated, total = int(status.get("updatedReplicas") or 0), int(status.get("replicas") or 0)
+    available = int(status.get("availableReplicas") or 0)
+    if updated < wanted:
+        return Result("Waiting", f"{updated} of {wanted} replicas updated")
+    if total > updated:
+        return Result("Waiting", f"{total - updated} old replicas still to end")
+    if available < updated:
+        return Result("Waiting", f"{available} of {updated} updated replicas available")
+    return Result("Passed", f"rollout complete, {available} of {wanted} replicas available")
+
+
+def _stateful_set(spec: Json, status: Json) -> Result:
+    strategy = spec.get("updateStrategy") or {}
+    if strategy.get("type") == "OnDelete":
+        return Result(
+            "Inconclusive", "a StatefulSet with updateStrategy OnDelete rolls out only as its pods are deleted"
+        )
+    wanted = int(spec.get("replicas", 1))
+    ready, updated = int(status.get("readyReplicas") or 0), int(status.get("updatedReplicas") or 0)
+    partition = int((strategy.get("rollingUpdate") or {}).get("partition") or 0)
+    if ready < wanted:
+        return Result("Waiting", f"{ready} of {wanted} replicas ready")
+    if updated < wanted - partition:
+        return Result("Waiting", f"{updated} of {wanted - partition} replicas updated")
+    if not partition and status.get("updateRevision") != status.get("currentRevision"):
+        return Result("Waiting", "the last replicas are being updated")
+    return Result("Passed", f"rollout complete, {ready} of {wanted} replicas ready")
+
+
+def _daemon_set(spec: Json, status: Json) -> Result:
+    if (spec.get("updateStrategy") or {}).get("type") == "OnDelete":
+        return Result("Inconclusive", "a DaemonSet with updateStrategy OnDelete rolls out only as its pods are deleted")
+    wanted, updated = int(status.get("desiredNumberScheduled") or 0), int(status.get("updatedNumberScheduled") or 0)
+    available = int(status.get("numberAvailable") or 0)
+    if updated < wanted:
+        return Result("Waiting", f"{updated} of {wanted} pods updated")
+    if available < wanted:
+        return Result("Waiting", f"{available} of {wanted} pods available")
+    return Result("Passed", f"rollout complete, {available} of {wanted} pods available")

@@ -1,0 +1,178 @@
+"""
+Alerts become Incidents, or join the one that is open. Both edges, receiver and poller, come through here.
+
+``take`` returns only when everything that must not be lost is stored; what cannot be stored raises Retry, and the
+sender keeps it. Taking the same alerts again changes nothing, so half of a batch may be repeated safely.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from typing import Any
+
+from paramedic.api.policy import RemediationPolicy
+from paramedic.clients.kube import Kube
+from paramedic.core.alert import Alert
+from paramedic.core.heard import Heard, absorb
+from paramedic.core.match import incident_manifest, is_new_firing, policy_for_alert
+from paramedic.errors import AlreadyExists, Conflict, NotFound, ParamedicError, Refused, Retry, Terminal
+from paramedic.log import get_logger
+from paramedic.metrics import Metrics
+from paramedic.reconcile import Reconciler
+from paramedic.record import Recorder, incident_path
+from paramedic.store import Entry, GroupKey, Store, key_of
+
+_log = get_logger(__name__)
+_GROUPS_AT_ONCE = 24
+_TRIES = 6
+
+
+class Intake:
+    """Stores what the edges have received."""
+
+    def __init__(
+        self,
+        kube: Kube,
+        store: Store,
+        recorder: Recorder,
+        reconciler: Reconciler,
+        metrics: Metrics,
+        *,
+        namespace: str,
+        leads: Callable[[], bool],
+    ) -> None:
+        self._kube = kube
+        self._store = store
+        self._recorder = recorder
+        self._reconciler = reconciler
+        self._metrics = metrics
+        self._namespace = namespace
+        self._leads = leads
+        self._slots = asyncio.Semaphore(_GROUPS_AT_ONCE)
+        self._locks: dict[GroupKey, asyncio.Lock] = {}
+
+    async def take(self, alerts: Sequence[Alert], source: str) -> None:
+        """Returns when all that matched is stored. Raises Retry when something could not be; the rest is stored."""
+        groups = self._grouped(alerts, source)
+        results = await asyncio.gather(
+            *(self._take_group(key, policy, batch, source) for key, (policy, batch) in groups.items()),
+            return_exceptions=True,
+        )
+        failed = [r for r in results if isinstance(r, BaseException)]
+        for error in failed:
+            if not isinstance(error, ParamedicError):
+                raise error
+        if failed:
+            _log.warning("alerts not stored", count=len(failed), error=str(failed[0]))
+            raise Retry(f"{len(failed)} of {len(groups)} incidents could not be stored: {failed[0]}")
+
+    def _grouped(self, alerts: Sequence[Alert], source: str) -> dict[GroupKey, tuple[RemediationPolicy, list[Heard]]]:
+        policies, now = self._store.usable_policies(), datetime.now(UTC)
+        groups: dict[GroupKey, tuple[RemediationPolicy, list[Heard]]] = {}
+        for alert in alerts:
+            found = policy_for_alert(policies, alert, self._namespace)
+            if found is None:
+                self._count(source, "unmatched")
+                continue
+            policy, namespace = found
+            key = (namespace, policy.metadata.name, alert.group_key(policy.spec.incident.group_by))
+            covers = now if source == "poller" else None
+            groups.setdefault(key, (policy, []))[1].append(Heard(alert, now, covers))
+        return groups
+
+    async def _take_group(self, key: GroupKey, policy: RemediationPolicy, batch: list[Heard], source: str) -> None:
+        async with self._one_at_a_time(key), self._slots:
+            for _ in range(_TRIES):
+                if await self._join_or_open(key, policy, batch, source):
+                    return
+        raise Retry(f"the incidents of group {key} keep changing")
+
+    async def _join_or_open(self, key: GroupKey, policy: RemediationPolicy, batch: list[Heard], source: str) -> bool:
+        """One try; false when another process was quicker and the state has to be looked at anew."""
+        known = self._store.in_group(key)
+        under_way = next((e for e in known if e.open), None)
+        if under_way:
+            return await self._join(under_way, batch, source)
+        last = known[-1].last_starts_at if known else None
+        new = [h for h in batch if h.alert.state == "firing" and is_new_firing(h.alert, last)]
+        if not new:
+            for heard in batch:
+                self._count(source, "ended" if heard.alert.state == "resolved" else "repeated")
+            return True
+        new.sort(key=lambda h: h.alert.starts_at)
+        return await self._open(key[0], policy, new[0]) and await self._join_rest(key, batch, new[0], source)
+
+    async def _open(self, namespace: str, policy: RemediationPolicy, heard: Heard) -> bool:
+        manifest = incident_manifest(policy, namespace, heard.alert)
+        try:
+            stored = await self._kube.create(incident_path(namespace), manifest)
+        except AlreadyExists:
+            await self._learn(namespace, manifest["metadata"]["name"])
+            return False
+        except (Refused, Terminal, NotFound) as error:
+            _log.error("an incident was refused", policy=policy.key, error=str(error))
+            raise Retry(str(error)) from error
+        self._store.put_incident(stored)
+        if self._leads():
+            self._reconciler.start(key_of(stored), heard)
+        return True
+
+    async def _join_rest(self, key: GroupKey, batch: list[Heard], first: Heard, source: str) -> bool:
+        self._count(source, "opened")
+        rest = [h for h in batch if h is not first]
+        entry = next((e for e in self._store.in_group(key) if e.open), None)
+        return await self._join(entry, rest, source) if entry and rest else True
+
+    async def _join(self, entry: Entry, batch: list[Heard], source: str) -> bool:
+        """Resends are only counted; what changes who fires is stored before this returns."""
+        changing = [h for h in batch if (h.alert.state == "firing") != (h.alert.fingerprint in entry.firing)]
+        for heard in batch:
+            self._count(source, "resolved" if heard.alert.state == "resolved" else "joined")
+        try:
+            if self._leads():
+                for heard in batch:
+                    if heard not in changing:
+                        self._reconciler.hear(entry.key, heard)
+                await asyncio.gather(*(self._reconciler.tell(entry.key, h) for h in changing))
+            elif changing:
+                await self._write_down(entry.key, batch)
+        except NotFound:
+            return False
+        return True
+
+    async def _write_down(self, key: str, batch: list[Heard]) -> None:
+        """Without the lead there is no reconciler: the news goes straight to the status."""
+        for _ in range(_TRIES):
+            draft = self._recorder.open_draft(key, datetime.now(UTC))
+            if draft is None:
+                raise NotFound(key)
+            draft.incident.status.alert = absorb(draft.incident, batch)
+            try:
+                await self._recorder.commit(draft)
+                return
+            except Conflict:
+                await self._learn(*key.split("/", 1))
+        raise Retry(f"{key} keeps changing")
+
+    async def _learn(self, namespace: str, name: str) -> None:
+        try:
+            self._store.put_incident(await self._kube.get(incident_path(namespace, name)))
+        except NotFound:
+            known = self._store.entries.get(f"{namespace}/{name}")
+            if known:
+                metadata: dict[str, Any] = {"namespace": namespace, "name": name, "uid": known.uid}
+                self._store.remove_incident({"metadata": metadata})
+
+    @asynccontextmanager
+    async def _one_at_a_time(self, key: GroupKey) -> AsyncIterator[None]:
+        lock = self._locks.setdefault(key, asyncio.Lock())
+        try:
+            async with lock:
+                yield
+        finally:
+            if not lock.locked() and not getattr(lock, "_waiters", None):
+                self._locks.pop(key, None)
+
+    def _count(self, source: str, outcome: str) -> None:
+        self._metrics.alerts.labels(source, outcome).inc()

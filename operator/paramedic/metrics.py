@@ -1,0 +1,43 @@
+"""What ``/metrics`` shows. Names follow Prometheus' conventions: base units, ``_total`` for counters."""
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.gc_collector import GCCollector
+from prometheus_client.platform_collector import PlatformCollector
+from prometheus_client.process_collector import ProcessCollector
+
+_FAST = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
+
+
+class Metrics:
+    """One registry for one process (or one test)."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        for collector in (ProcessCollector, PlatformCollector, GCCollector):
+            collector(registry=self.registry)
+        self.actions = self._counter("paramedic_actions", "Actions by result.", "action", "result")
+        self.refusals = self._counter("paramedic_refusals", "Actions held back, by guard.", "guard")
+        self.alerts = self._counter("paramedic_alerts", "Alerts received, by what became of them.", "source", "outcome")
+        self.webhook_requests = self._counter("paramedic_webhook_requests", "Webhook requests by status.", "code")
+        self.reconcile_errors = self._counter("paramedic_reconcile_errors", "Reconciliations that failed.", "error")
+        self.events_dropped = self._counter("paramedic_events_dropped", "Kubernetes Events that could not be sent.")
+        self.poller_errors = self._counter("paramedic_poller_errors", "Looks at Prometheus that failed.")
+        self.alert_to_action = self._histogram(
+            "paramedic_alert_to_action_seconds", "From the receipt of an alert to the change of its target."
+        )
+        self.webhook_seconds = self._histogram("paramedic_webhook_seconds", "Time to answer the webhook.")
+        self.queue_depth = self._gauge("paramedic_queue_depth", "Incidents waiting to be reconciled.")
+        self.incidents_open = self._gauge("paramedic_incidents_open", "Incidents that are not resolved.", "phase")
+        self.leader = self._gauge("paramedic_leader", "1 while this process is the one that acts.")
+        self.watch_lag = self._gauge(
+            "paramedic_watch_lag_seconds", "How long a change has been missing from the watch; 0 when none is."
+        )
+
+    def _counter(self, name: str, text: str, *labels: str) -> Counter:
+        return Counter(name, text, labels, registry=self.registry)
+
+    def _gauge(self, name: str, text: str, *labels: str) -> Gauge:
+        return Gauge(name, text, labels, registry=self.registry)
+
+    def _histogram(self, name: str, text: str) -> Histogram:
+        return Histogram(name, text, registry=self.registry, buckets=_FAST)

@@ -1,0 +1,164 @@
+"""What is wrong in a policy, beyond what its schema can say, and its status: Ready and the counts."""
+
+import asyncio
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from pydantic import ValidationError
+
+from paramedic.actions import ACTIONS
+from paramedic.api import API_VERSION
+from paramedic.api import conditions as c
+from paramedic.api.checks import Checks, RevertWhen
+from paramedic.api.policy import PolicyStatus, RemediationPolicy, Step
+from paramedic.api.reasons import Reason
+from paramedic.clients.kube import Kube
+from paramedic.core import schedule
+from paramedic.core.expressions import ExpressionError, compile_expression
+from paramedic.core.facts import NAMES
+from paramedic.core.matchers import parse_matchers
+from paramedic.core.merge import merge_difference
+from paramedic.core.templates import compile_template
+from paramedic.errors import ParamedicError
+from paramedic.log import get_logger
+from paramedic.store import PolicyEntry, Store
+
+Json = dict[str, Any]
+_log = get_logger(__name__)
+
+
+def read_policy(raw: Json, namespace: str) -> tuple[RemediationPolicy | None, str | None]:
+    """The policy, if it can be read, and what is wrong in it, all in one message."""
+    try:
+        policy = RemediationPolicy.model_validate(raw)
+    except ValidationError as error:
+        lines = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_url=False)]
+        return None, "; ".join(lines)[:2000]
+    problems = list(find_problems(policy, namespace))
+    return policy, "; ".join(problems)[:2000] or None
+
+
+def find_problems(policy: RemediationPolicy, namespace: str) -> Iterator[str]:
+    """Everything that is wrong, each with the field that it is about."""
+    spec = policy.spec
+    for number, entry in enumerate(spec.match.alerts):
+        for matcher in entry.matchers:
+            yield from _problem(f"match.alerts[{number}]", lambda m=matcher: parse_matchers(m))
+    yield from _problem("incident.title", lambda: compile_template(spec.incident.title))
+    for where, windows in (("allow", spec.guards.windows.allow), ("deny", spec.guards.windows.deny)):
+        for window in windows:
+            yield from _problem(f"guards.windows.{where}", lambda w=window: schedule.check(w))
+    if spec.namespaces and policy.metadata.namespace != namespace:
+        yield f"namespaces: only a policy in {namespace} may serve other namespaces"
+    yield from _check_problems("verify", spec.verify)
+    for step in spec.steps:
+        yield from _step_problems(step)
+    names = [step.name for step in spec.steps]
+    yield from (f"steps: the name {name} is used twice" for name in sorted(set(names)) if names.count(name) > 1)
+
+
+def _step_problems(step: Step) -> Iterator[str]:
+    where = f"steps.{step.name}"
+    action = ACTIONS.get(step.action)
+    if action is None:
+        yield f"{where}: there is no action {step.action}; there are {', '.join(sorted(ACTIONS))}"
+        return
+    yield from _problem(f"{where}.{step.action}", lambda: action.params.model_validate(step.params))
+    if step.when:
+        yield from _problem(f"{where}.when", lambda: compile_expression(step.when or "", NAMES))
+    if (step.ttl or step.revert_when) and not action.undoable:
+        yield f"{where}: {step.action} cannot be put back, so ttl and revertWhen make no sense"
+    yield from _check_problems(f"{where}.verify", step.verify)
+    yield from _check_problems(f"{where}.revertWhen", step.revert_when)
+
+
+def _check_problems(where: str, checks: Checks | RevertWhen | None) -> Iterator[str]:
+    if checks and checks.prometheus:
+        condition = checks.prometheus.condition
+        yield from _problem(f"{where}.prometheus", lambda: compile_expression(condition, frozenset({"value"})))
+
+
+def _problem(where: str, check: Callable[[], object]) -> Iterator[str]:
+    try:
+        check()
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        yield f"{where}.{'.'.join(map(str, first['loc']))}: {first['msg']}"
+    except (ExpressionError, ValueError) as error:
+        yield f"{where}: {error}"
+
+
+class PolicyReporter:
+    """Writes policies' status: Ready at once, counts at intervals, and nothing when nothing has changed."""
+
+    def __init__(self, kube: Kube, store: Store, leads: Callable[[], bool], every: timedelta) -> None:
+        self._kube = kube
+        self._store = store
+        self._leads = leads
+        self._every = every
+        self._changed = asyncio.Event()
+
+    def wake(self) -> None:
+        """A policy is new or has changed."""
+        self._changed.set()
+
+    async def run(self) -> None:
+        """Reports until cancelled."""
+        while True:
+            if self._leads():
+                await self._report_all()
+            self._changed.clear()
+            try:
+                await asyncio.wait_for(self._changed.wait(), self._every.total_seconds())
+            except TimeoutError:
+                pass
+
+    async def _report_all(self) -> None:
+        counts = self._count_matches()
+        for key, entry in list(self._store.policies.items()):
+            wanted = self._wanted_status(key, entry, counts.get(key))
+            difference = merge_difference(entry.raw.get("status") or {}, wanted)
+            if difference:
+                await self._write(entry, difference)
+
+    def _count_matches(self) -> dict[str, tuple[int, datetime | None]]:
+        counts: dict[str, tuple[int, datetime | None]] = {}
+        for entry in self._store.entries.values():
+            if entry.policy:
+                number, last = counts.get(entry.policy, (0, None))
+                newest = max(filter(None, (last, entry.created_at)), default=None)
+                counts[entry.policy] = number + 1, newest
+        return counts
+
+    def _wanted_status(self, key: str, entry: PolicyEntry, count: tuple[int, datetime | None] | None) -> Json:
+        now = datetime.now(UTC)
+        old = PolicyStatus.model_validate(entry.raw.get("status") or {})
+        generation = int(entry.raw["metadata"].get("generation") or 1)
+        ok = entry.problem is None
+        old.conditions = c.with_condition(
+            old.conditions,
+            c.READY,
+            "True" if ok else "False",
+            Reason.POLICY_VALID if ok else Reason.POLICY_INVALID,
+            entry.problem or "the policy can be used",
+            now,
+            generation,
+        )
+        old.observed_generation = generation
+        old.matched, old.last_matched_at = count or (old.matched or 0, old.last_matched_at)
+        if entry.policy:
+            period = entry.policy.spec.guards.rate_limit.period
+            old.actions_in_period = sum(a.at > now - period for a in self._store.actions_under(key))
+        return old.to_wire()
+
+    async def _write(self, entry: PolicyEntry, difference: Json) -> None:
+        meta = entry.raw["metadata"]
+        path = f"/apis/{API_VERSION}/namespaces/{meta['namespace']}/remediationpolicies/{meta['name']}/status"
+        body = {"metadata": {"uid": meta["uid"], "resourceVersion": meta["resourceVersion"]}, "status": difference}
+        try:
+            stored = await self._kube.merge_patch(path, body)
+        except ParamedicError as error:
+            _log.info("policy status not written", policy=f"{meta['namespace']}/{meta['name']}", error=str(error))
+            return
+        self._store.put_policy(stored, entry.policy, entry.problem)

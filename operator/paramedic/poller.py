@@ -1,0 +1,99 @@
+"""The Prometheus edge, the net under the webhook: alerts whose webhook was missed, and ends that were not told."""
+
+import asyncio
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+from paramedic.api.base import parse_time
+from paramedic.clients.prometheus import FiringAlert, Prometheus
+from paramedic.core.alert import Alert, fingerprint
+from paramedic.core.heard import Heard
+from paramedic.core.polled import by_name, has_ended, missed
+from paramedic.errors import NotFound, ParamedicError
+from paramedic.intake import Intake
+from paramedic.log import get_logger
+from paramedic.metrics import Metrics
+from paramedic.reconcile import Reconciler
+from paramedic.settings import PrometheusSettings
+from paramedic.store import Store
+
+_log = get_logger(__name__)
+
+
+class Poller:
+    """Looks at Prometheus' alerts at intervals; only for the leader."""
+
+    def __init__(
+        self,
+        prometheus: Prometheus,
+        intake: Intake,
+        reconciler: Reconciler,
+        store: Store,
+        metrics: Metrics,
+        settings: PrometheusSettings,
+        leads: Callable[[], bool],
+    ) -> None:
+        self._prometheus = prometheus
+        self._intake = intake
+        self._reconciler = reconciler
+        self._store = store
+        self._metrics = metrics
+        self._settings = settings
+        self._leads = leads
+        self._absent_since: dict[str, datetime] = {}
+
+    async def run(self) -> None:
+        """Polls until cancelled."""
+        while True:
+            await asyncio.sleep(self._settings.poll_interval.total_seconds())
+            if self._leads():
+                await self.look()
+
+    async def look(self) -> None:
+        """One look. What fails is counted and tried again at the next."""
+        try:
+            now = datetime.now(UTC)
+            firing = [_as_alert(f, self._settings.external_labels, now) for f in await self._prometheus.firing_alerts()]
+            await self._take_missed(firing, now)
+            await self._tell_ends(firing, now)
+        except ParamedicError as error:
+            self._metrics.poller_errors.inc()
+            _log.warning("cannot look at Prometheus' alerts", error=str(error))
+
+    async def _take_missed(self, firing: list[Alert], now: datetime) -> None:
+        """Alerts that fire for longer than the grace, in which their webhook should have come."""
+        old = [a for a in firing if now - a.starts_at >= self._settings.poll_grace]
+        open_alerts = [e.alert_labels for e in self._store.open_entries() if e.alert_labels]
+        if news := missed(old, open_alerts):
+            await self._intake.take(news, "poller")
+
+    async def _tell_ends(self, firing: list[Alert], now: datetime) -> None:
+        """Alerts of open incidents that have not been seen firing for longer than the grace."""
+        suspects = [e for e in self._store.open_entries() if e.alert_labels and e.firing]
+        if not suspects:
+            self._absent_since.clear()
+            return
+        rules, shown = await self._prometheus.alerting_rules(), by_name(firing)
+        ended = {e.key: e.firing for e in suspects if has_ended(e.alert_labels or {}, shown, rules)}
+        self._absent_since = {key: self._absent_since.get(key, now) for key in ended}
+        for key, since in list(self._absent_since.items()):
+            if now - since >= self._settings.poll_grace:
+                await self._tell_end(key, ended[key], since)
+
+    async def _tell_end(self, key: str, marks: frozenset[str], since: datetime) -> None:
+        for mark in marks:
+            end = Alert("resolved", {}, {}, since, since, "", mark)
+            try:
+                await self._reconciler.tell(key, Heard(end, since))
+            except NotFound:
+                return
+            self._metrics.alerts.labels("poller", "resolved").inc()
+
+
+def _as_alert(found: FiringAlert, external_labels: dict[str, str], now: datetime) -> Alert:
+    """
+    As Alertmanager would have it. Prometheus tells when the expression became true, not when the alert fired; the
+    incident is marked as having seen everything up to now, so that a late webhook of this firing joins it.
+    """
+    labels = {**external_labels, **found.labels}
+    return Alert("firing", labels, found.annotations, parse_time(found.active_at), None, "", fingerprint(labels))

@@ -1,0 +1,208 @@
+"""
+The Alertmanager edge: ``POST /webhook/alertmanager``, payload version 4.
+
+2xx only when everything is stored; 503 when it cannot be (Alertmanager retries 5xx only); 400 for what is no payload,
+401 for a wrong token, 413 for a body that is too large, which is then not read.
+"""
+
+import asyncio
+import hmac
+import json
+import ssl
+import time
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from aiohttp import web
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from paramedic.api.base import Time
+from paramedic.core.alert import Alert, fingerprint
+from paramedic.errors import ParamedicError
+from paramedic.intake import Intake
+from paramedic.log import get_logger
+from paramedic.metrics import Metrics
+from paramedic.settings import Settings
+from paramedic.store import Store
+
+_log = get_logger(__name__)
+_MAX_ALERTS = 10_000
+_MAX_DEPTH = 32
+_YEAR_ONE = 1
+Text = dict[str, str]
+
+
+class _WebhookAlert(BaseModel):
+    model_config = ConfigDict(strict=False, extra="ignore")
+
+    status: Literal["firing", "resolved"]
+    labels: Annotated[dict[str, Annotated[str, Field(strict=True)]], Field(max_length=256)]
+    annotations: dict[str, Annotated[str, Field(strict=True)]] = Field(default_factory=dict, max_length=256)
+    starts_at: Time = Field(alias="startsAt")
+    ends_at: Time | None = Field(None, alias="endsAt")
+    generator_url: Annotated[str, Field(strict=True)] = Field("", alias="generatorURL")
+    fingerprint: Annotated[str, Field(strict=True, max_length=64)] = ""
+
+
+class _Payload(BaseModel):
+    model_config = ConfigDict(extra="ignore")
+
+    version: Literal["4"] = "4"
+    alerts: list[_WebhookAlert] = Field(max_length=_MAX_ALERTS)
+
+
+class Receiver:
+    """Handles the webhook's requests."""
+
+    def __init__(self, settings: Settings, intake: Intake, store: Store, metrics: Metrics) -> None:
+        self._settings = settings
+        self._intake = intake
+        self._store = store
+        self._metrics = metrics
+        self._token = RotatedFile(settings.webhook_token_file)
+        self._in_flight = 0
+
+    async def handle(self, request: web.Request) -> web.Response:
+        """One request; the answer's status is counted."""
+        began = time.perf_counter()
+        response = await self._answer(request)
+        self._metrics.webhook_requests.labels(str(response.status)).inc()
+        self._metrics.webhook_seconds.observe(time.perf_counter() - began)
+        return response
+
+    async def _answer(self, request: web.Request) -> web.Response:
+        if problem := self._unauthorized(request):
+            return _text(401, problem, {"WWW-Authenticate": "Bearer"})
+        limit = self._settings.webhook_max_bytes
+        if (request.content_length or 0) > limit:
+            return _too_large(limit)
+        if not self._store.loaded or self._in_flight >= self._settings.webhook_max_in_flight:
+            return _text(503, "busy: send it again", {"Retry-After": "1"})
+        self._in_flight += 1
+        try:
+            return await self._read_and_take(request, limit)
+        finally:
+            self._in_flight -= 1
+
+    async def _read_and_take(self, request: web.Request, limit: int) -> web.Response:
+        try:
+            alerts = parse_payload(await request.read())
+        except web.HTTPRequestEntityTooLarge:
+            return _too_large(limit)
+        except ValueError as error:
+            return _text(400, str(error))
+        try:
+            await self._intake.take(alerts, "webhook")
+        except ParamedicError as error:
+            return _text(503, f"not stored, send it again: {error}", {"Retry-After": "1"})
+        return _text(200, "stored")
+
+    def _unauthorized(self, request: web.Request) -> str | None:
+        if self._settings.webhook_anonymous:
+            return None
+        expected = self._token.read()
+        if not expected:
+            return "no token is configured: set PARAMEDIC_WEBHOOK_TOKEN_FILE to a file that holds one"
+        scheme, _, given = request.headers.get("Authorization", "").partition(" ")
+        right = hmac.compare_digest(given.strip().encode(errors="replace"), expected)
+        return None if scheme.lower() == "bearer" and right else "a valid bearer token is needed"
+
+
+def parse_payload(body: bytes) -> list[Alert]:
+    """The alerts of a webhook payload. Raises ValueError that says what is wrong; never anything else."""
+    try:
+        if _depth(body) > _MAX_DEPTH:
+            raise ValueError(f"the JSON is nested more than {_MAX_DEPTH} deep")
+        payload = _Payload.model_validate(json.loads(body, parse_constant=_no_constant))
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_url=False)[0]
+        raise ValueError(f"{'.'.join(map(str, first['loc']))[:200]}: {first['msg']}") from error
+    except (UnicodeDecodeError, RecursionError, OverflowError) as error:
+        raise ValueError(f"not JSON: {type(error).__name__}") from error
+    except json.JSONDecodeError as error:
+        raise ValueError(f"not JSON: {error}") from error
+    return [_alert(a) for a in payload.alerts]
+
+
+def _alert(item: _WebhookAlert) -> Alert:
+    for text in (*item.labels, *item.labels.values(), *item.annotations, *item.annotations.values()):
+        if "\x00" in text or any("\ud800" <= char <= "\udfff" for char in text):
+            raise ValueError("labels and annotations must be text without NUL and lone surrogates")
+    return Alert(
+        state=item.status,
+        labels=item.labels,
+        annotations=item.annotations,
+        starts_at=item.starts_at,
+        ends_at=_real(item.ends_at),
+        generator_url=item.generator_url,
+        fingerprint=item.fingerprint or fingerprint(item.labels),
+    )
+
+
+def _real(moment: datetime | None) -> datetime | None:
+    """Alertmanager writes year 1 for an alert that has not ended."""
+    return None if moment is None or moment.year == _YEAR_ONE else moment
+
+
+def _depth(body: bytes) -> int:
+    """An upper bound of the nesting, cheap enough for a hostile body: brackets inside of texts count too."""
+    depth = deepest = 0
+    for byte in body:
+        if byte in b"[{":
+            depth += 1
+            deepest = max(deepest, depth)
+        elif byte in b"]}":
+            depth -= 1
+    return deepest
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not JSON")
+
+
+class RotatedFile:
+    """A file that is read again whenever it changes, as a mounted Secret does."""
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+        self._seen: tuple[int, int, int] | None = None
+        self._content = b""
+
+    def read(self) -> bytes:
+        """The content without surrounding white space; empty when there is no file."""
+        if self._path is None:
+            return b""
+        try:
+            stat = self._path.stat()
+            version = (stat.st_mtime_ns, stat.st_ino, stat.st_size)
+            if version != self._seen:
+                self._content, self._seen = self._path.read_bytes().strip(), version
+        except OSError as error:
+            _log.error("cannot read the webhook's token", file=str(self._path), error=str(error))
+            self._content, self._seen = b"", None
+        return self._content
+
+
+async def keep_certificate_fresh(context: ssl.SSLContext, certificate: Path, key: Path, every: float = 10.0) -> None:
+    """Loads a rotated certificate into the running server's context, until cancelled."""
+    seen = certificate.stat().st_mtime_ns
+    while True:
+        await asyncio.sleep(every)
+        try:
+            changed = certificate.stat().st_mtime_ns
+            if changed != seen:
+                context.load_cert_chain(certificate, key)
+                seen = changed
+        except (OSError, ssl.SSLError) as error:
+            _log.error("cannot load the rotated certificate; the old one stays", error=str(error))
+
+
+def _too_large(limit: int) -> web.Response:
+    response = _text(413, f"the body is larger than {limit} bytes")
+    response.force_close()
+    return response
+
+
+def _text(status: int, text: str, headers: dict[str, str] | None = None) -> web.Response:
+    return web.Response(status=status, text=text[:2000] + "\n", headers=headers)

@@ -1,0 +1,371 @@
+"""
+One incident, from what is stored to what comes next.
+
+``Reconciler.reconcile`` asks ``core.plan.next_move`` for the one thing to do, does it, and asks again, until the answer
+is to wait. Everything that it knows is on the Incident's status; what it remembers besides are alerts that have been
+received and not yet written down, and their senders wait for that.
+"""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+
+from paramedic.api import conditions as c
+from paramedic.api.reasons import Reason
+from paramedic.clients.kube import Kube
+from paramedic.core import plan
+from paramedic.core.heard import Heard, absorb
+from paramedic.core.match import policy_for_incident
+from paramedic.errors import Conflict, NotFound, ParamedicError, Retry
+from paramedic.execute import Executor, NotActing, apply_summary, escalate
+from paramedic.log import get_logger
+from paramedic.metrics import Metrics
+from paramedic.record import Draft, Recorder, incident_path
+from paramedic.store import Store
+from paramedic.verification import LEASE_POLL, Verifier, next_look
+from paramedic.workqueue import WorkQueue
+
+_log = get_logger(__name__)
+_MAX_MOVES = 64
+_FIRST_BACKOFF, _LAST_BACKOFF = timedelta(milliseconds=200), timedelta(seconds=30)
+_COUNT_LATER = timedelta(seconds=30)
+
+
+class Reconciler:
+    """Works on incidents, one at a time each. ``queue`` says which and when."""
+
+    def __init__(
+        self,
+        kube: Kube,
+        store: Store,
+        recorder: Recorder,
+        executor: Executor,
+        verifier: Verifier,
+        metrics: Metrics,
+        *,
+        namespace: str,
+        workers: int,
+        may_act: Callable[[], bool],
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._kube = kube
+        self._store = store
+        self._recorder = recorder
+        self._executor = executor
+        self._verifier = verifier
+        self._metrics = metrics
+        self._namespace = namespace
+        self._may_act = may_act
+        self._clock = clock
+        self._failures: dict[str, int] = defaultdict(int)
+        self._news: dict[str, list[tuple[Heard, asyncio.Future[None] | None]]] = {}
+        self.queue = WorkQueue(self._work, workers)
+
+    # -- the edges speak ----------------------------------------------------------------------------------------------
+
+    def hear(self, key: str, news: Heard) -> None:
+        """An alert's resend: counted with the next write, and within half a minute."""
+        first = key not in self._news
+        self._news.setdefault(key, []).append((news, None))
+        if first:
+            self.queue.add_after(key, _COUNT_LATER)
+
+    def start(self, key: str, news: Heard) -> None:
+        """An alert that has just become an Incident."""
+        self._news.setdefault(key, []).append((news, None))
+        self.queue.add(key)
+
+    async def tell(self, key: str, news: Heard) -> None:
+        """
+        An alert's end or a further alert of the group: returns once it is stored. Raises Retry when the lead is
+        lost meanwhile, NotFound when the incident is gone.
+        """
+        stored: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._news.setdefault(key, []).append((news, stored))
+        self.queue.add(key)
+        await stored
+
+    def stop(self) -> None:
+        """The lead is lost: forgets what waits, and sends back who waits for a write."""
+        self.queue.clear()
+        for pending in self._news.values():
+            _answer(pending, Retry("another process is the leader now"))
+        self._news.clear()
+
+    # -- one round ----------------------------------------------------------------------------------------------------
+
+    async def reconcile(self, key: str) -> None:
+        """Does all that can be done for the incident now. Raises Conflict, NotFound, Retry: then it is asked again."""
+        draft = self._recorder.open_draft(key, self._clock())
+        news = self._news.pop(key, [])
+        if draft is None:
+            _answer(news, NotFound(f"{key} is over or gone"))
+            return
+        before = self._store.entries[key]
+        try:
+            end = await self._advance(draft, [heard for heard, _ in news])
+        except (Conflict, Retry):
+            self._news[key] = news + self._news.get(key, [])
+            raise
+        except BaseException as error:
+            _answer(news, Retry(f"{key}: {error!r}"))
+            raise
+        _answer(news, None)
+        self._wake_others(key, before.busy_targets, before.remediating, before.policy)
+        if isinstance(end, plan.Wait) and end.until:
+            self.queue.add_after(key, end.until - self._clock())
+
+    async def _advance(self, draft: Draft, news: list[Heard]) -> plan.Wait | plan.Resolve | None:
+        """Move after move until there is nothing to do, with the state stored at the end."""
+        self._take_in(draft, news)
+        end: plan.Wait | plan.Resolve | None = None
+        for _ in range(_MAX_MOVES):
+            draft.now = self._clock()
+            end = await self._move(draft)
+            if end:
+                break
+        if draft.incident.metadata.deletion_timestamp and not draft.incident.metadata.finalizers:
+            return None
+        apply_summary(draft, end)
+        await self._recorder.commit(draft)
+        return end
+
+    def _take_in(self, draft: Draft, news: list[Heard]) -> None:
+        """What was heard, what people say, which policy."""
+        status, spec = draft.incident.status, draft.incident.spec
+        ended_before = plan.is_firing(draft.incident) is False
+        status.alert = absorb(draft.incident, news)
+        if not status.timeline:
+            self._open(draft)
+        if not ended_before and plan.is_firing(draft.incident) is False:
+            draft.say(Reason.ALERT_RESOLVED, "the alert has ended")
+        if spec.acknowledged_by:
+            who = spec.acknowledged_by
+            draft.say(Reason.ACKNOWLEDGED, f"acknowledged by {who}", actor=who, condition=(c.ACKNOWLEDGED, "True"))
+        if status.policy is None and status.phase != "Resolved":
+            self._pin_policy(draft)
+
+    def _open(self, draft: Draft) -> None:
+        source = draft.incident.spec.alert
+        if source:
+            name = source.labels.get("alertname", "without a name")
+            draft.say(Reason.ALERT_RECEIVED, f"alert {name}: {draft.incident.spec.title}")
+        else:
+            draft.say(Reason.INCIDENT_OPENED, draft.incident.spec.title)
+
+    def _pin_policy(self, draft: Draft) -> None:
+        policy = policy_for_incident(self._store.usable_policies(), draft.incident, self._namespace)
+        status = draft.incident.status
+        if policy is None:
+            draft.say(Reason.NO_POLICY, self._why_no_policy(draft), condition=(c.REMEDIATION_ALLOWED, "False"))
+            return
+        status.policy = plan.pin(policy)
+        status.steps = plan.pinned_steps(policy, draft.incident)
+        draft.say(Reason.POLICY_MATCHED, f"policy {policy.key} at generation {policy.metadata.generation}")
+
+    def _why_no_policy(self, draft: Draft) -> str:
+        spec = draft.incident.spec
+        named = f"{draft.incident.metadata.namespace}/{spec.policy_ref.name}" if spec.policy_ref else None
+        if named is None:
+            return f"no policy of this namespace answers to {spec.type} {spec.severity}; kubectl get rpol shows them"
+        entry = self._store.policies.get(named)
+        return f"policy {named} is not Ready: {entry.problem}" if entry else f"there is no policy {named}"
+
+    async def _move(self, draft: Draft) -> plan.Wait | plan.Resolve | None:
+        """Performs one move; an answer ends the round."""
+        if draft.incident.status.policy is None and _is_waiting_for_policy(draft):
+            return plan.Wait(c.find(draft.incident.status.conditions, c.REMEDIATION_ALLOWED).message)  # type: ignore[union-attr]
+        if self._policy_is_gone(draft):
+            escalate(draft, Reason.POLICY_GONE, "the policy was deleted; nothing further is done under it")
+        over = await self._leases_over(draft)
+        match plan.next_move(draft.incident, draft.now, over):
+            case plan.Look(step):
+                await self._executor.look(draft, step)
+            case plan.LookAtRevert(step):
+                await self._executor.look_at_revert(draft, step)
+            case plan.PutBack(step, reason):
+                await self._executor.put_back(draft, step, reason)
+            case plan.RunStep(step):
+                return await self._executor.run_step(draft, step)
+            case plan.VerifyStep(step):
+                return await self._verify(draft, step)
+            case plan.ObservePlan():
+                await self._observe_all(draft)
+            case plan.Escalate(reason, message):
+                escalate(draft, reason, message)
+            case plan.Release():
+                await self._recorder.set_finalizer(draft, present=False)
+                if draft.incident.metadata.deletion_timestamp:
+                    return plan.Wait("deleted")
+            case plan.Resolve() as move:
+                await self._resolve(draft, move)
+                return move
+            case plan.Wait() as move:
+                return self._wait(draft, move)
+        return None
+
+    async def _verify(self, draft: Draft, index: int) -> plan.Wait | None:
+        step = draft.incident.status.steps[index]
+        verdict = await self._verifier.judge_step(draft.incident, step, draft.now)
+        draft.now = self._clock()
+        if verdict.state == "Waiting":
+            return plan.Wait(f"{step.name}: {step.message}; verifying", next_look(step, draft.now))
+        self._verifier.forget(step)
+        step.finished_at = draft.now
+        if step.verification:
+            step.verification.message = verdict.message
+        if verdict.state == "Passed":
+            self._helped(draft, index, verdict.message)
+        elif verdict.state == "Failed":
+            await self._did_not_help(draft, index, verdict.message)
+        else:
+            step.state, step.reason = "Unknown", str(Reason.VERIFICATION_INCONCLUSIVE)
+            step.message = f"{step.message}; whether it helped cannot be told: {verdict.message}"
+            text = f"step {step.name}: {verdict.message}"
+            draft.say(Reason.VERIFICATION_INCONCLUSIVE, text, condition=(c.VERIFIED, "Unknown"))
+        return None
+
+    def _helped(self, draft: Draft, index: int, message: str) -> None:
+        steps = draft.incident.status.steps
+        step = steps[index]
+        step.state = "Succeeded"
+        step.reason = str(Reason.ROLLOUT_COMPLETE if step.verify and step.verify.rollout else Reason.VERIFIED)
+        draft.say(Reason.VERIFIED, f"step {step.name} helped: {message}", condition=(c.VERIFIED, "True"))
+        draft.set_condition(c.REMEDIATED, "True", Reason.REMEDIATION_SUCCEEDED, step.message)
+        self._metrics.actions.labels(step.action, "Verified").inc()
+        pinned = draft.incident.status.policy
+        if pinned and pinned.strategy == "UntilRecovered":
+            _skip_pending(draft, Reason.RECOVERED, f"step {step.name} helped")
+
+    async def _did_not_help(self, draft: Draft, index: int, message: str) -> None:
+        step = draft.incident.status.steps[index]
+        step.state, step.reason = "Failed", str(Reason.VERIFICATION_FAILED)
+        draft.say(Reason.VERIFICATION_FAILED, f"step {step.name}: {message}", condition=(c.VERIFIED, "False"))
+        draft.set_condition(c.REMEDIATED, "False", Reason.VERIFICATION_FAILED, message)
+        self._metrics.actions.labels(step.action, "VerificationFailed").inc()
+        done = step.message
+        step.message = f"{done}; did not help: {message}"
+        await self._executor.put_back(draft, index, Reason.VERIFICATION_FAILED)
+
+    async def _observe_all(self, draft: Draft) -> None:
+        draft.set_condition(c.REMEDIATION_ALLOWED, "False", Reason.OBSERVE_MODE, "the policy's mode is Observe")
+        for index, step in enumerate(draft.incident.status.steps):
+            if step.state == "Pending":
+                await self._executor.describe_plan(draft, index)
+
+    async def _resolve(self, draft: Draft, move: plan.Resolve) -> None:
+        await self._recorder.set_finalizer(draft, present=False)
+        status = draft.incident.status
+        _skip_pending(draft, Reason.NOT_NEEDED, "the incident ended before")
+        said = draft.incident.spec.resolution
+        actor = said.resolved_by if said and move.reason == Reason.RESOLVED_BY_PERSON else "paramedic"
+        # An Event closes what a Warning has opened; an incident that went well has had its Event for the action.
+        draft.say(move.reason, move.message, actor=actor, event=status.escalation is not None)
+        status.resolved_at = draft.now
+        if status.escalation:
+            draft.set_condition(c.ESCALATED, "False", move.reason, move.message)
+
+    def _wait(self, draft: Draft, move: plan.Wait) -> plan.Wait:
+        if move.reason is Reason.PAUSED:
+            draft.say(Reason.PAUSED, move.message, condition=(c.REMEDIATION_ALLOWED, "False"), event=True)
+        held = [s for s in draft.incident.status.steps if s.holds_mitigation and s.revert_when]
+        if held:
+            look = draft.now + LEASE_POLL
+            return plan.Wait(move.message, min(move.until, look) if move.until else look, move.reason)
+        return move
+
+    async def _leases_over(self, draft: Draft) -> frozenset[int]:
+        steps = draft.incident.status.steps
+        held = [i for i, s in enumerate(steps) if s.holds_mitigation and s.revert_when and s.state == "Succeeded"]
+        over = [i for i in held if await self._verifier.lease_is_over(draft.incident, steps[i], draft.now)]
+        return frozenset(over)
+
+    def _policy_is_gone(self, draft: Draft) -> bool:
+        pinned = draft.incident.status.policy
+        if pinned is None or draft.incident.status.escalation or draft.incident.status.phase == "Resolved":
+            return False
+        unfinished = any(s.state in plan.WAITING_STATES for s in draft.incident.status.steps)
+        policy = self._store.policy(pinned.key)
+        return unfinished and (policy is None or policy.metadata.uid != pinned.uid)
+
+    def _wake_others(
+        self, key: str, targets: tuple[tuple[str, str, str], ...], was_open: bool, policy: str | None
+    ) -> None:
+        """Work that ends here may be what others wait for."""
+        entry = self._store.entries.get(key)
+        freed = set(targets) - set(entry.busy_targets if entry else ())
+        ended = was_open and not (entry and entry.remediating)
+        for other in self._store.waiting_for(freed, policy if ended else None):
+            self.queue.add(other)
+
+    # -- what went wrong ----------------------------------------------------------------------------------------------
+
+    async def _work(self, key: str) -> None:
+        """The queue's handler: never raises; whatever fails is looked at anew, later and later."""
+        self._metrics.queue_depth.set(len(self.queue))
+        if not self._may_act():
+            return
+        try:
+            await self.reconcile(key)
+            self._failures.pop(key, None)
+        except NotActing as error:
+            _answer(self._news.pop(key, []), error)
+        except Exception as error:
+            await self._try_again(key, error)
+
+    async def _try_again(self, key: str, error: Exception) -> None:
+        self._failures[key] += 1
+        delay = min(_FIRST_BACKOFF * 2 ** min(self._failures[key] - 1, 10), _LAST_BACKOFF)
+        if isinstance(error, Conflict) and self._failures[key] < 5:
+            delay = timedelta(0)
+        if isinstance(error, Retry) and error.after:
+            delay = max(delay, error.after)
+        self._metrics.reconcile_errors.labels(type(error).__name__).inc()
+        if isinstance(error, ParamedicError):
+            _log.info("will look again", incident=key, error=str(error), seconds=delay.total_seconds())
+        else:
+            _log.error("unexpected error", incident=key, exc_info=error)
+        if not await self._refresh(key):
+            delay = max(delay, _FIRST_BACKOFF)
+        self.queue.add_after(key, delay)
+
+    async def _refresh(self, key: str) -> bool:
+        """Reads the Incident anew: the copy may be old, or a write without an answer may have been stored."""
+        namespace, _, name = key.partition("/")
+        try:
+            self._store.put_incident(await self._kube.get(incident_path(namespace, name)))
+        except NotFound:
+            entry = self._store.entries.get(key)
+            if entry:
+                self._store.remove_incident({"metadata": {"namespace": namespace, "name": name, "uid": entry.uid}})
+        except ParamedicError as error:
+            _log.info("cannot read the incident", incident=key, error=str(error))
+            return False
+        return True
+
+
+def _is_waiting_for_policy(draft: Draft) -> bool:
+    incident = draft.incident
+    return (
+        incident.spec.resolution is None
+        and incident.metadata.deletion_timestamp is None
+        and plan.is_firing(incident) is not False
+        and incident.status.phase != "Resolved"
+    )
+
+
+def _skip_pending(draft: Draft, reason: Reason, message: str) -> None:
+    for step in draft.incident.status.steps:
+        if step.state in plan.WAITING_STATES:
+            step.state, step.reason, step.message = "Skipped", str(reason), message
+
+
+def _answer(news: list[tuple[Heard, asyncio.Future[None] | None]], error: Exception | None) -> None:
+    for _, waiter in news:
+        if waiter is None or waiter.done():
+            continue
+        if error is None:
+            waiter.set_result(None)
+        else:
+            waiter.set_exception(error)

@@ -1,0 +1,218 @@
+"""
+The record of an incident: condition, Event, timeline and metric are set together, with the same reason.
+
+A ``Draft`` is one incident's status while it is being worked on. Nothing that is said on it is seen by anybody until
+``commit`` has written it with a resourceVersion precondition; Events and metrics follow only then.
+"""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from paramedic.api import API_VERSION, FINALIZER
+from paramedic.api import conditions as c
+from paramedic.api.base import format_time
+from paramedic.api.conditions import ConditionStatus
+from paramedic.api.incident import Incident, TimelineEntry
+from paramedic.api.reasons import WARNINGS, Reason
+from paramedic.clients.kube import Kube
+from paramedic.core.merge import merge_difference
+from paramedic.core.operation import new_operation
+from paramedic.errors import ParamedicError
+from paramedic.log import get_logger
+from paramedic.metrics import Metrics
+from paramedic.store import Store, key_of
+
+Json = dict[str, Any]
+_FIRST_ENTRIES, _NEWEST_ENTRIES = 10, 100
+_MESSAGE_LIMIT = 1024
+_MAX_EVENTS_WAITING = 1000
+_log = get_logger(__name__)
+
+
+@dataclass(slots=True)
+class Draft:
+    """An incident as it will be once committed."""
+
+    incident: Incident
+    base: Json
+    now: datetime
+    events: list[Json] = field(default_factory=list)
+    effects: list[Callable[[], None]] = field(default_factory=list)
+
+    @property
+    def key(self) -> str:
+        """``namespace/name``."""
+        return self.incident.key
+
+    def say(
+        self,
+        reason: Reason,
+        message: str,
+        *,
+        actor: str = "paramedic",
+        condition: tuple[str, ConditionStatus] | None = None,
+        event: bool | None = None,
+    ) -> bool:
+        """
+        Puts one fact on the timeline, with its condition and Event; false when it has been said already.
+
+        ``event=None`` sends an Event for warnings only: an incident that goes well costs one Event, for its action.
+        """
+        if condition and not self.set_condition(*condition, reason, message):
+            return False
+        self._add_to_timeline(reason, message, actor)
+        if event or (event is None and reason in WARNINGS):
+            self.events.append(self._event(reason, message))
+        return True
+
+    def set_condition(self, kind: str, status: ConditionStatus, reason: Reason, message: str) -> bool:
+        """Sets a condition without a word on the timeline; false when status and reason are as before."""
+        status_ = self.incident.status
+        old = c.find(status_.conditions, kind)
+        generation = self.incident.metadata.generation
+        status_.conditions = c.with_condition(
+            status_.conditions, kind, status, reason, message[:_MESSAGE_LIMIT], self.now, generation
+        )
+        return old is None or (old.status, old.reason) != (status, reason)
+
+    def drop_condition(self, kind: str) -> None:
+        """Removes a condition that exists only while it is true."""
+        self.incident.status.conditions = c.without(self.incident.status.conditions, kind)
+
+    def afterwards(self, effect: Callable[[], None]) -> None:
+        """Runs once the draft is stored: metrics count what is, not what was intended."""
+        self.effects.append(effect)
+
+    def changes(self) -> Json:
+        """The merge patch from the stored status to this one; empty when there is nothing to write."""
+        wanted = self.incident.status.to_wire()
+        difference: Json = merge_difference(self.base, wanted)
+        return difference
+
+    def _add_to_timeline(self, reason: Reason, message: str, actor: str) -> None:
+        entry = TimelineEntry(at=self.now, actor=actor, reason=str(reason), message=message[:_MESSAGE_LIMIT])
+        self.incident.status.timeline = bounded([*self.incident.status.timeline, entry])
+
+    def _event(self, reason: Reason, message: str) -> Json:
+        meta = self.incident.metadata
+        return {
+            "apiVersion": "events.k8s.io/v1",
+            "kind": "Event",
+            "metadata": {"name": f"{meta.name[:200]}.{new_operation(self.now)}", "namespace": meta.namespace},
+            "eventTime": format_time(self.now),
+            "reportingController": "paramedic.dev/paramedic",
+            "reportingInstance": "paramedic",
+            "action": str(reason),
+            "reason": str(reason),
+            "type": "Warning" if reason in WARNINGS else "Normal",
+            "note": message[:_MESSAGE_LIMIT],
+            "regarding": {
+                "apiVersion": API_VERSION,
+                "kind": "Incident",
+                "name": meta.name,
+                "namespace": meta.namespace,
+                "uid": meta.uid,
+            },
+        }
+
+
+def bounded(timeline: list[TimelineEntry]) -> list[TimelineEntry]:
+    """The first 10 entries, which tell how it began, and the newest 100."""
+    if len(timeline) <= _FIRST_ENTRIES + _NEWEST_ENTRIES:
+        return timeline
+    return timeline[:_FIRST_ENTRIES] + timeline[-_NEWEST_ENTRIES:]
+
+
+class Recorder:
+    """Writes drafts; sends their Events behind the back of the work, which they never hold up or fail."""
+
+    def __init__(self, kube: Kube, store: Store, metrics: Metrics, instance: str) -> None:
+        self._kube = kube
+        self._store = store
+        self._metrics = metrics
+        self._instance = instance
+        self._events: asyncio.Queue[Json] = asyncio.Queue(_MAX_EVENTS_WAITING)
+
+    def open_draft(self, key: str, now: datetime) -> Draft | None:
+        """A draft on the newest known copy; None when the incident is gone or over."""
+        incident = self._store.incident(key)
+        return Draft(incident, self._store.raw_status(key), now) if incident else None
+
+    async def commit(self, draft: Draft) -> bool:
+        """
+        Stores the draft; false when there was nothing to write. Raises Conflict when somebody else has written
+        since (then nothing is stored), NotFound, Retry (uncertain: it may be stored).
+        """
+        changes = draft.changes()
+        if changes:
+            meta = draft.incident.metadata
+            body = {"metadata": {"uid": meta.uid, "resourceVersion": meta.resource_version}, "status": changes}
+            self._take(draft, await self._kube.merge_patch(f"{incident_path(meta.namespace, meta.name)}/status", body))
+        self._publish(draft)
+        return bool(changes)
+
+    async def set_finalizer(self, draft: Draft, *, present: bool) -> None:
+        """Adds or removes Paramedic's finalizer. Raises like ``commit``."""
+        meta = draft.incident.metadata
+        if (FINALIZER in meta.finalizers) == present:
+            return
+        finalizers = [f for f in meta.finalizers if f != FINALIZER] + ([FINALIZER] if present else [])
+        body = {
+            "metadata": {"uid": meta.uid, "resourceVersion": meta.resource_version, "finalizers": finalizers or None}
+        }
+        self._take(draft, await self._kube.merge_patch(incident_path(meta.namespace, meta.name), body))
+        meta.finalizers = finalizers
+
+    async def run(self) -> None:
+        """Sends Events until cancelled."""
+        while True:
+            event = await self._events.get()
+            try:
+                await self._kube.create(_events_path(event["metadata"]["namespace"]), event)
+            except ParamedicError as error:
+                self._metrics.events_dropped.inc()
+                _log.warning("event not sent", incident=event["regarding"]["name"], error=str(error))
+
+    def _take(self, draft: Draft, stored: Json) -> None:
+        draft.incident.metadata.resource_version = stored["metadata"]["resourceVersion"]
+        draft.base = stored.get("status") or {}
+        if stored["metadata"].get("deletionTimestamp") and not stored["metadata"].get("finalizers"):
+            self._store.remove_incident(stored)
+        else:
+            self._store.put_incident(stored)
+
+    def _publish(self, draft: Draft) -> None:
+        for effect in draft.effects:
+            effect()
+        for event in draft.events:
+            event["reportingInstance"] = self._instance
+            self._send(event)
+        draft.effects, draft.events = [], []
+
+    def _send(self, event: Json) -> None:
+        _log.info(
+            "event",
+            incident=f"{event['metadata']['namespace']}/{event['regarding']['name']}",
+            reason=event["reason"],
+            message=event["note"],
+        )
+        try:
+            self._events.put_nowait(event)
+        except asyncio.QueueFull:
+            self._metrics.events_dropped.inc()
+
+
+def incident_path(namespace: str, name: str = "") -> str:
+    """The API path of an Incident, or of all of a namespace."""
+    base = f"/apis/{API_VERSION}/namespaces/{namespace}/incidents"
+    return f"{base}/{name}" if name else base
+
+
+def _events_path(namespace: str) -> str:
+    return f"/apis/events.k8s.io/v1/namespaces/{namespace}/events"
+
+
+__all__ = ["Draft", "Recorder", "bounded", "incident_path", "key_of"]

@@ -1,0 +1,140 @@
+"""
+The first look at everything, and further looks in case the watch has missed something.
+
+No incident is lost when a watch goes silent: what a list shows and the mirror lacks is taken in. And a watch that stays
+behind what lists show is dead: then liveness fails, and the process is started anew.
+"""
+
+import asyncio
+import time
+from datetime import timedelta
+from typing import Any
+
+from paramedic.api import API_VERSION
+from paramedic.clients.kube import Kube
+from paramedic.errors import ParamedicError
+from paramedic.handlers import WatchProgress
+from paramedic.log import get_logger
+from paramedic.metrics import Metrics
+from paramedic.policies import read_policy
+from paramedic.reconcile import Reconciler
+from paramedic.store import Store, key_of
+
+Json = dict[str, Any]
+_log = get_logger(__name__)
+_PHASES = ("Open", "Blocked", "AwaitingApproval", "Remediating", "Verifying", "Escalated")
+
+
+class Resync:
+    """Lists both kinds, once in full and then the open ones at intervals."""
+
+    def __init__(
+        self,
+        kube: Kube,
+        store: Store,
+        reconciler: Reconciler,
+        metrics: Metrics,
+        progress: WatchProgress,
+        *,
+        namespace: str,
+        every: timedelta,
+    ) -> None:
+        self._kube = kube
+        self._store = store
+        self._reconciler = reconciler
+        self._metrics = metrics
+        self._progress = progress
+        self._namespace = namespace
+        self._every = every
+        self._behind_since: dict[str, float] = {}
+        self.last_full: float | None = None
+        self.last_look: float | None = None
+
+    async def load_everything(self) -> None:
+        """Fills the mirror with all policies and all incidents, ended ones too. Raises Retry, Terminal."""
+        await self._policies()
+        await self._incidents()
+        self._store.loaded = True
+        self.last_full = time.monotonic()
+
+    def wake_all(self) -> None:
+        """Every open incident is looked at: a new leader takes over what it finds."""
+        for entry in list(self._store.entries.values()):
+            if entry.raw is not None:
+                self._reconciler.queue.add(entry.key)
+
+    async def run(self) -> None:
+        """Looks at intervals until cancelled."""
+        while True:
+            await asyncio.sleep(self._every.total_seconds())
+            try:
+                await self.look()
+            except ParamedicError as error:
+                _log.warning("cannot look for missed changes", error=str(error))
+
+    async def look(self) -> None:
+        """One look at the policies and the open incidents. Raises Retry, Terminal."""
+        newest_policy = await self._policies()
+        newest_incident = await self._incidents(fieldSelector="status.phase!=Resolved")
+        self._note_progress("remediationpolicies", newest_policy)
+        self._note_progress("incidents", newest_incident)
+        self._count_phases()
+        self.last_look = time.monotonic()
+
+    def problem(self) -> str | None:
+        """Why the process should be started anew, or None."""
+        limit = max(90.0, 3 * self._every.total_seconds())
+        now = time.monotonic()
+        for resource, since in self._behind_since.items():
+            if now - since > limit:
+                return f"the watch of {resource} has shown nothing for {now - since:.0f} s though there are changes"
+        return None
+
+    def _note_progress(self, resource: str, newest: int) -> None:
+        if newest > self._progress.newest.get(resource, 0):
+            self._behind_since.setdefault(resource, time.monotonic())
+        else:
+            self._behind_since.pop(resource, None)
+        since = min(self._behind_since.values(), default=time.monotonic())
+        self._metrics.watch_lag.set(time.monotonic() - since)
+
+    async def _policies(self) -> int:
+        newest, seen = 0, set()
+        async for page in self._kube.pages(f"/apis/{API_VERSION}/remediationpolicies"):
+            for raw in page:
+                newest = max(newest, int(raw["metadata"]["resourceVersion"]))
+                seen.add(key_of(raw))
+                self._store.put_policy(raw, *read_policy(raw, self._namespace))
+        for key in set(self._store.policies) - seen:
+            self._store.remove_policy(self._store.policies[key].raw)
+        return newest
+
+    async def _incidents(self, **query: str) -> int:
+        newest, seen = 0, set()
+        began = time.monotonic()
+        known = {e.key: e.version for e in self._store.open_entries()}
+        async for page in self._kube.pages(f"/apis/{API_VERSION}/incidents", **query):
+            for raw in page:
+                newest = max(newest, int(raw["metadata"]["resourceVersion"]))
+                seen.add(key_of(raw))
+                if self._store.put_incident(raw) and self._store.loaded:
+                    self._reconciler.queue.add(key_of(raw))
+            await asyncio.sleep(0)
+        for key in set(known) - seen:
+            self._drop_ghost(key, known[key])
+        _log.debug("listed incidents", count=len(seen), seconds=round(time.monotonic() - began, 3))
+        return newest
+
+    def _drop_ghost(self, key: str, version: int) -> None:
+        """One that was open before the list and is neither in it nor changed since: it was deleted unseen."""
+        entry = self._store.entries.get(key)
+        if entry and entry.open and entry.version == version:
+            namespace, _, name = key.partition("/")
+            self._store.remove_incident({"metadata": {"namespace": namespace, "name": name, "uid": entry.uid}})
+
+    def _count_phases(self) -> None:
+        counts = dict.fromkeys(_PHASES, 0)
+        for entry in self._store.open_entries():
+            counts[entry.phase] = counts.get(entry.phase, 0) + 1
+        for phase, count in counts.items():
+            self._metrics.incidents_open.labels(phase).set(count)

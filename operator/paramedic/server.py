@@ -1,0 +1,74 @@
+"""The HTTP server: webhook, probes, metrics."""
+
+import asyncio
+import contextlib
+import ssl
+from collections.abc import AsyncIterator, Callable
+
+from aiohttp import web
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from paramedic.metrics import Metrics
+from paramedic.receiver import Receiver, keep_certificate_fresh
+from paramedic.settings import Settings, SettingsError
+
+Probe = Callable[[], str | None]
+
+
+@contextlib.asynccontextmanager
+async def serve(
+    settings: Settings, receiver: Receiver, metrics: Metrics, alive: Probe, ready: Probe
+) -> AsyncIterator[int]:
+    """Listens while the context lasts and yields the port. Raises SettingsError when it cannot."""
+    app = web.Application(client_max_size=settings.webhook_max_bytes)
+    app.router.add_post("/webhook/alertmanager", receiver.handle)
+    app.router.add_get("/healthz", _probe(alive))
+    app.router.add_get("/readyz", _probe(ready))
+    app.router.add_get("/metrics", _metrics(metrics))
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=5, handler_cancellation=False)
+    await runner.setup()
+    context = _tls(settings)
+    refresher = _refresher(settings, context)
+    try:
+        host, port = settings.listen_address
+        site = web.TCPSite(runner, host, port, ssl_context=context, backlog=1024)
+        await site.start()
+        yield runner.addresses[0][1]
+    except OSError as error:
+        raise SettingsError(f"cannot listen on {settings.listen} (PARAMEDIC_LISTEN): {error.strerror}") from error
+    finally:
+        if refresher:
+            refresher.cancel()
+        await runner.cleanup()
+
+
+def _probe(problem_of: Probe) -> Callable[[web.Request], "asyncio.Future[web.Response]"]:
+    async def handle(_: web.Request) -> web.Response:
+        problem = problem_of()
+        return web.Response(status=503 if problem else 200, text=f"{problem or 'ok'}\n")
+
+    return handle  # type: ignore[return-value]
+
+
+def _metrics(metrics: Metrics) -> Callable[[web.Request], "asyncio.Future[web.Response]"]:
+    async def handle(_: web.Request) -> web.Response:
+        return web.Response(body=generate_latest(metrics.registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+    return handle  # type: ignore[return-value]
+
+
+def _tls(settings: Settings) -> ssl.SSLContext | None:
+    if settings.tls_cert_file is None or settings.tls_key_file is None:
+        return None
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    try:
+        context.load_cert_chain(settings.tls_cert_file, settings.tls_key_file)
+    except (OSError, ssl.SSLError) as error:
+        raise SettingsError(f"the TLS certificate cannot be loaded: {error}") from error
+    return context
+
+
+def _refresher(settings: Settings, context: ssl.SSLContext | None) -> "asyncio.Task[None] | None":
+    if context is None or settings.tls_cert_file is None or settings.tls_key_file is None:
+        return None
+    return asyncio.create_task(keep_certificate_fresh(context, settings.tls_cert_file, settings.tls_key_file))

@@ -1,0 +1,127 @@
+"""Settings, read once: a YAML file named by ``PARAMEDIC_CONFIG``, overridden by ``PARAMEDIC_*`` variables."""
+
+import os
+import re
+import socket
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, YamlConfigSettingsSource
+
+from paramedic.api import SYSTEM_NAMESPACE
+from paramedic.api.base import parse_duration
+from paramedic.errors import ParamedicError
+
+Duration = Annotated[timedelta, BeforeValidator(parse_duration)]
+
+
+class SettingsError(ParamedicError):
+    """The settings are wrong; the message names each field and says what is wrong with it."""
+
+
+class _CamelCaseYaml(YamlConfigSettingsSource):
+    """The file's keys are camelCase, as everywhere in Kubernetes; the fields' names are snake_case."""
+
+    def _read_file(self, file_path: Path) -> dict[str, Any]:
+        return _snake_keys(super()._read_file(file_path))
+
+
+def _snake_keys(value: Any) -> Any:
+    if not isinstance(value, dict):
+        return value
+    return {
+        re.sub(r"(?<=[a-z0-9])([A-Z])", lambda m: "_" + m.group(1).lower(), str(key)): (
+            inner if key == "externalLabels" else _snake_keys(inner)
+        )
+        for key, inner in value.items()
+    }
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class PrometheusSettings(_Section):
+    """Where ``verify`` asks and the poller looks."""
+
+    url: str | None = Field(None, description="For example http://prometheus.monitoring:9090; none: not used.")
+    bearer_token_file: Path | None = None
+    timeout: Duration = timedelta(seconds=5)
+    poll_interval: Duration = Field(
+        timedelta(seconds=30), description="Between looks for alerts whose webhook was missed."
+    )
+    poll_grace: Duration = Field(
+        timedelta(seconds=60), description="How long an alert may fire before the poller takes it."
+    )
+    external_labels: dict[str, str] = Field(
+        default_factory=dict, description="As in Prometheus' own settings, so that fingerprints agree."
+    )
+
+
+class Settings(BaseSettings):
+    """All settings; every one has a default that works."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="PARAMEDIC_",
+        env_nested_delimiter="__",
+        extra="forbid",
+    )
+
+    listen: str = Field("0.0.0.0:8080", description="Address and port of the webhook, probes and metrics.")
+    webhook_token_file: Path | None = Field(None, description="Bearer token of the webhook; re-read when it changes.")
+    webhook_anonymous: bool = Field(False, description="Accept the webhook without a token. For trials only.")
+    webhook_max_bytes: int = Field(4 * 1024 * 1024, ge=1024, description="A larger body is answered 413, unread.")
+    webhook_max_in_flight: int = Field(64, ge=1, description="More requests at once are answered 503.")
+    tls_cert_file: Path | None = Field(None, description="Serve TLS with this certificate; re-read when it changes.")
+    tls_key_file: Path | None = None
+    namespace: str = Field(SYSTEM_NAMESPACE, description="Paramedic's own namespace.")
+    identity: str = Field(default_factory=lambda: _identity(), description="Name in the Lease; unique per pod.")
+    leader_election: bool = Field(True, description="Off only where a single process can ever run.")
+    lease_duration: Duration = timedelta(seconds=15)
+    renew_deadline: Duration = timedelta(seconds=10)
+    retry_period: Duration = timedelta(seconds=3)
+    workers: int = Field(32, ge=1, description="Incidents reconciled at once.")
+    resync_interval: Duration = Field(timedelta(seconds=60), description="Between full looks for missed watch events.")
+    log_level: str = Field("INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$")
+    log_format: str = Field("json", pattern="^(json|console)$")
+    prometheus: PrometheusSettings = Field(default_factory=PrometheusSettings)
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Variables win over the file."""
+        path = os.environ.get("PARAMEDIC_CONFIG")
+        sources: tuple[PydanticBaseSettingsSource, ...] = (init_settings, env_settings)
+        return (*sources, _CamelCaseYaml(settings_cls, path)) if path else sources
+
+    @property
+    def listen_address(self) -> tuple[str, int]:
+        """Host and port."""
+        host, _, port = self.listen.rpartition(":")
+        return host.strip("[]") or "0.0.0.0", int(port)
+
+
+def load_settings(**overrides: Any) -> Settings:
+    """Reads the settings. Raises SettingsError with every mistake in one message."""
+    path = os.environ.get("PARAMEDIC_CONFIG")
+    if path and not Path(path).is_file():
+        raise SettingsError(f"PARAMEDIC_CONFIG names {path}, which is not a file")
+    try:
+        return Settings(**overrides)
+    except ValidationError as error:
+        lines = [f"  {'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
+        raise SettingsError("the settings are wrong:\n" + "\n".join(lines)) from error
+    except ValueError as error:
+        raise SettingsError(f"the settings cannot be read: {error}") from error
+
+
+def _identity() -> str:
+    return os.environ.get("POD_NAME") or socket.gethostname()

@@ -1,0 +1,303 @@
+"""
+What is known of Incidents and policies: a mirror of the API server, never a truth of its own.
+
+Open incidents are kept whole (as compact JSON); of ended ones only what the guards and the receiver need. The
+resourceVersion decides which of two copies is newer, so that a late watch event never undoes what a write has told.
+"""
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from pydantic import ValidationError
+
+from paramedic.api import FINALIZER
+from paramedic.api.incident import Incident
+from paramedic.api.policy import RemediationPolicy
+from paramedic.core.guard import ActionRecord, TargetKey
+from paramedic.core.plan import has_acted
+
+Json = dict[str, Any]
+GroupKey = tuple[str, str, str]
+_COMPACT = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False)
+
+
+@dataclass(slots=True)
+class Entry:
+    """One Incident in the mirror."""
+
+    key: str
+    uid: str
+    version: int
+    phase: str
+    raw: bytes | None
+    group: GroupKey | None
+    last_starts_at: datetime | None
+    policy: str | None
+    firing: frozenset[str] = frozenset()
+    alert_labels: Json | None = None
+    busy_targets: tuple[TargetKey, ...] = ()
+    remediating: bool = False
+    actions: tuple[ActionRecord, ...] = ()
+    left: tuple[tuple[TargetKey, Json], ...] = ()
+    created_at: datetime | None = None
+    problem: str | None = None
+
+    @property
+    def open(self) -> bool:
+        """Whether the incident is not over."""
+        return self.phase != "Resolved"
+
+
+@dataclass(slots=True)
+class PolicyEntry:
+    """One policy in the mirror; ``problem`` says why it cannot be used."""
+
+    policy: RemediationPolicy | None
+    raw: Json
+    problem: str | None
+    version: int
+
+
+@dataclass(slots=True)
+class Store:
+    """The mirror. All methods are synchronous: what one of them sees is consistent."""
+
+    entries: dict[str, Entry] = field(default_factory=dict)
+    policies: dict[str, PolicyEntry] = field(default_factory=dict)
+    loaded: bool = False
+    _by_group: dict[GroupKey, set[str]] = field(default_factory=lambda: defaultdict(set))
+    _by_target: dict[TargetKey, set[str]] = field(default_factory=lambda: defaultdict(set))
+    _by_policy: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
+    _reserved: dict[str, ActionRecord] = field(default_factory=dict)
+
+    def put_incident(self, raw: Json) -> bool:
+        """Takes a copy in; false when it is not newer than the one that is known."""
+        key = key_of(raw)
+        known = self.entries.get(key)
+        version = int(raw["metadata"].get("resourceVersion") or 0)
+        if known and known.uid == raw["metadata"].get("uid") and known.version >= version:
+            return False
+        self._forget(key)
+        entry = _entry(key, version, raw)
+        self.entries[key] = entry
+        self._index(entry)
+        return True
+
+    def remove_incident(self, raw: Json) -> None:
+        """Forgets a deleted Incident; one of the same name but another UID stays."""
+        key = key_of(raw)
+        known = self.entries.get(key)
+        if known and known.uid == raw["metadata"].get("uid"):
+            self._forget(key)
+
+    def incident(self, key: str) -> Incident | None:
+        """The whole Incident, if it is open (or still holds something) and readable."""
+        entry = self.entries.get(key)
+        if entry is None or entry.raw is None or entry.problem:
+            return None
+        return Incident.model_validate(json.loads(entry.raw))
+
+    def raw_status(self, key: str) -> Json:
+        """The status as stored, the base of the next write."""
+        entry = self.entries.get(key)
+        raw = json.loads(entry.raw) if entry and entry.raw else {}
+        return raw.get("status") or {}
+
+    def open_entries(self) -> Iterator[Entry]:
+        """All incidents that are not over."""
+        return (e for e in self.entries.values() if e.open)
+
+    def in_group(self, group: GroupKey) -> list[Entry]:
+        """Incidents of the same policy and group, newest firing last."""
+        found = [self.entries[k] for k in self._by_group.get(group, ())]
+        return sorted(found, key=lambda e: (e.last_starts_at is not None, e.last_starts_at))
+
+    def put_policy(self, raw: Json, policy: RemediationPolicy | None, problem: str | None) -> bool:
+        """Takes a policy in; false when it is not newer."""
+        key = key_of(raw)
+        version = int(raw["metadata"].get("resourceVersion") or 0)
+        known = self.policies.get(key)
+        if known and known.raw["metadata"].get("uid") == raw["metadata"].get("uid") and known.version >= version:
+            return False
+        self.policies[key] = PolicyEntry(policy, raw, problem, version)
+        return True
+
+    def remove_policy(self, raw: Json) -> None:
+        """Forgets a deleted policy."""
+        self.policies.pop(key_of(raw), None)
+
+    def usable_policies(self) -> list[RemediationPolicy]:
+        """The policies without a problem."""
+        return [e.policy for e in self.policies.values() if e.policy and not e.problem]
+
+    def policy(self, key: str) -> RemediationPolicy | None:
+        """A policy by ``namespace/name``, also one with a problem that can be read."""
+        entry = self.policies.get(key)
+        return entry.policy if entry else None
+
+    def actions_on(self, target: TargetKey) -> list[ActionRecord]:
+        """All known and reserved actions on a target."""
+        stored = [a for k in self._by_target.get(target, ()) for a in self.entries[k].actions if a.target == target]
+        return stored + [a for a in self._reserved.values() if a.target == target and not self._is_stored(a)]
+
+    def actions_under(self, policy: str) -> list[ActionRecord]:
+        """All known and reserved actions under a policy."""
+        stored = [a for k in self._by_policy.get(policy, ()) for a in self.entries[k].actions]
+        return stored + [a for a in self._reserved.values() if a.policy == policy and not self._is_stored(a)]
+
+    def left_states(self, target: TargetKey) -> tuple[Json, ...]:
+        """States that successful actions have moved the target away from."""
+        return tuple(state for k in self._by_target.get(target, ()) for t, state in self.entries[k].left if t == target)
+
+    def busy_with(self, target: TargetKey, but: str) -> str | None:
+        """Another incident that is acting on the target, if there is one."""
+        for key in self._by_target.get(target, ()):
+            if key != but and target in self.entries[key].busy_targets:
+                return key
+        reserved = (a.incident for a in self._reserved.values() if a.target == target and a.incident != but)
+        return next(reserved, None)
+
+    def open_remediations(self, policy: str, but: str) -> int:
+        """Incidents of the policy that have acted and are not over, besides ``but``."""
+        stored = {k for k in self._by_policy.get(policy, ()) if self.entries[k].remediating}
+        reserved = {a.incident for a in self._reserved.values() if a.policy == policy}
+        return len((stored | reserved) - {but})
+
+    @contextmanager
+    def reserve(self, action: ActionRecord) -> Iterator[None]:
+        """Counts an action while its intent is being written, so that two incidents never share one allowance."""
+        self._reserved[action.operation] = action
+        try:
+            yield
+        finally:
+            del self._reserved[action.operation]
+
+    def waiting_for(self, targets: Iterable[TargetKey], policy: str | None) -> list[str]:
+        """Blocked incidents that the end of work on these targets, or under the policy, may let go on."""
+        keys = {k for t in targets for k in self._by_target.get(t, ())}
+        keys |= self._by_policy.get(policy or "", set())
+        return [k for k in keys if self.entries[k].phase == "Blocked"]
+
+    def _is_stored(self, action: ActionRecord) -> bool:
+        entry = self.entries.get(action.incident)
+        return bool(entry and any(a.operation == action.operation for a in entry.actions))
+
+    def _index(self, entry: Entry) -> None:
+        if entry.group:
+            self._by_group[entry.group].add(entry.key)
+        if entry.policy:
+            self._by_policy[entry.policy].add(entry.key)
+        for target in _targets(entry):
+            self._by_target[target].add(entry.key)
+
+    def _forget(self, key: str) -> None:
+        entry = self.entries.pop(key, None)
+        if entry is None:
+            return
+        if entry.group:
+            _discard(self._by_group, entry.group, key)
+        if entry.policy:
+            _discard(self._by_policy, entry.policy, key)
+        for target in _targets(entry):
+            _discard(self._by_target, target, key)
+
+
+def key_of(raw: Json) -> str:
+    """``namespace/name``."""
+    return f"{raw['metadata']['namespace']}/{raw['metadata']['name']}"
+
+
+def _targets(entry: Entry) -> set[TargetKey]:
+    return set(entry.busy_targets) | {a.target for a in entry.actions if a.target} | {t for t, _ in entry.left}
+
+
+def _discard(index: Any, group: Any, key: str) -> None:
+    members = index.get(group)
+    if members is not None:
+        members.discard(key)
+        if not members:
+            del index[group]
+
+
+def _entry(key: str, version: int, raw: Json) -> Entry:
+    raw["metadata"].pop("managedFields", None)
+    uid = str(raw["metadata"].get("uid", ""))
+    try:
+        incident = Incident.model_validate(raw)
+    except ValidationError as error:
+        return Entry(key, uid, version, "Open", b"{}", None, None, None, problem=str(error)[:500])
+    over = incident.status.phase == "Resolved" and FINALIZER not in incident.metadata.finalizers
+    policy = _policy_key(incident)
+    return Entry(
+        key=key,
+        uid=uid,
+        version=version,
+        phase=incident.status.phase,
+        raw=None if over else _COMPACT.encode(raw).encode(),
+        group=_group(incident),
+        last_starts_at=_last_starts_at(incident),
+        policy=policy,
+        firing=_firing(incident),
+        alert_labels=dict(incident.spec.alert.labels) if incident.spec.alert and not over else None,
+        busy_targets=_busy_targets(incident),
+        remediating=has_acted(incident) and incident.status.phase in ("Remediating", "Verifying"),
+        actions=tuple(_actions(incident, key, policy or "")),
+        left=tuple(_left(incident)),
+        created_at=incident.metadata.creation_timestamp,
+    )
+
+
+def _policy_key(incident: Incident) -> str | None:
+    return incident.status.policy.key if incident.status.policy else None
+
+
+def _group(incident: Incident) -> GroupKey | None:
+    source = incident.spec.alert
+    if source is None or incident.spec.policy_ref is None:
+        return None
+    return incident.metadata.namespace, incident.spec.policy_ref.name, source.group_key or source.fingerprint or ""
+
+
+def _firing(incident: Incident) -> frozenset[str]:
+    """Fingerprints that are known to fire; without a state yet, that of the alert that opened it."""
+    if incident.status.alert:
+        return frozenset(incident.status.alert.firing)
+    return frozenset({incident.spec.alert.fingerprint or ""} if incident.spec.alert else ())
+
+
+def _last_starts_at(incident: Incident) -> datetime | None:
+    seen = incident.status.alert.last_starts_at if incident.status.alert else None
+    started = incident.spec.alert.starts_at if incident.spec.alert else None
+    return max((t for t in (seen, started) if t), default=None)
+
+
+def _busy_targets(incident: Incident) -> tuple[TargetKey, ...]:
+    steps = incident.status.steps
+    return tuple(
+        {
+            s.target.key
+            for s in steps
+            if s.target
+            and (s.state in ("Executing", "Verifying") or (s.revert is not None and s.revert.state == "Executing"))
+        }
+    )
+
+
+def _actions(incident: Incident, key: str, policy: str) -> Iterator[ActionRecord]:
+    for step in incident.status.steps:
+        target = step.target.key if step.target else None
+        if step.operation and step.attempts and step.started_at:
+            yield ActionRecord(policy, target, step.started_at, key, step.operation)
+        if step.revert and step.revert.started_at:
+            yield ActionRecord("", target, step.revert.started_at, key, step.revert.operation)
+
+
+def _left(incident: Incident) -> Iterator[tuple[TargetKey, Json]]:
+    for step in incident.status.steps:
+        if step.target and step.before and step.action == "rollback" and step.state == "Succeeded":
+            yield step.target.key, step.before

@@ -1,0 +1,108 @@
+"""Gathers what ``verify`` and ``revertWhen`` ask for: the target's rollout, the alert, Prometheus."""
+
+import asyncio
+from datetime import datetime, timedelta
+
+from paramedic.actions.base import read_target
+from paramedic.api.checks import Checks, PrometheusCheck, RevertWhen
+from paramedic.api.incident import Incident, StepStatus
+from paramedic.clients.kube import Kube
+from paramedic.clients.prometheus import Prometheus
+from paramedic.core.plan import is_firing, verification_deadline
+from paramedic.core.rollout import rollout_result
+from paramedic.core.verify import Facts, Result, Verdict, judge
+from paramedic.errors import NotFound, Retry, Terminal
+
+_POLL = ((timedelta(seconds=15), timedelta(seconds=1)), (timedelta(minutes=1), timedelta(seconds=2)))
+_SLOW_POLL = timedelta(seconds=5)
+LEASE_POLL = timedelta(seconds=15)
+
+
+class Verifier:
+    """
+    Looks and judges. Since when checks hold is kept in memory only: a restart makes the hold begin anew, which is
+    the safe side.
+    """
+
+    def __init__(self, kube: Kube, prometheus: Prometheus | None) -> None:
+        self._kube = kube
+        self._prometheus = prometheus
+        self._passing_since: dict[tuple[str, str], datetime] = {}
+
+    async def judge_step(self, incident: Incident, step: StepStatus, now: datetime) -> Verdict:
+        """Whether the step has helped."""
+        assert step.verify is not None
+        return await self._judge(incident, step, step.verify, now, verification_deadline(step), "verify")
+
+    async def lease_is_over(self, incident: Incident, step: StepStatus, now: datetime) -> bool:
+        """Whether the step's ``revertWhen`` holds."""
+        if step.revert_when is None:
+            return False
+        verdict = await self._judge(incident, step, step.revert_when, now, None, "revertWhen")
+        return verdict.state == "Passed"
+
+    def forget(self, step: StepStatus) -> None:
+        """Drops what is remembered of a step that is done."""
+        for what in ("verify", "revertWhen"):
+            self._passing_since.pop((step.operation or "", what), None)
+
+    async def _judge(
+        self,
+        incident: Incident,
+        step: StepStatus,
+        checks: Checks | RevertWhen,
+        now: datetime,
+        deadline: datetime | None,
+        what: str,
+    ) -> Verdict:
+        key = (step.operation or "", what)
+        facts = await self._gather(incident, step, checks)
+        verdict = judge(checks, facts, now, deadline=deadline, passing_since=self._passing_since.get(key))
+        if verdict.passing_since:
+            self._passing_since[key] = verdict.passing_since
+        else:
+            self._passing_since.pop(key, None)
+        return verdict
+
+    async def _gather(self, incident: Incident, step: StepStatus, checks: Checks | RevertWhen) -> Facts:
+        asks_rollout = isinstance(checks, Checks) and bool(checks.rollout)
+        rollout, (samples, unreadable) = await asyncio.gather(
+            self._rollout(step) if asks_rollout else _nothing(),
+            self._ask(checks.prometheus),
+        )
+        return Facts(rollout, is_firing(incident), samples, unreadable)
+
+    async def _rollout(self, step: StepStatus) -> Result:
+        if step.target is None:
+            return Result("Inconclusive", "there is no target")
+        try:
+            found = await read_target(step.target, self._kube)
+        except NotFound:
+            return Result("Failed", f"{step.target} does not exist any more")
+        except (Retry, Terminal) as error:
+            return Result("Inconclusive", f"{step.target} could not be read: {error}")
+        if step.target.uid and found["metadata"]["uid"] != step.target.uid:
+            return Result("Failed", f"{step.target} was deleted and made anew")
+        return rollout_result(found)
+
+    async def _ask(self, check: PrometheusCheck | None) -> tuple[list[float] | None, str | None]:
+        if check is None:
+            return None, None
+        if self._prometheus is None:
+            return None, "no Prometheus is configured (prometheus.url)"
+        try:
+            return await self._prometheus.query(check.query), None
+        except Retry as error:
+            return None, str(error)
+
+
+def next_look(step: StepStatus, now: datetime) -> datetime:
+    """Often at first, when a rollout may end any second; then less so. Never past the deadline."""
+    started = step.verification.started_at if step.verification else now
+    pause = next((pause for until, pause in _POLL if now - started < until), _SLOW_POLL)
+    deadline = verification_deadline(step)
+    return min(now + pause, deadline) if deadline and deadline > now else now + pause
+
+
+async def _nothing() -> None:
+    return None

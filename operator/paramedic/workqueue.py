@@ -1,0 +1,98 @@
+"""A queue of keys, each worked on by one worker at a time, with one heap of timers for all."""
+
+import asyncio
+import heapq
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+
+Handler = Callable[[str], Awaitable[None]]
+
+
+class WorkQueue:
+    """
+    Keys are worked on in the order of their coming. A key that is added while it is waiting is worked on once; one
+    that is added while it is worked on is worked on once more afterwards.
+    """
+
+    def __init__(self, handler: Handler, workers: int) -> None:
+        self._handler = handler
+        self._workers = workers
+        self._ready: asyncio.Queue[str] = asyncio.Queue()
+        self._waiting: set[str] = set()
+        self._active: set[str] = set()
+        self._again: set[str] = set()
+        self._timers: list[tuple[float, str]] = []
+        self._due: dict[str, float] = {}
+        self._wake = asyncio.Event()
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is waiting or being worked on (timers aside)."""
+        return not self._waiting and not self._active
+
+    def add(self, key: str) -> None:
+        """Works on the key as soon as a worker is free."""
+        if key in self._active:
+            self._again.add(key)
+        elif key not in self._waiting:
+            self._waiting.add(key)
+            self._ready.put_nowait(key)
+
+    def add_after(self, key: str, delay: timedelta) -> None:
+        """Works on the key after the delay, or earlier if it was to be earlier already."""
+        at = asyncio.get_running_loop().time() + max(0.0, delay.total_seconds())
+        if self._due.get(key, float("inf")) <= at:
+            return
+        self._due[key] = at
+        heapq.heappush(self._timers, (at, key))
+        self._wake.set()
+
+    def clear(self) -> None:
+        """Forgets all that waits; what is being worked on ends by itself."""
+        while not self._ready.empty():
+            self._ready.get_nowait()
+        self._waiting.clear()
+        self._again.clear()
+        self._timers.clear()
+        self._due.clear()
+
+    async def run(self) -> None:
+        """Works until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._run_timers(), name="work queue: timers")
+            for number in range(self._workers):
+                group.create_task(self._work(), name=f"work queue: worker {number}")
+
+    async def _work(self) -> None:
+        while True:
+            key = await self._ready.get()
+            if key not in self._waiting:
+                continue
+            self._waiting.discard(key)
+            self._active.add(key)
+            self._due.pop(key, None)
+            try:
+                await self._handler(key)
+            finally:
+                self._active.discard(key)
+                if key in self._again:
+                    self._again.discard(key)
+                    self.add(key)
+
+    async def _run_timers(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            self._wake.clear()
+            while self._timers and self._timers[0][0] <= loop.time():
+                at, key = heapq.heappop(self._timers)
+                if self._due.get(key) == at:
+                    del self._due[key]
+                    self.add(key)
+            wait = self._timers[0][0] - loop.time() if self._timers else None
+            try:
+                await asyncio.wait_for(self._wake.wait(), wait)
+            except TimeoutError:
+                pass

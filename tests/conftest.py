@@ -1,0 +1,65 @@
+"""What tests share: one cluster per run, a fresh namespace and an admin's client per test.
+
+`PARAMEDIC_TEST_KUBECONFIG=path pytest` uses that cluster instead of starting one; tests that need more than a
+kubeconfig (the audit log, restarting the API server) are then skipped.
+"""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+from testbed.access import Access
+from testbed.api import Api, eventually
+from testbed.audit import AuditLog
+from testbed.cluster import Cluster
+
+GIVEN = "PARAMEDIC_TEST_KUBECONFIG"
+
+
+@pytest.fixture(scope="session")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Access]:
+    """The cluster of this run: the given one, or a real control plane of its own."""
+    folder = tmp_path_factory.mktemp("cluster")
+    given = os.environ.get(GIVEN)
+    if given:
+        yield Access(Path(given).absolute(), folder)
+        return
+    with Cluster(folder) as started:
+        yield started
+
+
+@pytest.fixture(scope="session")
+def own_cluster(cluster: Access) -> Cluster:
+    """The cluster, when it is ours to stop and restart."""
+    if not isinstance(cluster, Cluster):
+        pytest.skip(f"needs a cluster of its own; unset {GIVEN} to run it")
+    return cluster
+
+
+@pytest.fixture
+def audit(cluster: Access) -> AuditLog:
+    """The API server's audit log."""
+    if cluster.audit_log is None:
+        pytest.skip(f"needs the API server's audit log; unset {GIVEN} to run it")
+    return AuditLog(cluster.audit_log)
+
+
+@pytest.fixture
+async def admin(cluster: Access) -> AsyncIterator[Api]:
+    """A raw client with all rights."""
+    async with Api(cluster.credentials(), user_agent="test-admin") as api:
+        yield api
+
+
+@pytest.fixture
+async def namespace(admin: Api) -> AsyncIterator[str]:
+    """A namespace of this test's own, in which pods can be created; its deletion is not waited for."""
+    name = f"test-{uuid.uuid4().hex[:10]}"
+    await admin.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
+    await eventually(lambda: admin.find("v1/serviceaccounts", "default", name), what=f"{name}'s default ServiceAccount")
+    yield name
+    await admin.delete("v1/namespaces", name)
