@@ -132,7 +132,7 @@ class App:
         """What is under way gets a moment to write its result; an intent without one would cost a look later."""
         deadline = time.monotonic() + _GRACE_SECONDS
         self.reconciler.queue.clear()
-        while not self.reconciler.queue.idle and time.monotonic() < deadline:
+        while not self.reconciler.queue.idle and time.monotonic() < deadline:  # noqa: ASYNC110
             await asyncio.sleep(0.02)
         for task in (*jobs, stopped):
             task.cancel()

@@ -1,8 +1,7 @@
-"""
-Generates the CustomResourceDefinitions in ``crds/`` from the models and the table of actions.
+"""Generates the CustomResourceDefinitions in ``crds/`` from the models and the table of actions.
 
-The result is a structural schema: flat (no ``$ref``), without null unions, with a description for ``kubectl explain`` on
-every field and CEL rules whose messages a person can act on.
+The result is a structural schema: flat (no ``$ref``), without null unions, with a description for ``kubectl explain``
+on every field and CEL rules whose messages a person can act on.
 """
 
 from datetime import timedelta
@@ -144,7 +143,8 @@ def _without_null(node: Json) -> Json:
     options = [option for option in node["anyOf"] if option.get("type") != "null"]
     rest = {k: v for k, v in node.items() if k not in ("anyOf", "default")}
     assert len(options) == 1, f"not a nullable field: {node}"
-    return options[0] | rest
+    merged: Json = options[0] | rest
+    return merged
 
 
 def _object(node: Json, definitions: Json) -> Json:

@@ -10,8 +10,7 @@ class ParamedicError(Exception):
 
 
 class Retry(ParamedicError):
-    """
-    Something outside did not answer; the same may work later.
+    """Something outside did not answer; the same may work later.
 
     ``after`` is how long to wait at least. ``uncertain`` is true when the request may have been carried out all the
     same (the answer was lost): then look before acting again.

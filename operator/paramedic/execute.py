@@ -1,5 +1,4 @@
-"""
-Carries out one step, or puts one back: plan, guard, intent, act, result (design: "Act once: the protocol").
+"""Carries out one step, or puts one back: plan, guard, intent, act, result (design: "Act once: the protocol").
 
 An intent (``Executing`` with operation id, attempt and planned change) is stored before anything is done, with a
 resourceVersion precondition: whoever wins that write acts. An intent that is found without a result is looked at, under
@@ -93,7 +92,7 @@ class Executor:
         return await self._guard_and_act(draft, step, prepared, healthy)
 
     async def look(self, draft: Draft, index: int) -> None:
-        """An intent without a result: claims it by a write, looks, and acts under the same id only if nothing was done."""
+        """An intent without a result: claims it by a write, looks, and acts under the same id if nothing was done."""
         step = draft.incident.status.steps[index]
         step.attempts += 1
         await self._commit(draft)
@@ -170,7 +169,8 @@ class Executor:
 
     async def _applies(self, draft: Draft, step: StepStatus, observed: Observed) -> bool:
         started_at = None
-        assert step.when is not None and step.target is not None
+        assert step.when is not None
+        assert step.target is not None
         if "lastRolloutAge" in step.when:
             history = observed
             if not isinstance(ACTIONS[step.action], Rollback):
@@ -357,7 +357,8 @@ class Executor:
         self, draft: Draft, step: StepStatus, observed: Observed, healthy: tuple[int, int] | None
     ) -> Situation:
         pinned = draft.incident.status.policy
-        assert pinned is not None and step.target is not None
+        assert pinned is not None
+        assert step.target is not None
         policy, target = self._store.policy(pinned.key), step.target.key
         return Situation(
             now=draft.now,
@@ -458,7 +459,8 @@ def _ask_for_approval(draft: Draft, step: StepStatus, prepared: Prepared) -> Wai
     bound = next((a for a in given if a.operation is not None and a.operation == step.operation), None)
     consent = bound or next((a for a in given if a.operation is None and step.reason != Reason.PLAN_CHANGED), None)
     if consent and (unchanged or not shown):
-        return _approved(draft, step, consent.approved_by)
+        _approved(draft, step, consent.approved_by)
+        return None
     changed = bool(consent) or step.reason == Reason.PLAN_CHANGED
     return _await_approval(draft, step, prepared, changed=changed, keep_operation=unchanged)
 

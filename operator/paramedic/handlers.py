@@ -1,5 +1,4 @@
-"""
-The Kopf edge: watch events of both kinds go into the mirror and wake the reconciler. Nothing is decided here.
+"""The Kopf edge: watch events of both kinds go into the mirror and wake the reconciler. Nothing is decided here.
 
 Only raw watch events are handled (``kopf.on.event``): Kopf then writes neither annotations nor finalizers, and nothing
 that a tenant could delete. The mirror already holds what the first list said, so that Kopf's own replay of it at the
@@ -16,22 +15,10 @@ from paramedic.api import GROUP, VERSION
 from paramedic.clients.kube import Kube
 from paramedic.policies import PolicyReporter, read_policy
 from paramedic.reconcile import Reconciler
-from paramedic.store import Store, key_of
+from paramedic.store import Store, WatchProgress, key_of
 
 Json = dict[str, Any]
 _NOT_RESOLVED = "status.phase!=Resolved"
-
-
-class WatchProgress:
-    """The newest resourceVersion that a watch has shown, for each resource: the proof that it lives."""
-
-    def __init__(self) -> None:
-        self.newest: dict[str, int] = {}
-
-    def saw(self, resource: str, raw: Json) -> None:
-        """Takes note of one event."""
-        version = int(raw["metadata"].get("resourceVersion") or 0)
-        self.newest[resource] = max(version, self.newest.get(resource, 0))
 
 
 class Handlers:
@@ -83,11 +70,11 @@ class Handlers:
             stop_flag=stop,
         )
 
-    async def _on_incident(self, type: str | None, event: Any, **_: Any) -> None:
-        self.take_incident(type, event["object"])
+    async def _on_incident(self, event: Any, **_: Any) -> None:
+        self.take_incident(event["type"], event["object"])
 
-    async def _on_policy(self, type: str | None, event: Any, **_: Any) -> None:
-        self.take_policy(type, event["object"])
+    async def _on_policy(self, event: Any, **_: Any) -> None:
+        self.take_policy(event["type"], event["object"])
 
     async def _login(self, **_: Any) -> kopf.ConnectionInfo:
         return await self._kube.connection_info()

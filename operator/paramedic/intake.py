@@ -1,5 +1,4 @@
-"""
-Alerts become Incidents, or join the one that is open. Both edges, receiver and poller, come through here.
+"""Alerts become Incidents, or join the one that is open. Both edges, receiver and poller, come through here.
 
 ``take`` returns only when everything that must not be lost is stored; what cannot be stored raises Retry, and the
 sender keeps it. Taking the same alerts again changes nothing, so half of a batch may be repeated safely.

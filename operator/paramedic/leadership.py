@@ -1,5 +1,4 @@
-"""
-One actor at a time: a Lease, through the official client's leader election.
+"""One actor at a time: a Lease, through the official client's leader election.
 
 The Lease is for availability only; safety comes from the intent on the Incident. What matters here is to stop acting in
 time, also after the process was frozen, and to go on at once after a crash in the same pod.
@@ -110,8 +109,7 @@ class Leadership:
 
 
 class IdentityClaim:
-    """
-    A name in the Lease that is the same after a crash in the same pod, and never shared by two live processes.
+    """A name in the Lease that is the same after a crash in the same pod, and never shared by two live processes.
 
     The claim is an abstract Unix socket, which the kernel frees when the process ends, however it ends. Where there are
     none (outside Linux), or when another process holds it, the name gets a random tail.
@@ -183,8 +181,8 @@ async def _release(lock: LeaseLock) -> None:
     """Ends our own Lease early; without an answer it simply runs out."""
     try:
         found, record = await lock.get(lock.name, lock.namespace)
-        if found and record and record.holder_identity == lock.identity and lock.lease_reference:
-            lease = lock.lease_reference
+        lease = lock.lease_reference
+        if found and lease and lease.spec and getattr(record, "holder_identity", None) == lock.identity:
             lease.spec.holder_identity = ""
             await asyncio.wait_for(lock.api_instance.replace_namespaced_lease(lock.name, lock.namespace, lease), 2)
     except (ApiException, *_UNREACHABLE) as error:

@@ -1,8 +1,10 @@
 """What is wrong in a policy, beyond what its schema can say, and its status: Ready and the counts."""
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 from pydantic import ValidationError
@@ -44,11 +46,11 @@ def find_problems(policy: RemediationPolicy, namespace: str) -> Iterator[str]:
     spec = policy.spec
     for number, entry in enumerate(spec.match.alerts):
         for matcher in entry.matchers:
-            yield from _problem(f"match.alerts[{number}]", lambda m=matcher: parse_matchers(m))
+            yield from _problem(f"match.alerts[{number}]", partial(parse_matchers, matcher))
     yield from _problem("incident.title", lambda: compile_template(spec.incident.title))
     for where, windows in (("allow", spec.guards.windows.allow), ("deny", spec.guards.windows.deny)):
         for window in windows:
-            yield from _problem(f"guards.windows.{where}", lambda w=window: schedule.check(w))
+            yield from _problem(f"guards.windows.{where}", partial(schedule.check, window))
     if spec.namespaces and policy.metadata.namespace != namespace:
         yield f"namespaces: only a policy in {namespace} may serve other namespaces"
     yield from _check_problems("verify", spec.verify)
@@ -109,10 +111,8 @@ class PolicyReporter:
             if self._leads():
                 await self._report_all()
             self._changed.clear()
-            try:
+            with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._changed.wait(), self._every.total_seconds())
-            except TimeoutError:
-                pass
 
     async def _report_all(self) -> None:
         counts = self._count_matches()

@@ -91,8 +91,7 @@ class Poller:
 
 
 def _as_alert(found: FiringAlert, external_labels: dict[str, str], now: datetime) -> Alert:
-    """
-    As Alertmanager would have it. Prometheus tells when the expression became true, not when the alert fired; the
+    """As Alertmanager would have it. Prometheus tells when the expression became true, not when the alert fired; the
     incident is marked as having seen everything up to now, so that a late webhook of this firing joins it.
     """
     labels = {**external_labels, **found.labels}

@@ -1,5 +1,4 @@
-"""
-The Alertmanager edge: ``POST /webhook/alertmanager``, payload version 4.
+"""The Alertmanager edge: ``POST /webhook/alertmanager``, payload version 4.
 
 2xx only when everything is stored; 503 when it cannot be (Alertmanager retries 5xx only); 400 for what is no payload,
 401 for a wrong token, 413 for a body that is too large, which is then not read.
@@ -186,16 +185,20 @@ class RotatedFile:
 
 async def keep_certificate_fresh(context: ssl.SSLContext, certificate: Path, key: Path, every: float = 10.0) -> None:
     """Loads a rotated certificate into the running server's context, until cancelled."""
-    seen = certificate.stat().st_mtime_ns
+    seen = _changed_at(certificate)
     while True:
         await asyncio.sleep(every)
         try:
-            changed = certificate.stat().st_mtime_ns
+            changed = _changed_at(certificate)
             if changed != seen:
                 context.load_cert_chain(certificate, key)
                 seen = changed
         except (OSError, ssl.SSLError) as error:
             _log.error("cannot load the rotated certificate; the old one stays", error=str(error))
+
+
+def _changed_at(path: Path) -> int:
+    return path.stat().st_mtime_ns
 
 
 def _too_large(limit: int) -> web.Response:

@@ -1,5 +1,4 @@
-"""
-One incident, from what is stored to what comes next.
+"""One incident, from what is stored to what comes next.
 
 ``Reconciler.reconcile`` asks ``core.plan.next_move`` for the one thing to do, does it, and asks again, until the answer
 is to wait. Everything that it knows is on the Incident's status; what it remembers besides are alerts that have been
@@ -77,8 +76,7 @@ class Reconciler:
         self.queue.add(key)
 
     async def tell(self, key: str, news: Heard) -> None:
-        """
-        An alert's end or a further alert of the group: returns once it is stored. Raises Retry when the lead is
+        """An alert's end or a further alert of the group: returns once it is stored. Raises Retry when the lead is
         lost meanwhile, NotFound when the incident is gone.
         """
         stored: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -172,7 +170,7 @@ class Reconciler:
         entry = self._store.policies.get(named)
         return f"policy {named} is not Ready: {entry.problem}" if entry else f"there is no policy {named}"
 
-    async def _move(self, draft: Draft) -> plan.Wait | plan.Resolve | None:
+    async def _move(self, draft: Draft) -> plan.Wait | plan.Resolve | None:  # noqa: C901 - one arm for each move
         """Performs one move; an answer ends the round."""
         if draft.incident.status.policy is None and _is_waiting_for_policy(draft):
             return plan.Wait(c.find(draft.incident.status.conditions, c.REMEDIATION_ALLOWED).message)  # type: ignore[union-attr]
@@ -311,7 +309,7 @@ class Reconciler:
             self._failures.pop(key, None)
         except NotActing as error:
             _answer(self._news.pop(key, []), error)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - one bad incident must not end the work on the others
             await self._try_again(key, error)
 
     async def _try_again(self, key: str, error: Exception) -> None:

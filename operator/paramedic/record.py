@@ -1,5 +1,4 @@
-"""
-The record of an incident: condition, Event, timeline and metric are set together, with the same reason.
+"""The record of an incident: condition, Event, timeline and metric are set together, with the same reason.
 
 A ``Draft`` is one incident's status while it is being worked on. Nothing that is said on it is seen by anybody until
 ``commit`` has written it with a resourceVersion precondition; Events and metrics follow only then.
@@ -56,8 +55,7 @@ class Draft:
         condition: tuple[str, ConditionStatus] | None = None,
         event: bool | None = None,
     ) -> bool:
-        """
-        Puts one fact on the timeline, with its condition and Event; false when it has been said already.
+        """Puts one fact on the timeline, with its condition and Event; false when it has been said already.
 
         ``event=None`` sends an Event for warnings only: an incident that goes well costs one Event, for its action.
         """
@@ -142,8 +140,7 @@ class Recorder:
         return Draft(incident, self._store.raw_status(key), now) if incident else None
 
     async def commit(self, draft: Draft) -> bool:
-        """
-        Stores the draft; false when there was nothing to write. Raises Conflict when somebody else has written
+        """Stores the draft; false when there was nothing to write. Raises Conflict when somebody else has written
         since (then nothing is stored), NotFound, Retry (uncertain: it may be stored).
         """
         changes = draft.changes()

@@ -1,5 +1,4 @@
-"""
-The first look at everything, and further looks in case the watch has missed something.
+"""The first look at everything, and further looks in case the watch has missed something.
 
 No incident is lost when a watch goes silent: what a list shows and the mirror lacks is taken in. And a watch that stays
 behind what lists show is dead: then liveness fails, and the process is started anew.
@@ -13,12 +12,11 @@ from typing import Any
 from paramedic.api import API_VERSION
 from paramedic.clients.kube import Kube
 from paramedic.errors import ParamedicError
-from paramedic.handlers import WatchProgress
 from paramedic.log import get_logger
 from paramedic.metrics import Metrics
 from paramedic.policies import read_policy
 from paramedic.reconcile import Reconciler
-from paramedic.store import Store, key_of
+from paramedic.store import Store, WatchProgress, key_of
 
 Json = dict[str, Any]
 _log = get_logger(__name__)

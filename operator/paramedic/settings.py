@@ -24,8 +24,9 @@ class SettingsError(ParamedicError):
 class _CamelCaseYaml(YamlConfigSettingsSource):
     """The file's keys are camelCase, as everywhere in Kubernetes; the fields' names are snake_case."""
 
-    def _read_file(self, file_path: Path) -> dict[str, Any]:
-        return _snake_keys(super()._read_file(file_path))
+    def _read_file(self, file_path: Any) -> dict[str, Any]:
+        keys: dict[str, Any] = _snake_keys(super()._read_file(file_path))
+        return keys
 
 
 def _snake_keys(value: Any) -> Any:
@@ -106,7 +107,7 @@ class Settings(BaseSettings):
     def listen_address(self) -> tuple[str, int]:
         """Host and port."""
         host, _, port = self.listen.rpartition(":")
-        return host.strip("[]") or "0.0.0.0", int(port)
+        return host.strip("[]") or "0.0.0.0", int(port)  # noqa: S104
 
 
 def load_settings(**overrides: Any) -> Settings:

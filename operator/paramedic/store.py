@@ -1,5 +1,4 @@
-"""
-What is known of Incidents and policies: a mirror of the API server, never a truth of its own.
+"""What is known of Incidents and policies: a mirror of the API server, never a truth of its own.
 
 Open incidents are kept whole (as compact JSON); of ended ones only what the guards and the receiver need. The
 resourceVersion decides which of two copies is newer, so that a late watch event never undoes what a write has told.
@@ -205,6 +204,18 @@ class Store:
             _discard(self._by_policy, entry.policy, key)
         for target in _targets(entry):
             _discard(self._by_target, target, key)
+
+
+class WatchProgress:
+    """The newest resourceVersion that a watch has shown, for each resource: the proof that it lives."""
+
+    def __init__(self) -> None:
+        self.newest: dict[str, int] = {}
+
+    def saw(self, resource: str, raw: Json) -> None:
+        """Takes note of one event."""
+        version = int(raw["metadata"].get("resourceVersion") or 0)
+        self.newest[resource] = max(version, self.newest.get(resource, 0))
 
 
 def key_of(raw: Json) -> str:

@@ -19,8 +19,7 @@ LEASE_POLL = timedelta(seconds=15)
 
 
 class Verifier:
-    """
-    Looks and judges. Since when checks hold is kept in memory only: a restart makes the hold begin anew, which is
+    """Looks and judges. Since when checks hold is kept in memory only: a restart makes the hold begin anew, which is
     the safe side.
     """
 

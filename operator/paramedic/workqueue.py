@@ -1,6 +1,7 @@
 """A queue of keys, each worked on by one worker at a time, with one heap of timers for all."""
 
 import asyncio
+import contextlib
 import heapq
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
@@ -9,8 +10,7 @@ Handler = Callable[[str], Awaitable[None]]
 
 
 class WorkQueue:
-    """
-    Keys are worked on in the order of their coming. A key that is added while it is waiting is worked on once; one
+    """Keys are worked on in the order of their coming. A key that is added while it is waiting is worked on once; one
     that is added while it is worked on is worked on once more afterwards.
     """
 
@@ -92,7 +92,5 @@ class WorkQueue:
                     del self._due[key]
                     self.add(key)
             wait = self._timers[0][0] - loop.time() if self._timers else None
-            try:
+            with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._wake.wait(), wait)
-            except TimeoutError:
-                pass

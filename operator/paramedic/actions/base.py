@@ -1,5 +1,4 @@
-"""
-What an action is. A new one is one file with one class, and one line in ``ACTIONS``.
+"""What an action is. A new one is one file with one class, and one line in ``ACTIONS``.
 
 An action governs a few fields of its target, its *state*: ``{"replicas": 3}``, ``{"revision": "7"}``. ``before`` and
 ``after`` on the Incident's status are two values of that state. From them alone follow whether a change has been
@@ -47,8 +46,7 @@ class Outcome(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Observed:
-    """
-    A target as read from the API server, with what belongs to it.
+    """A target as read from the API server, with what belongs to it.
 
     ``related`` holds lists of further objects by kind (an HPA, ReplicaSets); ``left`` the states that Paramedic has
     moved this target away from in earlier incidents, so that it does not go back to what was bad.
@@ -115,8 +113,7 @@ class Action:
         raise NotImplementedError
 
     def plan(self, observed: Observed, params: Any, operation: str) -> Change:
-        """
-        What to change for these parameters. Raises Refused when it cannot be done; an empty change when it is
+        """What to change for these parameters. Raises Refused when it cannot be done; an empty change when it is
         done already.
         """
         raise NotImplementedError

@@ -1,5 +1,4 @@
-"""
-``rollback``: back to the last good revision, as ``kubectl rollout undo`` does (runbook 1, "Rollback recent deployment").
+"""``rollback``: back to the last good revision, as ``kubectl rollout undo`` does (runbook 1, "Quick Fixes").
 
 Better than ``undo`` in two points: a revision that differs from the present one only by a restart does not count as an
 earlier one, and a revision that Paramedic has left before is not taken for good again.
@@ -79,8 +78,7 @@ class Rollback(Action):
         return {"revisionName": current.name if current else ""}
 
     def plan(self, observed: Observed, params: RollbackParams, operation: str) -> Change:
-        """
-        The patch to the earlier template. Raises Refused when there is none, Retry while the newest rollout has
+        """The patch to the earlier template. Raises Refused when there is none, Retry while the newest rollout has
         not been recorded by its controller.
         """
         if observed.target["spec"].get("paused"):

@@ -82,7 +82,7 @@ class Scale(Action):
         if observed.kind == "DaemonSet":
             raise Refused(Reason.UNSUPPORTED_KIND, "a DaemonSet has no replicas: one pod runs on each node")
         before = self.state(observed)
-        present = before.get("minReplicas", before.get("replicas", 1))
+        present: int = before["minReplicas"] if "minReplicas" in before else before["replicas"]
         wanted = _wanted(params.replicas, present)
         if params.max_replicas is not None:
             wanted = min(wanted, max(params.max_replicas, present) if wanted > present else params.max_replicas)

@@ -13,6 +13,7 @@ from pydantic import (
     WithJsonSchema,
 )
 from pydantic.alias_generators import to_camel
+from pydantic.config import JsonDict
 
 _UNIT_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _DURATION_PART = re.compile(r"(\d+)(ms|s|m|h|d)")
@@ -95,7 +96,6 @@ Labels = Annotated[
 ]
 
 
-def rule(expression: str, message: str, field_path: str | None = None) -> dict[str, str]:
+def rule(expression: str, message: str) -> JsonDict:
     """One entry of ``x-kubernetes-validations``: a CEL rule with the message that a person reads."""
-    entry = {"rule": expression, "message": message}
-    return entry | {"fieldPath": field_path} if field_path else entry
+    return {"rule": expression, "message": message}

@@ -3,6 +3,7 @@
 from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
+from pydantic.config import JsonDict
 
 from paramedic.api.base import Duration, Labels, Model, ObjectName, StatusModel, StepName, Time, rule
 from paramedic.api.checks import RevertWhen, Verify
@@ -24,11 +25,11 @@ StepState = Literal[
     "Reverted",
 ]
 UserName = Annotated[str, Field(max_length=253)]
-Opaque = {"x-kubernetes-preserve-unknown-fields": True, "type": "object"}
+Opaque: JsonDict = {"x-kubernetes-preserve-unknown-fields": True, "type": "object"}
 IMMUTABLE = "{0} cannot be changed after creation: create a new Incident"
 
 
-def _immutable(field: str) -> dict[str, Any]:
+def _immutable(field: str) -> JsonDict:
     return rule(
         f"has(self.{field}) == has(oldSelf.{field}) && (!has(self.{field}) || self.{field} == oldSelf.{field})",
         IMMUTABLE.format(f"spec.{field}"),

@@ -1,5 +1,4 @@
-"""
-Every reason that a condition, an Event, a step or the timeline can carry, with what it means.
+"""Every reason that a condition, an Event, a step or the timeline can carry, with what it means.
 
 The table in ``docs/reasons.md`` is made from here (``paramedic reasons``).
 """
@@ -18,6 +17,11 @@ class Reason(StrEnum):
         member._value_ = value
         member.meaning = meaning
         return member
+
+    @classmethod
+    def of(cls, value: str) -> "Reason":
+        """The reason of that name. Raises StopIteration when there is none."""
+        return next(r for r in cls if r.value == value)
 
     # What came in
     ALERT_RECEIVED = "AlertReceived", "An alert opened the incident."

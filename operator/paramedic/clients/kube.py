@@ -1,5 +1,4 @@
-"""
-The Kubernetes API over raw JSON, on the connection settings that ``kubernetes.aio`` loads.
+"""The Kubernetes API over raw JSON, on the connection settings that ``kubernetes.aio`` loads.
 
 Raw JSON because the typed models cost three times the request itself on hot paths; every error leaves here as one of
 ``paramedic.errors``.
@@ -33,9 +32,9 @@ async def load_configuration() -> client.Configuration:
     configuration = client.Configuration()
     try:
         if os.environ.get("KUBERNETES_SERVICE_HOST") and not os.environ.get("KUBECONFIG"):
-            config.load_incluster_config(client_configuration=configuration)
+            config.load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
         else:
-            await config.load_kube_config(client_configuration=configuration)
+            await config.load_kube_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
     except (config.ConfigException, OSError) as error:
         raise Terminal(
             Reason.INVALID_PARAMETERS, f"no cluster to talk to: {error}; set KUBECONFIG, or run inside a cluster"
@@ -120,8 +119,7 @@ class Kube:
         return await self._request("POST", path, body=body)
 
     async def merge_patch(self, path: str, body: Json) -> Json:
-        """
-        Writes one JSON merge patch; a UID or resourceVersion in it is a precondition. Raises Conflict, NotFound,
+        """Writes one JSON merge patch; a UID or resourceVersion in it is a precondition. Raises Conflict, NotFound,
         Retry, Terminal.
         """
         return await self._request("PATCH", path, body=body, content_type=_MERGE_PATCH)

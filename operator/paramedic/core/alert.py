@@ -31,8 +31,7 @@ class Alert:
 
 
 def fingerprint(labels: Mapping[str, str]) -> str:
-    """
-    Alertmanager's fingerprint of a label set: FNV-1a 64 over sorted names and values, each ended by 0xff
+    """Alertmanager's fingerprint of a label set: FNV-1a 64 over sorted names and values, each ended by 0xff
     (prometheus/common, model.LabelSet.Fingerprint).
     """
     value = _FNV_OFFSET

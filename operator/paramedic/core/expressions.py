@@ -18,8 +18,7 @@ class ExpressionError(ValueError):
 
 @lru_cache(maxsize=2048)
 def compile_expression(text: str, names: frozenset[str]) -> cel.Program:
-    """
-    Compiles ``text``, which may use the variables ``names``.
+    """Compiles ``text``, which may use the variables ``names``.
 
     Raises ExpressionError for a syntax error, an unknown variable, or more than two nested list macros (they multiply
     the cost, and the expression is a tenant's text).

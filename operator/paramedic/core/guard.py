@@ -1,5 +1,4 @@
-"""
-Is it safe to act now? A chain of short checks; the first that refuses says why and until when.
+"""Is it safe to act now? A chain of short checks; the first that refuses says why and until when.
 
 All that the checks need comes from stored incidents, so that a restart forgets no cooldown.
 """

@@ -12,8 +12,7 @@ MAX_FIRING = 1000
 
 @dataclass(frozen=True, slots=True)
 class Heard:
-    """
-    One alert as it was received. ``covers`` is the latest start that this news may be about, where the source does
+    """One alert as it was received. ``covers`` is the latest start that this news may be about, where the source does
     not tell the start exactly (Prometheus tells when the expression became true, which is earlier).
     """
 

@@ -15,7 +15,7 @@ from paramedic.core.matchers import all_match, parse_matchers
 from paramedic.core.templates import render
 
 _MAX_LABEL_VALUE = 4096
-_SEVERITIES = ("P0", "P1", "P2", "P3")
+_SEVERITIES: tuple[Severity, ...] = ("P0", "P1", "P2", "P3")
 _LAST_ORDER = datetime.max.replace(tzinfo=UTC)
 
 
@@ -110,7 +110,7 @@ def severity_of(policy: RemediationPolicy, alert: Alert) -> Severity:
     mapped = (template.severity_map or {}).get(value)
     if mapped:
         return mapped
-    return next((s for s in _SEVERITIES if s == value.upper()), template.severity)  # type: ignore[return-value]
+    return next((s for s in _SEVERITIES if s == value.upper()), template.severity)
 
 
 def is_new_firing(alert: Alert, last_starts_at: datetime | None) -> bool:

@@ -1,10 +1,9 @@
-"""
-Alertmanager's matchers, as its documentation has them ("Matchers" under "Configuration").
+"""Alertmanager's matchers, as its documentation has them ("Matchers" under "Configuration").
 
 A matcher is a label name, one of ``=`` ``!=`` ``=~`` ``!~``, and a value that may be in double quotes, with any
-whitespace between. In the value ``\\"``, ``\\n`` and ``\\\\`` are escapes; any other backslash stands for itself. A list
-is separated by commas and may stand in braces. Regular expressions are RE2 and anchored at both ends. A label that an
-alert lacks has the empty string as its value.
+whitespace between. In the value a backslash escapes a double quote, an n (a line feed) or a backslash; any other
+backslash stands for itself. A list is separated by commas and may stand in braces. Regular expressions are RE2 and
+anchored at both ends. A label that an alert lacks has the empty string as its value.
 """
 
 import re
@@ -115,6 +114,12 @@ def _unescape(text: str) -> str:
 
 def _compile(pattern: str) -> Any:
     try:
-        return re2.compile(pattern, _RE2_OPTIONS)
+        return re2.compile(pattern, _RE2_OPTIONS)  # type: ignore[no-untyped-call]
     except re2.error as error:
-        raise ValueError(f"{pattern!r} is not an RE2 regular expression: {error}") from error
+        raise ValueError(f"{pattern!r} is not an RE2 regular expression: {_text(error)}") from error
+
+
+def _text(error: Exception) -> str:
+    """The library's messages are bytes."""
+    detail = error.args[0] if error.args else error
+    return detail.decode(errors="replace") if isinstance(detail, bytes) else str(detail)

@@ -1,12 +1,11 @@
-"""
-What comes next for an incident: a pure function of its status, its spec and the time.
+"""What comes next for an incident: a pure function of its status, its spec and the time.
 
 The reconciler performs the move, records it and asks again. Because everything that the answer depends on is stored,
 a restart goes on where the last process stopped.
 """
 
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from paramedic.api import FINALIZER
 from paramedic.api.checks import Verify
@@ -17,6 +16,7 @@ from paramedic.api.workload import BoundTarget, TargetSelector
 from paramedic.core.alert import Alert
 from paramedic.core.match import target_for_alert
 
+_LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
 ACTED_STATES = ("Executing", "Verifying", "Succeeded", "Failed", "Unknown", "Reverted")
 WAITING_STATES = ("Pending", "Blocked", "AwaitingApproval")
 
@@ -96,8 +96,7 @@ Move = Look | LookAtRevert | RunStep | ObservePlan | VerifyStep | PutBack | Rele
 
 
 def next_move(incident: Incident, now: datetime, leases_over: frozenset[int] = frozenset()) -> Move:
-    """
-    The one thing to do next. Order matters: what was begun is finished first, then people's word, then the plan.
+    """The one thing to do next. Order matters: what was begun is finished first, then people's word, then the plan.
 
     ``leases_over`` are the steps whose ``revertWhen`` was seen to hold.
     """
@@ -225,7 +224,7 @@ def _selected(selector: TargetSelector | None, incident: Incident) -> dict[str, 
     if selector is None:
         return None
     labels = source.labels if source else {}
-    alert = Alert("firing", labels, {}, incident.metadata.creation_timestamp or datetime.min, None, "", "")
+    alert = Alert("firing", labels, {}, incident.metadata.creation_timestamp or _LONG_AGO, None, "", "")
     return target_for_alert(selector, alert)
 
 
@@ -334,7 +333,7 @@ def _stopped(step: StepStatus) -> Move:
     message = f"step {step.name}: {step.message}"
     if step.on_failure == "Stop" and step.state != "Unknown":
         return Wait(f"stopped after {message}", reason=Reason.STEP_FAILED)
-    reason = Reason(step.reason) if step.state == "Unknown" else Reason.STEP_FAILED
+    reason = Reason.of(step.reason) if step.state == "Unknown" else Reason.STEP_FAILED
     return Escalate(reason, message)
 
 

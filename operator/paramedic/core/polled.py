@@ -1,5 +1,4 @@
-"""
-What Prometheus' own list of alerts says about the incidents: which alerts were missed, which have ended.
+"""What Prometheus' own list of alerts says about the incidents: which alerts were missed, which have ended.
 
 Alertmanager may have seen other labels than Prometheus shows (external labels added, some relabelled away), so that
 fingerprints need not agree. Two alerts are taken for the same when they have the same name and no label in common with

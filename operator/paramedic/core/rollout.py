@@ -32,7 +32,7 @@ def is_healthy(workload: Json) -> bool:
 
 
 def _deployment(spec: Json, status: Json) -> Result:
-    progressing = next((c for c in status.get("conditions") or [] if c["type"] == "Progressing"), {})
+    progressing: Json = next((c for c in status.get("conditions") or [] if c["type"] == "Progressing"), {})
     if progressing.get("reason") == "ProgressDeadlineExceeded":
         return Result("Failed", "the rollout has exceeded its progress deadline")
     wanted = int(spec.get("replicas", 1))

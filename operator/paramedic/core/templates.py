@@ -15,8 +15,7 @@ _ENVIRONMENT.globals.clear()
 
 @lru_cache(maxsize=1024)
 def compile_template(text: str) -> Template:
-    """
-    Compiles a template of expressions. Raises ValueError; statements and multiplication (loops that eat memory) are
+    """Compiles a template of expressions. Raises ValueError; statements and multiplication (loops that eat memory) are
     refused.
     """
     if len(text) > _MAX_TEMPLATE:
