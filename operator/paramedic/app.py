@@ -96,12 +96,17 @@ class App:
         """Readiness: everything stored is known, so that no alert is taken for new by mistake."""
         return None if self.store.loaded else "still reading what is stored"
 
+    def _count_open(self) -> None:
+        for phase, count in self.store.count_by_phase().items():
+            self.metrics.incidents_open.labels(phase).set(count)
+
     async def run(self) -> None:
         """Runs until a signal. Raises ParamedicError when something that everything hangs on has ended."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
-        async with serve(self.settings, self._receiver, self.metrics, self.alive, self.ready) as port:
+        server = serve(self.settings, self._receiver, self.metrics, self.alive, self.ready, self._count_open)
+        async with server as port:
             _log.info("listening", port=port, version=version("paramedic"))
             await self._load()
             await self._run_until_stopped()

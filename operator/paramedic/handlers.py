@@ -108,7 +108,7 @@ def _kopf_settings() -> kopf.OperatorSettings:
     settings.persistence.diffbase_storage = kopf.AnnotationsDiffBaseStorage(prefix=f"kopf.{GROUP}")
     settings.watching.chunk_size = 500
     settings.watching.inactivity_timeout = 70
-    settings.watching.field_selectors[f"incidents.{GROUP}"] = _NOT_RESOLVED
+    settings.watching.field_selectors[GROUP, "incidents"] = _NOT_RESOLVED
     settings.queueing.idle_timeout = 0.5
     settings.networking.request_timeout = 30
     logging.getLogger("kopf").setLevel(logging.WARNING)

@@ -125,14 +125,13 @@ class Intake:
 
     async def _join(self, entry: Entry, batch: list[Heard], source: str) -> bool:
         """Resends are only counted; what changes who fires is stored before this returns."""
-        changing = [h for h in batch if (h.alert.state == "firing") != (h.alert.fingerprint in entry.firing)]
+        changing, resent = _split(batch, entry.firing)
         for heard in batch:
             self._count(source, "resolved" if heard.alert.state == "resolved" else "joined")
         try:
             if self._leads():
-                for heard in batch:
-                    if heard not in changing:
-                        self._reconciler.hear(entry.key, heard)
+                for heard in resent:
+                    self._reconciler.hear(entry.key, heard)
                 await asyncio.gather(*(self._reconciler.tell(entry.key, h) for h in changing))
             elif changing:
                 await self._write_down(entry.key, batch)
@@ -175,3 +174,13 @@ class Intake:
 
     def _count(self, source: str, outcome: str) -> None:
         self._metrics.alerts.labels(source, outcome).inc()
+
+
+def _split(batch: list[Heard], firing: frozenset[str]) -> tuple[list[Heard], list[Heard]]:
+    """What changes who fires, and what is only heard once more."""
+    changing: list[Heard] = []
+    resent: list[Heard] = []
+    for heard in batch:
+        known = heard.alert.fingerprint in firing
+        (resent if known == (heard.alert.state == "firing") else changing).append(heard)
+    return changing, resent

@@ -60,6 +60,7 @@ class Reconciler:
         self._failures: dict[str, int] = defaultdict(int)
         self._news: dict[str, list[tuple[Heard, asyncio.Future[None] | None]]] = {}
         self.queue = WorkQueue(self._work, workers)
+        metrics.queue_depth.set_function(lambda: len(self.queue))
 
     # -- the edges speak ----------------------------------------------------------------------------------------------
 
@@ -301,7 +302,6 @@ class Reconciler:
 
     async def _work(self, key: str) -> None:
         """The queue's handler: never raises; whatever fails is looked at anew, later and later."""
-        self._metrics.queue_depth.set(len(self.queue))
         if not self._may_act():
             return
         try:

@@ -5,13 +5,14 @@ behind what lists show is dead: then liveness fails, and the process is started 
 """
 
 import asyncio
+import contextlib
 import time
 from datetime import timedelta
 from typing import Any
 
 from paramedic.api import API_VERSION
 from paramedic.clients.kube import Kube
-from paramedic.errors import ParamedicError
+from paramedic.errors import NotFound, ParamedicError
 from paramedic.log import get_logger
 from paramedic.metrics import Metrics
 from paramedic.policies import read_policy
@@ -20,7 +21,7 @@ from paramedic.store import Store, WatchProgress, key_of
 
 Json = dict[str, Any]
 _log = get_logger(__name__)
-_PHASES = ("Open", "Blocked", "AwaitingApproval", "Remediating", "Verifying", "Escalated")
+_INCIDENTS = f"/apis/{API_VERSION}/incidents"
 
 
 class Resync:
@@ -46,12 +47,11 @@ class Resync:
         self._every = every
         self._behind_since: dict[str, float] = {}
         self.last_full: float | None = None
-        self.last_look: float | None = None
 
     async def load_everything(self) -> None:
         """Fills the mirror with all policies and all incidents, ended ones too. Raises Retry, Terminal."""
         await self._policies()
-        await self._incidents()
+        await self._all_incidents()
         self._store.loaded = True
         self.last_full = time.monotonic()
 
@@ -73,11 +73,9 @@ class Resync:
     async def look(self) -> None:
         """One look at the policies and the open incidents. Raises Retry, Terminal."""
         newest_policy = await self._policies()
-        newest_incident = await self._incidents(fieldSelector="status.phase!=Resolved")
+        newest_incident = await self._open_incidents()
         self._note_progress("remediationpolicies", newest_policy)
         self._note_progress("incidents", newest_incident)
-        self._count_phases()
-        self.last_look = time.monotonic()
 
     def problem(self) -> str | None:
         """Why the process should be started anew, or None."""
@@ -100,28 +98,44 @@ class Resync:
         newest, seen = 0, set()
         async for page in self._kube.pages(f"/apis/{API_VERSION}/remediationpolicies"):
             for raw in page:
-                newest = max(newest, int(raw["metadata"]["resourceVersion"]))
-                seen.add(key_of(raw))
-                self._store.put_policy(raw, *read_policy(raw, self._namespace))
+                version, key = int(raw["metadata"]["resourceVersion"]), key_of(raw)
+                newest = max(newest, version)
+                seen.add(key)
+                known = self._store.policies.get(key)
+                if known is None or known.version != version:
+                    self._store.put_policy(raw, *read_policy(raw, self._namespace))
         for key in set(self._store.policies) - seen:
             self._store.remove_policy(self._store.policies[key].raw)
         return newest
 
-    async def _incidents(self, **query: str) -> int:
-        newest, seen = 0, set()
-        began = time.monotonic()
-        known = {e.key: e.version for e in self._store.open_entries()}
-        async for page in self._kube.pages(f"/apis/{API_VERSION}/incidents", **query):
+    async def _all_incidents(self) -> None:
+        async for page in self._kube.pages(_INCIDENTS):
             for raw in page:
-                newest = max(newest, int(raw["metadata"]["resourceVersion"]))
-                seen.add(key_of(raw))
-                if self._store.put_incident(raw) and self._store.loaded:
-                    self._reconciler.queue.add(key_of(raw))
+                self._store.put_incident(raw)
             await asyncio.sleep(0)
+
+    async def _open_incidents(self) -> int:
+        """Compares resourceVersions only; what differs is read whole."""
+        newest, seen = 0, set()
+        known = {e.key: e.version for e in self._store.open_entries()}
+        async for page in self._kube.pages(_INCIDENTS, metadata_only=True, fieldSelector="status.phase!=Resolved"):
+            for raw in page:
+                version, key = int(raw["metadata"]["resourceVersion"]), key_of(raw)
+                newest = max(newest, version)
+                seen.add(key)
+                entry = self._store.entries.get(key)
+                if entry is None or entry.version < version:
+                    await self._read(raw)
         for key in set(known) - seen:
             self._drop_ghost(key, known[key])
-        _log.debug("listed incidents", count=len(seen), seconds=round(time.monotonic() - began, 3))
         return newest
+
+    async def _read(self, metadata: Json) -> None:
+        namespace, name = metadata["metadata"]["namespace"], metadata["metadata"]["name"]
+        with contextlib.suppress(NotFound):
+            raw = await self._kube.get(f"/apis/{API_VERSION}/namespaces/{namespace}/incidents/{name}")
+            if self._store.put_incident(raw):
+                self._reconciler.queue.add(key_of(raw))
 
     def _drop_ghost(self, key: str, version: int) -> None:
         """One that was open before the list and is neither in it nor changed since: it was deleted unseen."""
@@ -129,10 +143,3 @@ class Resync:
         if entry and entry.open and entry.version == version:
             namespace, _, name = key.partition("/")
             self._store.remove_incident({"metadata": {"namespace": namespace, "name": name, "uid": entry.uid}})
-
-    def _count_phases(self) -> None:
-        counts = dict.fromkeys(_PHASES, 0)
-        for entry in self._store.open_entries():
-            counts[entry.phase] = counts.get(entry.phase, 0) + 1
-        for phase, count in counts.items():
-            self._metrics.incidents_open.labels(phase).set(count)

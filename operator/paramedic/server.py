@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import ssl
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
@@ -13,18 +13,24 @@ from paramedic.receiver import Receiver, keep_certificate_fresh
 from paramedic.settings import Settings, SettingsError
 
 Probe = Callable[[], str | None]
+Handler = Callable[[web.Request], Awaitable[web.Response]]
 
 
 @contextlib.asynccontextmanager
 async def serve(
-    settings: Settings, receiver: Receiver, metrics: Metrics, alive: Probe, ready: Probe
+    settings: Settings,
+    receiver: Receiver,
+    metrics: Metrics,
+    alive: Probe,
+    ready: Probe,
+    before_scrape: Callable[[], None] = lambda: None,
 ) -> AsyncIterator[int]:
     """Listens while the context lasts and yields the port. Raises SettingsError when it cannot."""
     app = web.Application(client_max_size=settings.webhook_max_bytes)
     app.router.add_post("/webhook/alertmanager", receiver.handle)
     app.router.add_get("/healthz", _probe(alive))
     app.router.add_get("/readyz", _probe(ready))
-    app.router.add_get("/metrics", _metrics(metrics))
+    app.router.add_get("/metrics", _metrics(metrics, before_scrape))
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=5, handler_cancellation=False)
     await runner.setup()
     context = _tls(settings)
@@ -42,19 +48,20 @@ async def serve(
         await runner.cleanup()
 
 
-def _probe(problem_of: Probe) -> Callable[[web.Request], "asyncio.Future[web.Response]"]:
+def _probe(problem_of: Probe) -> Handler:
     async def handle(_: web.Request) -> web.Response:
         problem = problem_of()
         return web.Response(status=503 if problem else 200, text=f"{problem or 'ok'}\n")
 
-    return handle  # type: ignore[return-value]
+    return handle
 
 
-def _metrics(metrics: Metrics) -> Callable[[web.Request], "asyncio.Future[web.Response]"]:
+def _metrics(metrics: Metrics, before_scrape: Callable[[], None]) -> Handler:
     async def handle(_: web.Request) -> web.Response:
+        before_scrape()
         return web.Response(body=generate_latest(metrics.registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
-    return handle  # type: ignore[return-value]
+    return handle
 
 
 def _tls(settings: Settings) -> ssl.SSLContext | None:

@@ -10,18 +10,19 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import ValidationError
 
 from paramedic.api import FINALIZER
-from paramedic.api.incident import Incident
+from paramedic.api.incident import Incident, Phase
 from paramedic.api.policy import RemediationPolicy
 from paramedic.core.guard import ActionRecord, TargetKey
 from paramedic.core.plan import has_acted
 
 Json = dict[str, Any]
 GroupKey = tuple[str, str, str]
+OPEN_PHASES = tuple(phase for phase in get_args(Phase) if phase != "Resolved")
 _COMPACT = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False)
 
 
@@ -110,6 +111,13 @@ class Store:
     def open_entries(self) -> Iterator[Entry]:
         """All incidents that are not over."""
         return (e for e in self.entries.values() if e.open)
+
+    def count_by_phase(self) -> dict[str, int]:
+        """How many incidents are in each phase but Resolved."""
+        counts = dict.fromkeys(OPEN_PHASES, 0)
+        for entry in self.open_entries():
+            counts[entry.phase] += 1
+        return counts
 
     def in_group(self, group: GroupKey) -> list[Entry]:
         """Incidents of the same policy and group, newest firing last."""

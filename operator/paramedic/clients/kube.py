@@ -21,6 +21,8 @@ from paramedic.errors import AlreadyExists, Conflict, NotFound, ParamedicError, 
 
 Json = dict[str, Any]
 Configuration = client.Configuration
+_JSON = "application/json"
+_METADATA_ONLY = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 _MERGE_PATCH = "application/merge-patch+json"
 _PAGE_SIZE = 500
 _TIMEOUT = aiohttp.ClientTimeout(total=15, connect=5)
@@ -98,12 +100,17 @@ class Kube:
         """Reads one object. Raises NotFound, Retry, Terminal."""
         return await self._request("GET", path)
 
-    async def pages(self, path: str, **query: str) -> AsyncIterator[list[Json]]:
+    async def pages(self, path: str, *, metadata_only: bool = False, **query: str) -> AsyncIterator[list[Json]]:
         """A collection, page by page, so that a large one is never whole in memory. Raises Retry, Terminal."""
         marker = ""
+        accept = _METADATA_ONLY if metadata_only else _JSON
         while True:
-            params = {"limit": str(_PAGE_SIZE)} | query | ({"continue": marker} if marker else {})
-            answer = await self._request("GET", path, params=params)
+            params = (
+                {"limit": str(_PAGE_SIZE)}
+                | {k: v for k, v in query.items() if v}
+                | ({"continue": marker} if marker else {})
+            )
+            answer = await self._request("GET", path, params=params, accept=accept)
             yield answer.get("items") or []
             marker = answer.get("metadata", {}).get("continue") or ""
             if not marker:
@@ -111,8 +118,8 @@ class Kube:
 
     async def list(self, path: str, label_selector: str = "") -> list[Json]:
         """All objects of a collection. Raises Retry, Terminal."""
-        query = {"labelSelector": label_selector} if label_selector else {}
-        return [item async for page in self.pages(path, **query) for item in page]
+        pages = self.pages(path, labelSelector=label_selector)
+        return [item async for page in pages for item in page]
 
     async def create(self, path: str, body: Json) -> Json:
         """Creates one object. Raises AlreadyExists, Refused (by admission), Retry, Terminal."""
@@ -131,11 +138,12 @@ class Kube:
         *,
         params: dict[str, str] | None = None,
         body: Json | None = None,
-        content_type: str = "application/json",
+        content_type: str = _JSON,
+        accept: str = _JSON,
     ) -> Json:
         assert self._session is not None, "use Kube as an async context manager"
         query = dict(params or {}) | ({} if method == "GET" else {"fieldManager": FIELD_MANAGER})
-        headers = {"Accept": "application/json", "User-Agent": "paramedic"}
+        headers = {"Accept": accept, "User-Agent": "paramedic"}
         if token := await self.token():
             headers["Authorization"] = token
         if body is not None:

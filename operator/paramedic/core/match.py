@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 from paramedic.api import API_VERSION, FINALIZER, LABEL_MANAGED_BY, SYSTEM_NAMESPACE
@@ -11,7 +12,7 @@ from paramedic.api.incident import Incident
 from paramedic.api.policy import RemediationPolicy, Severity
 from paramedic.api.workload import TargetSelector
 from paramedic.core.alert import Alert, short_hash
-from paramedic.core.matchers import all_match, parse_matchers
+from paramedic.core.matchers import Matcher, all_match, parse_matchers
 from paramedic.core.templates import render
 
 _MAX_LABEL_VALUE = 4096
@@ -30,11 +31,11 @@ def policy_for_alert(
     policies: Iterable[RemediationPolicy], alert: Alert, system_namespace: str = SYSTEM_NAMESPACE
 ) -> tuple[RemediationPolicy, str] | None:
     """The policy that answers to the alert and the namespace of the Incident, or None."""
-    for policy in by_precedence(policies):
-        if any(all_match(_matchers(entry.matchers), alert.labels) for entry in policy.spec.match.alerts):
-            namespace = _namespace_for(policy, alert, system_namespace)
-            if namespace:
-                return policy, namespace
+    matching = [p for p in policies if _matches(p, alert)]
+    for policy in by_precedence(matching):
+        namespace = _namespace_for(policy, alert, system_namespace)
+        if namespace:
+            return policy, namespace
     return None
 
 
@@ -118,12 +119,17 @@ def is_new_firing(alert: Alert, last_starts_at: datetime | None) -> bool:
     return last_starts_at is None or alert.starts_at > last_starts_at
 
 
-def _matchers(texts: list[str]) -> tuple[Any, ...]:
+def _matches(policy: RemediationPolicy, alert: Alert) -> bool:
+    return any(all_match(_matchers(tuple(e.matchers)), alert.labels) for e in policy.spec.match.alerts)
+
+
+@lru_cache(maxsize=4096)
+def _matchers(texts: tuple[str, ...]) -> tuple[Matcher, ...]:
     return tuple(matcher for text in texts for matcher in parse_matchers(text))
 
 
 def _names_namespace(policy: RemediationPolicy) -> bool:
-    return any(m.label == "namespace" for entry in policy.spec.match.alerts for m in _matchers(entry.matchers))
+    return any(m.label == "namespace" for entry in policy.spec.match.alerts for m in _matchers(tuple(entry.matchers)))
 
 
 def _namespace_for(policy: RemediationPolicy, alert: Alert, system_namespace: str) -> str | None:
