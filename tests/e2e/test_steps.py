@@ -1,0 +1,341 @@
+"""Actions on every kind, verification, undo, leases, approvals, modes and strategies."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from e2e.world import INCIDENTS, POLICIES, World, condition, hpa, reasons, step, story, workload
+
+ROLLBACK = {"name": "undo", "rollback": {}}
+RESTART = {"name": "restart", "restart": {}}
+
+
+@pytest.mark.parametrize("kind", ["Deployment", "StatefulSet", "DaemonSet"])
+async def test_rollback_and_restart_of_each_kind(world: World, kind: str) -> None:
+    await world.workload(kind=kind)
+    await world.release("app:2", kind=kind)
+    await world.rolled_out(kind=kind)
+    await world.policy(ROLLBACK, RESTART, kind=kind, strategy="Sequence")
+    await world.incident()
+    found = await world.reaches("Resolved")
+    assert [s["state"] for s in found["status"]["steps"]] == ["Succeeded", "Succeeded"], story(found)
+    assert await world.image(kind=kind) == "app:1"
+    assert await world.stamp(kind=kind) == step(found, 1)["operation"]
+    template = (await world.get(kind=kind))["spec"]["template"]["metadata"]["annotations"]
+    assert template["paramedic.dev/operation"] == step(found, 1)["operation"]
+
+
+async def test_scale_absolute_relative_and_capped(world: World) -> None:
+    await world.workload()
+    steps = [
+        {"name": "more", "scale": {"replicas": "+1"}},
+        {"name": "half-again", "scale": {"replicas": "+50%"}},
+        {"name": "capped", "scale": {"replicas": "+100%", "maxReplicas": 6}},
+        {"name": "fewer", "scale": {"replicas": 1}},
+    ]
+    guards = {"rateLimit": {"actions": 10, "period": "1h"}}
+    await world.policy(*steps, strategy="Sequence", guards=guards)
+    await world.incident()
+    found = await world.reaches("Resolved", timeout=40)
+    assert [s["after"]["replicas"] for s in found["status"]["steps"]] == [3, 5, 6, 1]
+    assert await world.replicas() == 1
+
+
+async def test_scale_moves_the_bounds_of_the_hpa_and_puts_them_back(world: World) -> None:
+    await world.workload()
+    await world.admin.create(hpa("auto", "app", 2, 4), world.namespace)
+    await world.policy({"name": "room", "scale": {"replicas": 6, "maxReplicas": 12}, "ttl": "2s"})
+    await world.incident()
+    await world.says("Applied")
+    auto = await world.admin.get("autoscaling/v2/horizontalpodautoscalers", "auto", world.namespace)
+    assert (auto["spec"]["minReplicas"], auto["spec"]["maxReplicas"]) == (6, 12)
+    generated = (await world.get())["metadata"].get("annotations") or {}
+    assert "paramedic.dev/operation" not in generated, "the HPA owns the replicas: the workload is left alone"
+    found = await world.reaches("Resolved")
+    auto = await world.admin.get("autoscaling/v2/horizontalpodautoscalers", "auto", world.namespace)
+    assert (auto["spec"]["minReplicas"], auto["spec"]["maxReplicas"]) == (2, 4)
+    assert step(found)["state"] == "Reverted"
+
+
+async def test_until_recovered_goes_on_to_the_remedy_that_helps(world: World) -> None:
+    await world.workload(image="app:1")
+    await world.release("app:bad")
+    restart = RESTART | {"onFailure": "Continue", "verify": {"rollout": True, "timeout": "2s"}}
+    more = {"name": "more", "scale": {"replicas": 9}}
+    await world.policy(restart, ROLLBACK, more)
+    await world.incident()
+    found = await world.reaches("Resolved")
+    assert [s["state"] for s in found["status"]["steps"]] == ["Failed", "Succeeded", "Skipped"], story(found)
+    assert step(found)["reason"] == "VerificationFailed"
+    assert step(found, 2)["reason"] == "Recovered"
+    assert await world.replicas() == 2
+
+
+async def test_failed_step_is_undone_once_and_escalated(world: World) -> None:
+    await world.admin.create(workload("app", image="app:bad"), world.namespace)
+    await world.policy({"name": "more", "scale": {"replicas": 5}}, verify={"rollout": True, "timeout": "2s"})
+    await world.incident()
+    found = await world.reaches("Escalated")
+    assert step(found)["state"] == "Reverted", story(found)
+    assert step(found)["revert"]["state"] == "Succeeded"
+    assert await world.replicas() == 2
+    assert condition(found, "Escalated")["status"] == "True"
+    assert condition(found, "Verified")["status"] == "False"
+
+
+async def test_undo_keeps_its_hands_off_what_others_have_changed(world: World) -> None:
+    await world.admin.create(workload("app", image="app:bad"), world.namespace)
+    await world.policy({"name": "more", "scale": {"replicas": 5}}, verify={"rollout": True, "timeout": "3s"})
+    await world.incident()
+    await world.reaches("Verifying")
+    await world.scale(7)
+    found = await world.reaches("Escalated")
+    assert step(found)["revert"]["state"] == "Failed"
+    assert "hands off" in step(found)["revert"]["message"]
+    assert await world.replicas() == 7
+
+
+async def test_inconclusive_verification_is_neither_failure_nor_success(world: World) -> None:
+    await world.workload()
+    check = {"query": "vector(1)", "condition": "value < 2"}
+    verify = {"prometheus": check, "timeout": "2s"}
+    await world.policy({"name": "more", "scale": {"replicas": 4}}, RESTART, verify=verify)
+    await world.incident()
+    found = await world.reaches("Escalated")
+    assert (step(found)["state"], step(found)["reason"]) == ("Unknown", "VerificationInconclusive")
+    assert condition(found, "Verified")["status"] == "Unknown"
+    assert await world.replicas() == 4, "not undone"
+    assert step(found, 1)["state"] == "Pending", "and nothing more is tried blindly"
+
+
+@pytest.mark.parametrize(
+    ("on_failure", "phase", "second"), [("Continue", "Resolved", "Succeeded"), ("Stop", "Blocked", "Pending")]
+)
+async def test_on_failure(world: World, on_failure: str, phase: str, second: str) -> None:
+    await world.workload()
+    missing = {"name": "other", "restart": {}, "target": {"name": "not-there"}, "onFailure": on_failure}
+    await world.policy(missing, RESTART)
+    await world.incident(policyRef={"name": "policy"})
+    found = await world.reaches(phase)
+    assert step(found)["reason"] == "TargetNotFound"
+    assert step(found, 1)["state"] == second
+
+
+async def test_lease_is_put_back_after_a_restart_of_the_operator(world: World) -> None:
+    await world.workload()
+    await world.policy({"name": "more", "scale": {"replicas": 4}, "ttl": "5s"})
+    await world.incident()
+    found = await world.says("Verified")
+    assert found["metadata"]["finalizers"] == ["paramedic.dev/put-back"]
+    await asyncio.to_thread(world.operator.kill)
+    await asyncio.to_thread(world.operator.restart)
+    found = await world.reaches("Resolved")
+    assert await world.replicas() == 2
+    assert "finalizers" not in found["metadata"]
+    assert reasons(found).count("PutBack") == 1
+
+
+async def test_deleting_an_incident_puts_its_mitigation_back_first(world: World) -> None:
+    await world.workload()
+    await world.policy({"name": "more", "scale": {"replicas": 4}, "ttl": "1h"})
+    await world.incident()
+    await world.says("Verified")
+    assert await world.replicas() == 4
+    await world.admin.delete(INCIDENTS, "incident", world.namespace)
+    await _gone(world, "incident")
+    assert await world.replicas() == 2
+
+
+async def test_revert_when_the_alert_has_ended(world: World) -> None:
+    await world.workload()
+    more = {"name": "more", "scale": {"replicas": 4}, "revertWhen": {"alertResolved": True}}
+    await world.policy(more)
+    await world.alert()
+    await world.says("Verified")
+    assert await world.replicas() == 4
+    await world.alert(state="resolved")
+    found = await world.reaches("Resolved")
+    assert await world.replicas() == 2
+    assert step(found)["reason"] == "LeaseEnded"
+
+
+async def test_approval_is_awaited_and_bound_to_the_plan(world: World) -> None:
+    await world.workload()
+    await world.policy({"name": "more", "scale": {"replicas": "+2"}}, mode="Approve")
+    await world.incident()
+    found = await world.stays("AwaitingApproval", 1)
+    assert "replicas 2 → 4" in step(found)["message"]
+    assert await world.replicas() == 2
+    await world.scale(3)
+    await world.edit("incident", {"approvals": [{"step": "more", "approvedBy": "admin"}]})
+    found = await world.says("PlanChanged")
+    assert await world.replicas() == 3, "what was approved is not what would be done now"
+    bound = {"step": "more", "approvedBy": "admin", "operation": step(found)["operation"]}
+    await world.edit("incident", {"approvals": [{"step": "more", "approvedBy": "admin"}, bound]})
+    found = await world.reaches("Resolved")
+    assert await world.replicas() == 5
+    assert step(found)["approvedBy"] == "admin"
+
+
+async def test_approval_of_one_step_is_none_of_another(world: World) -> None:
+    await world.workload()
+    required = RESTART | {"approval": "Required"}
+    await world.policy({"name": "more", "scale": {"replicas": 3}}, required, strategy="Sequence")
+    await world.incident(approvals=[{"step": "more", "approvedBy": "admin"}])
+    found = await world.stays("AwaitingApproval", 1)
+    assert [s["state"] for s in found["status"]["steps"]] == ["Succeeded", "AwaitingApproval"]
+
+
+async def test_observe_records_the_plan_and_does_nothing(world: World) -> None:
+    await world.workload()
+    await world.release("app:bad")
+    before = await world.generation()
+    await world.policy(ROLLBACK, {"name": "more", "scale": {"replicas": 4}}, mode="Observe")
+    await world.alert()
+    found = await world.says("ObserveMode")
+    assert found["status"]["phase"] == "Open"
+    assert "would: app: revision 2 → 1" in step(found)["message"]
+    assert "would: app: replicas 2 → 4" in step(found, 1)["message"]
+    assert await world.generation() == before
+    await world.alert(state="resolved")
+    await world.reaches("Resolved")
+
+
+async def test_when_decides_on_the_alert_and_the_target(world: World) -> None:
+    await world.workload()
+    steps: list[dict[str, Any]] = [
+        {"name": "not-this", "when": "alert.labels.team == 'b'", "scale": {"replicas": 9}},
+        {"name": "old-release", "when": "target.lastRolloutAge > duration('1h')", "scale": {"replicas": 9}},
+        {"name": "this", "when": "target.replicas == 2 && incident.severity == 'P0'", "scale": {"replicas": 3}},
+    ]
+    await world.policy(*steps, incident={"type": "APIOutage", "severity": "P0"})
+    await world.alert(team="a")
+    found = await world.reaches("Verifying", "Resolved")
+    assert [s["state"] for s in found["status"]["steps"]][:2] == ["Skipped", "Skipped"]
+    assert await world.replicas() == 3
+
+
+async def test_when_that_cannot_be_evaluated_does_not_act(world: World) -> None:
+    await world.workload()
+    await world.policy(RESTART | {"when": "alert.labels.nothing == 'x'"})
+    await world.alert()
+    found = await world.reaches("Escalated")
+    assert step(found)["reason"] == "ConditionError"
+    assert "nothing" in step(found)["message"]
+
+
+async def test_policy_edited_during_an_incident_does_not_change_it(world: World) -> None:
+    await world.workload()
+    await world.policy({"name": "more", "scale": {"replicas": 4}}, mode="Approve")
+    await world.incident()
+    await world.reaches("AwaitingApproval")
+    await world.edit_policy({"steps": [{"name": "more", "scale": {"replicas": 9}}], "mode": "Auto"})
+    await world.stays("AwaitingApproval", 1)
+    await world.edit("incident", {"approvals": [{"step": "more", "approvedBy": "admin"}]})
+    found = await world.reaches("Resolved")
+    assert await world.replicas() == 4
+    assert found["status"]["policy"]["generation"] == 1
+
+
+async def test_policy_deleted_during_an_incident_ends_its_authority(world: World) -> None:
+    await world.workload()
+    await world.policy(mode="Approve")
+    await world.incident()
+    await world.reaches("AwaitingApproval")
+    await world.admin.delete(POLICIES, "policy", world.namespace)
+    found = await world.reaches("Escalated")
+    assert found["status"]["escalation"]["reason"] == "PolicyGone"
+    await world.edit("incident", {"approvals": [{"step": "restart", "approvedBy": "admin"}]})
+    await world.stays("Escalated", 1)
+    assert await world.generation() == 1
+
+
+async def test_target_missing_and_target_recreated_under_its_name(world: World) -> None:
+    await world.policy({"name": "more", "scale": {"replicas": 4}, "ttl": "3s"})
+    await world.incident("missing")
+    found = await world.reaches("Escalated", name="missing")
+    assert step(found)["reason"] == "TargetNotFound"
+    await world.workload()
+    await world.incident("second")
+    await world.says("Verified", name="second")
+    await world.admin.delete("apps/v1/deployments", "app", world.namespace)
+    await world.workload(replicas=4)
+    found = await world.reaches("Resolved", name="second")
+    assert await world.replicas() == 4, "the namesake is not the one that was scaled"
+    assert "nothing to put back" in step(found)["revert"]["message"]
+
+
+async def test_namespace_that_is_being_deleted(world: World) -> None:
+    await world.workload()
+    await world.policy({"name": "more", "scale": {"replicas": 4}, "ttl": "1h"})
+    await world.incident()
+    await world.says("Verified")
+    await world.admin.delete("v1/namespaces", world.namespace)
+    await _gone(world, "incident", timeout=40)
+
+
+async def test_person_closes_the_incident(world: World) -> None:
+    await world.workload()
+    await world.policy(mode="Approve")
+    await world.incident()
+    await world.reaches("AwaitingApproval")
+    await world.edit("incident", {"resolution": {"resolvedBy": "admin", "rootCause": "a bad cable"}})
+    found = await world.reaches("Resolved")
+    assert step(found)["state"] == "Skipped"
+    assert "a bad cable" in found["status"]["message"]
+    assert found["status"]["timeline"][-1]["actor"] == "admin"
+
+
+async def test_acknowledgement_is_recorded_with_its_person(world: World) -> None:
+    await world.workload()
+    await world.policy(mode="Approve")
+    await world.incident()
+    await world.edit("incident", {"acknowledgedBy": "admin"})
+    found = await world.says("Acknowledged")
+    assert condition(found, "Acknowledged")["status"] == "True"
+
+
+async def test_incident_without_a_policy_waits_for_one(world: World) -> None:
+    await world.workload()
+    await world.incident()
+    found = await world.says("NoPolicy")
+    assert found["status"]["phase"] == "Open"
+    await world.policy()
+    await world.reaches("Resolved")
+
+
+async def test_policy_with_a_mistake_says_so_and_is_not_used(world: World) -> None:
+    await world.policy(RESTART | {"when": "foo.bar"}, ready=False)
+    found = await world.admin.get(POLICIES, "policy", world.namespace)
+    message = found["status"]["conditions"][0]["message"]
+    assert "steps.restart.when" in message
+    assert "unknown foo" in message
+    await world.incident()
+    found = await world.says("NoPolicy")
+
+
+async def test_policy_counts(world: World) -> None:
+    await world.workload()
+    await world.policy()
+    await world.incident()
+    await world.reaches("Resolved")
+    await asyncio.to_thread(world.operator.restart)
+
+    found = await world.admin.get(POLICIES, "policy", world.namespace)
+    for _ in range(50):
+        found = await world.admin.get(POLICIES, "policy", world.namespace)
+        if found["status"].get("matched") == 1:
+            break
+        await asyncio.sleep(0.2)
+    assert found["status"]["matched"] == 1
+    assert found["status"]["actionsInPeriod"] == 1
+
+
+async def _gone(world: World, name: str, timeout: float = 20) -> None:
+    from testbed.api import eventually
+
+    async def probe() -> bool:
+        return await world.admin.find(INCIDENTS, name, world.namespace) is None
+
+    await eventually(probe, timeout=timeout, what=f"{name} gone")
