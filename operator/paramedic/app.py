@@ -12,7 +12,7 @@ from typing import Any
 from paramedic import log
 from paramedic.clients.kube import Configuration, Kube, load_configuration
 from paramedic.clients.prometheus import Prometheus
-from paramedic.errors import ParamedicError, Retry
+from paramedic.errors import NotFound, ParamedicError, Retry
 from paramedic.execute import Executor
 from paramedic.handlers import Handlers
 from paramedic.intake import Intake
@@ -83,6 +83,7 @@ class App:
         )
         self._receiver = Receiver(settings, self.intake, self.store, self.metrics)
         self._stop = asyncio.Event()
+        self._failure: ParamedicError | None = None
 
     def leads(self) -> bool:
         """Whether this process acts."""
@@ -119,8 +120,10 @@ class App:
                 return
             except Retry as error:
                 _log.warning("cannot read what is stored; trying again", error=str(error))
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._stop.wait(), 1)
+            except NotFound:
+                _log.warning("the CRDs are not installed: kubectl apply -f crds/; trying again")
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stop.wait(), 1)
 
     async def _run_until_stopped(self) -> None:
         jobs = [asyncio.create_task(job, name=name) for name, job in self._jobs().items()]
@@ -129,6 +132,8 @@ class App:
         failed = next((t for t in done if t is not stopped), None)
         self._stop.set()
         await self._wind_down(jobs, stopped)
+        if self._failure:
+            raise self._failure
         if failed is not None:
             cause = None if failed.cancelled() else failed.exception()
             raise ParamedicError(f"{failed.get_name()} has ended: {cause!r}") from cause
@@ -177,8 +182,12 @@ class App:
     async def _take_over(self) -> None:
         """A new leader reads everything once more, unless it has just done so: another may have acted meanwhile."""
         last = self.resync.last_full
-        if last is None or time.monotonic() - last > _FRESH_LOAD_SECONDS:
-            await self._load()
+        try:
+            if last is None or time.monotonic() - last > _FRESH_LOAD_SECONDS:
+                await self._load()
+        except ParamedicError as error:
+            self._failure = error
+            self._stop.set()
         self.resync.wake_all()
         self.reporter.wake()
 

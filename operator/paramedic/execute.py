@@ -98,7 +98,7 @@ class Executor:
         await self._commit(draft)
         action = ACTIONS[step.action]
         try:
-            observed = await self._observe(step)
+            observed = await self._observe(draft, step)
             outcome = action.settled(observed, step.before or {}, step.operation or "")
             if outcome is Outcome.APPLIED:
                 self._applied(draft, step, step.message)
@@ -131,7 +131,7 @@ class Executor:
         if step.target is None:
             raise Terminal(Reason.TARGET_UNKNOWN, "neither the step, the incident, the policy nor the alert names one")
         self._check_namespace(draft)
-        observed = await self._observe(step)
+        observed = await self._observe(draft, step)
         if step.when and not await self._applies(draft, step, observed):
             _skip(step, Reason.CONDITION_FALSE, f"when is false: {step.when}")
             return None
@@ -152,9 +152,11 @@ class Executor:
                 f"policy {pinned.key if pinned else '?'} does not serve namespace {draft.incident.metadata.namespace}",
             )
 
-    async def _observe(self, step: StepStatus) -> Observed:
+    async def _observe(self, draft: Draft, step: StepStatus) -> Observed:
         """A live look at the step's target. Raises Terminal when it is gone, going, or not the one that was pinned."""
         assert step.target is not None
+        if step.target.namespace != draft.incident.metadata.namespace:
+            raise Terminal(Reason.NAMESPACE_NOT_SERVED, f"{step.target} is in another namespace than its incident")
         try:
             observed = await ACTIONS[step.action].observe(step.target, self._kube)
         except NotFound as error:
@@ -165,7 +167,8 @@ class Executor:
             raise Terminal(Reason.TARGET_DELETED, f"{step.target} is being deleted")
         if step.attempts and step.target.uid and step.target.uid != observed.uid:
             raise Terminal(Reason.TARGET_REPLACED, f"{step.target} was deleted and made anew: it is not the one pinned")
-        return Observed(observed.target, observed.related, self._store.left_states(step.target.key))
+        left = self._store.left_states(step.target.key)
+        return Observed(observed.target, observed.related, left, draft.incident.metadata.name)
 
     async def _applies(self, draft: Draft, step: StepStatus, observed: Observed) -> bool:
         started_at = None
@@ -266,7 +269,7 @@ class Executor:
             step.revert = Revert(state="Succeeded", reason=str(why), message="needs no undo", operation=operation)
             return
         try:
-            observed = await self._observe(step)
+            observed = await self._observe(draft, step)
             may_put_back(action, observed, step)
             change = action.restore(observed, step.before or {}, operation)
         except (Refused, Terminal) as error:
@@ -293,7 +296,7 @@ class Executor:
         revert.attempts += 1
         await self._commit(draft)
         try:
-            observed = await self._observe(step)
+            observed = await self._observe(draft, step)
             outcome = action.settled(observed, revert.before or {}, revert.operation)
             if outcome is Outcome.APPLIED:
                 self._close_revert(draft, step, revert, None)

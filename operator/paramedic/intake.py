@@ -49,7 +49,7 @@ class Intake:
         self._namespace = namespace
         self._leads = leads
         self._slots = asyncio.Semaphore(_GROUPS_AT_ONCE)
-        self._locks: dict[GroupKey, asyncio.Lock] = {}
+        self._locks: dict[GroupKey, tuple[asyncio.Lock, int]] = {}
 
     async def take(self, alerts: Sequence[Alert], source: str) -> None:
         """Returns when all that matched is stored. Raises Retry when something could not be; the rest is stored."""
@@ -75,7 +75,7 @@ class Intake:
                 self._count(source, "unmatched")
                 continue
             policy, namespace = found
-            key = (namespace, policy.metadata.name, alert.group_key(policy.spec.incident.group_by))
+            key = (namespace, policy.key, alert.group_key(policy.spec.incident.group_by))
             covers = now if source == "poller" else None
             groups.setdefault(key, (policy, []))[1].append(Heard(alert, now, covers))
         return groups
@@ -164,13 +164,18 @@ class Intake:
 
     @asynccontextmanager
     async def _one_at_a_time(self, key: GroupKey) -> AsyncIterator[None]:
-        lock = self._locks.setdefault(key, asyncio.Lock())
+        """Alerts of one group are taken one batch after the other; the lock lives as long as somebody wants it."""
+        lock, users = self._locks.get(key) or (asyncio.Lock(), 0)
+        self._locks[key] = lock, users + 1
         try:
             async with lock:
                 yield
         finally:
-            if not lock.locked() and not getattr(lock, "_waiters", None):
-                self._locks.pop(key, None)
+            lock, users = self._locks[key]
+            if users == 1:
+                del self._locks[key]
+            else:
+                self._locks[key] = lock, users - 1
 
     def _count(self, source: str, outcome: str) -> None:
         self._metrics.alerts.labels(source, outcome).inc()

@@ -26,6 +26,7 @@ from paramedic.metrics import Metrics
 
 _log = get_logger(__name__)
 LEASE_NAME = "paramedic"
+_CONFLICT = 409
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _UNREACHABLE = (aiohttp.ClientError, OSError, TimeoutError)
 
@@ -162,7 +163,13 @@ class _Lock(LeaseLock):
         )
         try:
             await self.api_instance.create_namespaced_lease(namespace, body)
-        except ApiException:
+        except ApiException as error:
+            if error.status != _CONFLICT:
+                _log.warning(
+                    "cannot create the Lease, so nothing is done: apply manifests/, or set PARAMEDIC_NAMESPACE",
+                    namespace=namespace,
+                    error=f"{error.status} {error.reason}",
+                )
             return False
         return True
 

@@ -21,6 +21,8 @@ from paramedic.store import Store, WatchProgress, key_of
 
 Json = dict[str, Any]
 _log = get_logger(__name__)
+# What may be in the middle of something comes first, what waits for people last.
+_URGENCY = {"Remediating": 0, "Verifying": 0, "Open": 0, "Blocked": 1, "AwaitingApproval": 2, "Escalated": 2}
 _INCIDENTS = f"/apis/{API_VERSION}/incidents"
 
 
@@ -57,9 +59,9 @@ class Resync:
 
     def wake_all(self) -> None:
         """Every open incident is looked at: a new leader takes over what it finds."""
-        for entry in list(self._store.entries.values()):
-            if entry.raw is not None:
-                self._reconciler.queue.add(entry.key)
+        held = [e for e in self._store.entries.values() if e.raw is not None]
+        for entry in sorted(held, key=lambda e: _URGENCY.get(e.phase, 0)):
+            self._reconciler.queue.add(entry.key)
 
     async def run(self) -> None:
         """Looks at intervals until cancelled."""

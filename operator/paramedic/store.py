@@ -279,7 +279,8 @@ def _group(incident: Incident) -> GroupKey | None:
     source = incident.spec.alert
     if source is None or incident.spec.policy_ref is None:
         return None
-    return incident.metadata.namespace, incident.spec.policy_ref.name, source.group_key or source.fingerprint or ""
+    ref, namespace = incident.spec.policy_ref, incident.metadata.namespace
+    return namespace, f"{ref.namespace or namespace}/{ref.name}", source.group_key or source.fingerprint or ""
 
 
 def _firing(incident: Incident) -> frozenset[str]:

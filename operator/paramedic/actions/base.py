@@ -49,12 +49,14 @@ class Observed:
     """A target as read from the API server, with what belongs to it.
 
     ``related`` holds lists of further objects by kind (an HPA, ReplicaSets); ``left`` the states that Paramedic has
-    moved this target away from in earlier incidents, so that it does not go back to what was bad.
+    moved this target away from in earlier incidents, so that it does not go back to what was bad; ``incident`` the
+    name that is stamped beside the operation.
     """
 
     target: Json
     related: Mapping[str, list[Json]] = field(default_factory=dict)
     left: tuple[State, ...] = ()
+    incident: str = ""
 
     @property
     def kind(self) -> str:

@@ -32,7 +32,9 @@ class Restart(Action):
             raise Refused(Reason.WORKLOAD_PAUSED, f"{observed.kind}/{observed.name} is paused and would not roll out")
         body = {"spec": {"template": {"metadata": {"annotations": {ANNOTATION_OPERATION: operation}}}}}
         namespace = observed.target["metadata"]["namespace"]
-        patch = patch_of(observed.target, target_path(observed.kind, namespace, observed.name), body, operation)
+        patch = patch_of(
+            observed.target, target_path(observed.kind, namespace, observed.name), body, operation, observed.incident
+        )
         return Change(self.state(observed), {"restart": operation}, (patch,), None, f"{observed.name}: pods restarted")
 
     def restore(self, observed: Observed, before: State, operation: str) -> Change:

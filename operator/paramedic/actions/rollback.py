@@ -104,7 +104,7 @@ class Rollback(Action):
             return Change(before, after, (), None, f"{observed.name}: already at revision {wanted.number}")
         body = {"spec": {"template": merge_difference(observed.target["spec"]["template"], wanted.template)}}
         path = target_path(observed.kind, observed.target["metadata"]["namespace"], observed.name)
-        patch = patch_of(observed.target, path, body, operation)
+        patch = patch_of(observed.target, path, body, operation, observed.incident)
         if wanted.change_cause:
             patch.body["metadata"]["annotations"][_CHANGE_CAUSE] = wanted.change_cause
         return Change(before, after, (patch,), before, message)

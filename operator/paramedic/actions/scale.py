@@ -137,9 +137,9 @@ def _patch(observed: Observed, after: State, operation: str) -> Patch:
     namespace = observed.target["metadata"]["namespace"]
     if hpa:
         path = f"/apis/autoscaling/v2/namespaces/{namespace}/horizontalpodautoscalers/{hpa['metadata']['name']}"
-        return patch_of(hpa, path, {"spec": dict(after)}, operation)
+        return patch_of(hpa, path, {"spec": dict(after)}, operation, observed.incident)
     path = target_path(observed.kind, namespace, observed.name)
-    return patch_of(observed.target, path, {"spec": dict(after)}, operation)
+    return patch_of(observed.target, path, {"spec": dict(after)}, operation, observed.incident)
 
 
 def _describe_change(before: State, after: State) -> str:

@@ -39,7 +39,12 @@ def _immutable(field: str) -> JsonDict:
 class PolicyRef(Model):
     """A policy by name."""
 
-    name: ObjectName = Field(description="Name of a RemediationPolicy in the same namespace.")
+    name: ObjectName = Field(description="Name of a RemediationPolicy.")
+    namespace: str | None = Field(
+        None,
+        max_length=63,
+        description="Its namespace: the Incident's own (default), or Paramedic's for a policy that serves others.",
+    )
 
 
 class AlertSource(Model):

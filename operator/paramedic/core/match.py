@@ -8,7 +8,7 @@ from typing import Any
 
 from paramedic.api import API_VERSION, FINALIZER, LABEL_MANAGED_BY, SYSTEM_NAMESPACE
 from paramedic.api.base import OBJECT_NAME_PATTERN, format_time
-from paramedic.api.incident import Incident
+from paramedic.api.incident import Incident, PolicyRef
 from paramedic.api.policy import RemediationPolicy, Severity
 from paramedic.api.workload import TargetSelector
 from paramedic.core.alert import Alert, short_hash
@@ -16,6 +16,7 @@ from paramedic.core.matchers import Matcher, all_match, parse_matchers
 from paramedic.core.templates import render
 
 _MAX_LABEL_VALUE = 4096
+_MAX_LABELS_SIZE = 32 * 1024
 _SEVERITIES: tuple[Severity, ...] = ("P0", "P1", "P2", "P3")
 _LAST_ORDER = datetime.max.replace(tzinfo=UTC)
 
@@ -45,9 +46,7 @@ def policy_for_incident(
     """The policy named by the Incident, or the first by precedence that matches its type, severity and target."""
     serving = [p for p in policies if serves(p, incident.metadata.namespace, system_namespace)]
     if incident.spec.policy_ref:
-        named = [p for p in serving if p.metadata.name == incident.spec.policy_ref.name]
-        local_first = sorted(named, key=lambda p: p.metadata.namespace != incident.metadata.namespace)
-        return local_first[0] if local_first else None
+        return _named(serving, incident.spec.policy_ref, incident.metadata.namespace)
     return next((p for p in by_precedence(serving) if _answers(p, incident)), None)
 
 
@@ -71,7 +70,7 @@ def incident_manifest(policy: RemediationPolicy, namespace: str, alert: Alert) -
         "title": _title(policy, alert),
         "type": policy.spec.incident.type,
         "severity": severity_of(policy, alert),
-        "policyRef": {"name": policy.metadata.name},
+        "policyRef": _reference(policy, namespace),
         "alert": {
             "fingerprint": alert.fingerprint,
             "labels": _bounded(alert.labels),
@@ -119,6 +118,17 @@ def is_new_firing(alert: Alert, last_starts_at: datetime | None) -> bool:
     return last_starts_at is None or alert.starts_at > last_starts_at
 
 
+def _named(policies: list[RemediationPolicy], ref: PolicyRef, namespace: str) -> RemediationPolicy | None:
+    """By name; without a namespace the Incident's own is looked at first."""
+    named = [p for p in policies if p.metadata.name == ref.name and ref.namespace in (None, p.metadata.namespace)]
+    return min(named, key=lambda p: p.metadata.namespace != namespace, default=None)
+
+
+def _reference(policy: RemediationPolicy, namespace: str) -> dict[str, str]:
+    own = policy.metadata.namespace
+    return {"name": policy.metadata.name} | ({} if own == namespace else {"namespace": own})
+
+
 def _matches(policy: RemediationPolicy, alert: Alert) -> bool:
     return any(all_match(_matchers(tuple(e.matchers)), alert.labels) for e in policy.spec.match.alerts)
 
@@ -162,7 +172,15 @@ def _title(policy: RemediationPolicy, alert: Alert) -> str:
 
 
 def _bounded(texts: Any) -> dict[str, str]:
-    return {k[:256]: v[:_MAX_LABEL_VALUE] for k, v in list(texts.items())[:128]}
+    """The first of the labels that fit: an Incident must never be too large to be stored."""
+    kept: dict[str, str] = {}
+    size = 0
+    for name, value in list(texts.items())[:128]:
+        size += len(name) + min(len(value), _MAX_LABEL_VALUE)
+        if size > _MAX_LABELS_SIZE:
+            break
+        kept[name[:256]] = value[:_MAX_LABEL_VALUE]
+    return kept
 
 
 def _words(name: str) -> str:
