@@ -83,6 +83,8 @@ class App:
         )
         self._receiver = Receiver(settings, self.intake, self.store, self.metrics)
         self._stop = asyncio.Event()
+        self._wound_down = asyncio.Event()
+        self._watch_stop = asyncio.Event()
         self._failure: ParamedicError | None = None
 
     def leads(self) -> bool:
@@ -104,13 +106,17 @@ class App:
     async def run(self) -> None:
         """Runs until a signal. Raises ParamedicError when something that everything hangs on has ended."""
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in (signal.SIGTERM, signal.SIGINT):  # until Kopf takes them
             loop.add_signal_handler(number, self._stop.set)
         server = serve(self.settings, self._receiver, self.metrics, self.alive, self.ready, self._count_open)
         async with server as port:
             _log.info("listening", port=port, version=version("paramedic"))
             await self._load()
             await self._run_until_stopped()
+
+    async def _stop_and_wait(self) -> None:
+        self._stop.set()
+        await self._wound_down.wait()
 
     async def _load(self) -> None:
         while not self._stop.is_set():
@@ -126,33 +132,38 @@ class App:
                 await asyncio.wait_for(self._stop.wait(), 1)
 
     async def _run_until_stopped(self) -> None:
-        jobs = [asyncio.create_task(job, name=name) for name, job in self._jobs().items()]
+        watch = asyncio.create_task(self.handlers.run(self._watch_stop, self._stop_and_wait), name="the watch")
+        jobs: list[asyncio.Task[Any]] = [asyncio.create_task(job, name=name) for name, job in self._jobs().items()]
         stopped = asyncio.create_task(self._stop.wait())
-        done, _ = await asyncio.wait([stopped, *jobs], return_when=asyncio.FIRST_COMPLETED)
+        done, _ = await asyncio.wait([stopped, watch, *jobs], return_when=asyncio.FIRST_COMPLETED)
         failed = next((t for t in done if t is not stopped), None)
-        self._stop.set()
-        await self._wind_down(jobs, stopped)
+        await self._wind_down([*jobs, stopped], watch)
         if self._failure:
             raise self._failure
         if failed is not None:
             cause = None if failed.cancelled() else failed.exception()
             raise ParamedicError(f"{failed.get_name()} has ended: {cause!r}") from cause
 
-    async def _wind_down(self, jobs: list["asyncio.Task[None]"], stopped: "asyncio.Task[bool]") -> None:
-        """What is under way gets a moment to write its result; an intent without one would cost a look later."""
+    async def _wind_down(self, jobs: list["asyncio.Task[Any]"], watch: "asyncio.Task[None]") -> None:
+        """What is under way gets a moment to write its result; an intent without one would cost a look later.
+
+        Kopf ends last, because it then cancels every task of the loop that it does not know.
+        """
         deadline = time.monotonic() + _GRACE_SECONDS
-        self.reconciler.queue.clear()
+        self.reconciler.queue.close()
         while not self.reconciler.queue.idle and time.monotonic() < deadline:  # noqa: ASYNC110
             await asyncio.sleep(0.02)
-        for task in (*jobs, stopped):
+        for task in jobs:
             task.cancel()
         await asyncio.wait(jobs, timeout=_GRACE_SECONDS)
+        self._wound_down.set()
+        self._watch_stop.set()
+        await asyncio.wait([watch], timeout=_GRACE_SECONDS)
         if self._prometheus:
             self._prometheus.close()
 
     def _jobs(self) -> dict[str, Coroutine[Any, Any, None]]:
         jobs = {
-            "the watch": self.handlers.run(self._stop),
             "the reconciler": self.reconciler.queue.run(),
             "the event sender": self.recorder.run(),
             "the resync": self.resync.run(),

@@ -7,6 +7,7 @@ start finds nothing new.
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import kopf
@@ -56,9 +57,18 @@ class Handlers:
         self._reporter.wake()
         self._wake_incidents(key)
 
-    async def run(self, stop: asyncio.Event) -> None:
-        """Runs Kopf until ``stop``; returns (or raises) when a watch cannot go on, which ends the process."""
+    async def run(self, stop: asyncio.Event, on_signal: Callable[[], Awaitable[None]]) -> None:
+        """Runs Kopf until ``stop``; returns (or raises) when a watch cannot go on, which ends the process.
+
+        Kopf takes the process' signals. ``on_signal`` is awaited before it ends, and before it cancels all tasks of the
+        loop that it does not know.
+        """
         registry = kopf.OperatorRegistry()
+
+        @kopf.on.cleanup(registry=registry)
+        async def ending(**_: Any) -> None:
+            await on_signal()
+
         kopf.on.event(GROUP, VERSION, "incidents", registry=registry)(self._on_incident)
         kopf.on.event(GROUP, VERSION, "remediationpolicies", registry=registry)(self._on_policy)
         kopf.on.login(registry=registry)(self._login)

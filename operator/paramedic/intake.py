@@ -13,12 +13,12 @@ from typing import Any
 from paramedic.api.policy import RemediationPolicy
 from paramedic.clients.kube import Kube
 from paramedic.core.alert import Alert
-from paramedic.core.heard import Heard, absorb
+from paramedic.core.heard import Heard
 from paramedic.core.match import incident_manifest, is_new_firing, policy_for_alert
 from paramedic.errors import AlreadyExists, Conflict, NotFound, ParamedicError, Refused, Retry, Terminal
 from paramedic.log import get_logger
 from paramedic.metrics import Metrics
-from paramedic.reconcile import Reconciler
+from paramedic.reconcile import Reconciler, take_news
 from paramedic.record import Recorder, incident_path
 from paramedic.store import Entry, GroupKey, Store, key_of
 
@@ -145,9 +145,10 @@ class Intake:
             draft = self._recorder.open_draft(key, datetime.now(UTC))
             if draft is None:
                 raise NotFound(key)
-            draft.incident.status.alert = absorb(draft.incident, batch)
+            take_news(draft, batch)
             try:
                 await self._recorder.commit(draft)
+                self._reconciler.queue.add(key)  # should the lead have come to this process meanwhile
                 return
             except Conflict:
                 await self._learn(*key.split("/", 1))

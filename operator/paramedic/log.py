@@ -1,6 +1,7 @@
 """Structured logs on standard error: one JSON object a line, or colours in a terminal."""
 
 import logging
+import re
 import sys
 from typing import Any
 
@@ -8,6 +9,8 @@ import structlog
 
 Logger = structlog.stdlib.BoundLogger
 _SECRET_KEYS = ("token", "authorization", "password", "secret")
+# "Bearer …" as in headers, and the password in a URL.
+_CREDENTIALS = re.compile(r"(?<=\bbearer )[\w.~+/=-]{8,}|(?<=:)[^\s/]{1,256}(?=@(?!sha256:))", re.IGNORECASE)
 
 
 def configure(level: str, style: str) -> None:
@@ -16,8 +19,8 @@ def configure(level: str, style: str) -> None:
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
-        _hide_secrets,
         structlog.processors.format_exc_info,
+        _hide_secrets,
     ]
     renderer = structlog.dev.ConsoleRenderer() if style == "console" else structlog.processors.JSONRenderer()
     formatter = structlog.stdlib.ProcessorFormatter(
@@ -50,4 +53,15 @@ def get_logger(name: str) -> Logger:
 
 
 def _hide_secrets(_: Any, __: str, event: Any) -> Any:
-    return {key: "***" if any(word in key.lower() for word in _SECRET_KEYS) else value for key, value in event.items()}
+    return {key: _hidden(key, value) for key, value in event.items()}
+
+
+def _hidden(key: Any, value: Any) -> Any:
+    """The value without secrets: what stands under a telling key, and credentials inside of any text."""
+    if isinstance(key, str) and not key.startswith("_") and any(word in key.lower() for word in _SECRET_KEYS):
+        return "***"
+    if isinstance(value, str):
+        return _CREDENTIALS.sub("***", value)
+    if isinstance(value, dict):
+        return {inner: _hidden(inner, content) for inner, content in value.items()}
+    return [_hidden(None, item) for item in value] if isinstance(value, list | tuple) else value

@@ -28,6 +28,7 @@ from paramedic.store import PolicyEntry, Store
 
 Json = dict[str, Any]
 _log = get_logger(__name__)
+_TITLE_NAMES = frozenset({"labels", "annotations"})
 
 
 def read_policy(raw: Json, namespace: str) -> tuple[RemediationPolicy | None, str | None]:
@@ -47,7 +48,7 @@ def find_problems(policy: RemediationPolicy, namespace: str) -> Iterator[str]:
     for number, entry in enumerate(spec.match.alerts):
         for matcher in entry.matchers:
             yield from _problem(f"match.alerts[{number}]", partial(parse_matchers, matcher))
-    yield from _problem("incident.title", lambda: compile_template(spec.incident.title))
+    yield from _problem("incident.title", lambda: compile_template(spec.incident.title, _TITLE_NAMES))
     for where, windows in (("allow", spec.guards.windows.allow), ("deny", spec.guards.windows.deny)):
         for window in windows:
             yield from _problem(f"guards.windows.{where}", partial(schedule.check, window))

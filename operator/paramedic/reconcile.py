@@ -133,25 +133,12 @@ class Reconciler:
     def _take_in(self, draft: Draft, news: list[Heard]) -> None:
         """What was heard, what people say, which policy."""
         status, spec = draft.incident.status, draft.incident.spec
-        ended_before = plan.is_firing(draft.incident) is False
-        status.alert = absorb(draft.incident, news)
-        if not status.timeline:
-            self._open(draft)
-        if not ended_before and plan.is_firing(draft.incident) is False:
-            draft.say(Reason.ALERT_RESOLVED, "the alert has ended")
+        take_news(draft, news)
         if spec.acknowledged_by:
             who = spec.acknowledged_by
             draft.say(Reason.ACKNOWLEDGED, f"acknowledged by {who}", actor=who, condition=(c.ACKNOWLEDGED, "True"))
         if status.policy is None and status.phase != "Resolved":
             self._pin_policy(draft)
-
-    def _open(self, draft: Draft) -> None:
-        source = draft.incident.spec.alert
-        if source:
-            name = source.labels.get("alertname", "without a name")
-            draft.say(Reason.ALERT_RECEIVED, f"alert {name}: {draft.incident.spec.title}")
-        else:
-            draft.say(Reason.INCIDENT_OPENED, draft.incident.spec.title)
 
     def _pin_policy(self, draft: Draft) -> None:
         policy = policy_for_incident(self._store.usable_policies(), draft.incident, self._namespace)
@@ -341,6 +328,26 @@ class Reconciler:
             _log.info("cannot read the incident", incident=key, error=str(error))
             return False
         return True
+
+
+def take_news(draft: Draft, news: list[Heard]) -> None:
+    """What was heard of the alert, onto the status and the timeline."""
+    status = draft.incident.status
+    ended_before = plan.is_firing(draft.incident) is False
+    status.alert = absorb(draft.incident, news)
+    if not status.timeline:
+        _open(draft)
+    if not ended_before and plan.is_firing(draft.incident) is False:
+        draft.say(Reason.ALERT_RESOLVED, "the alert has ended")
+
+
+def _open(draft: Draft) -> None:
+    source = draft.incident.spec.alert
+    if source:
+        name = source.labels.get("alertname", "without a name")
+        draft.say(Reason.ALERT_RECEIVED, f"alert {name}: {draft.incident.spec.title}")
+    else:
+        draft.say(Reason.INCIDENT_OPENED, draft.incident.spec.title)
 
 
 def _is_waiting_for_policy(draft: Draft) -> bool:

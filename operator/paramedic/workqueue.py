@@ -24,6 +24,7 @@ class WorkQueue:
         self._timers: list[tuple[float, str]] = []
         self._due: dict[str, float] = {}
         self._wake = asyncio.Event()
+        self._closed = False
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -35,6 +36,8 @@ class WorkQueue:
 
     def add(self, key: str) -> None:
         """Works on the key as soon as a worker is free."""
+        if self._closed:
+            return
         if key in self._active:
             self._again.add(key)
         elif key not in self._waiting:
@@ -58,6 +61,11 @@ class WorkQueue:
         self._again.clear()
         self._timers.clear()
         self._due.clear()
+
+    def close(self) -> None:
+        """Takes nothing more; what is being worked on may end."""
+        self._closed = True
+        self.clear()
 
     async def run(self) -> None:
         """Works until cancelled."""

@@ -16,7 +16,9 @@ from pydantic.alias_generators import to_camel
 from pydantic.config import JsonDict
 
 _UNIT_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-_DURATION_PART = re.compile(r"(\d+)(ms|s|m|h|d)")
+_DURATION_PART = re.compile(r"([0-9]+)(ms|s|m|h|d)")
+# Longer than anything meant, and short enough that no sum with a date of our times leaves the calendar.
+MAX_DURATION = timedelta(days=36_500)
 DURATION_PATTERN = r"^(\d+(ms|s|m|h|d))+$"
 NAME_PATTERN = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
 OBJECT_NAME_PATTERN = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"
@@ -42,11 +44,15 @@ def parse_duration(value: str | int | float | timedelta) -> timedelta:
     """Reads ``90s``, ``10m``, ``1h30m``, ``2d``; numbers are seconds. Raises ValueError with the accepted form."""
     if isinstance(value, timedelta):
         return value
-    if isinstance(value, int | float):
-        return timedelta(seconds=value)
-    if not re.fullmatch(DURATION_PATTERN, value):
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        seconds = float(value)
+    elif isinstance(value, str) and re.fullmatch(DURATION_PATTERN, value, re.ASCII):
+        seconds = sum(float(n) * _UNIT_SECONDS[unit] for n, unit in _DURATION_PART.findall(value))
+    else:
         raise ValueError(f"{value!r} is not a duration: write for example 30s, 10m or 1h30m")
-    return timedelta(seconds=sum(int(n) * _UNIT_SECONDS[unit] for n, unit in _DURATION_PART.findall(value)))
+    if not 0 <= seconds <= MAX_DURATION.total_seconds():
+        raise ValueError(f"{value!r} is not between 0s and {MAX_DURATION.days}d")
+    return timedelta(seconds=seconds)
 
 
 def format_duration(value: timedelta) -> str:
@@ -64,15 +70,19 @@ def format_duration(value: timedelta) -> str:
 
 def parse_time(value: str | datetime) -> datetime:
     """Reads RFC 3339, with the nanoseconds that Go writes; the result is in UTC. Raises ValueError."""
-    if not isinstance(value, datetime):
-        trimmed = re.sub(r"(\.\d{6})\d+", r"\1", value)
-        value = datetime.fromisoformat(trimmed)
-    return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+    try:
+        if not isinstance(value, datetime):
+            value = datetime.fromisoformat(re.sub(r"(\.\d{6})\d+", r"\1", value))
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+    except TypeError as error:
+        raise ValueError(f"{value!r} is not a time: write for example 2026-01-31T03:00:00Z") from error
+    except OverflowError as error:
+        raise ValueError(f"{value} is outside of the calendar") from error
 
 
 def format_time(value: datetime) -> str:
     """RFC 3339 in UTC, to the microsecond (Kubernetes' MicroTime)."""
-    return value.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return value.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
 
 
 Duration = Annotated[

@@ -1,4 +1,8 @@
-"""CEL for ``when`` and ``condition``: checked when the policy is read, evaluated on plain values."""
+"""CEL for ``when`` and ``condition``: checked when the policy is read, evaluated on plain values.
+
+An expression is a tenant's text and runs inside of the operator, in a library that knows no limits: what would multiply
+the cost is refused when the policy is read, so that neither time nor memory can be had in masses.
+"""
 
 import re
 from collections.abc import Mapping
@@ -6,10 +10,21 @@ from functools import lru_cache
 from typing import Any
 
 import cel
+import re2
 
 MAX_MACROS = 2
-_MACRO = re.compile(r"\.(?:all|exists|exists_one|map|filter)\s*\(")
-_LITERALS = re.compile(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"")
+MAX_LENGTH = 1024
+_MAX_TEXT = 1024
+_LITERAL = re.compile(
+    r"""(?P<raw>\b(?:[rR][bB]?|[bB][rR]))(?:'[^'\n]*'|"[^"\n]*")|'(?:[^'\\\n]|\\.)*'|"(?:[^"\\\n]|\\.)*\"""", re.DOTALL
+)
+_PLACEHOLDER = "\x00"
+_MACRO = re.compile(r"\.\s*(?:all|exists|exists_one|map|filter)\s*\(\s*([a-zA-Z_]\w*)?")
+_MATCHES = re.compile(r"\.\s*matches\s*\(\s*\x00\s*\)")
+_ESCAPES = {"\\": "\\", "'": "'", '"': '"', "n": "\n", "t": "\t", "r": "\r"}
+_PATTERN_LIMITS = re2.Options()
+_PATTERN_LIMITS.log_errors = False
+_PATTERN_LIMITS.max_mem = 1 << 16
 
 
 class ExpressionError(ValueError):
@@ -20,20 +35,22 @@ class ExpressionError(ValueError):
 def compile_expression(text: str, names: frozenset[str]) -> cel.Program:
     """Compiles ``text``, which may use the variables ``names``.
 
-    Raises ExpressionError for a syntax error, an unknown variable, or more than two nested list macros (they multiply
-    the cost, and the expression is a tenant's text).
+    Raises ExpressionError for a syntax error, an unknown variable, and what could cost too much: more than two list
+    macros, or a macro together with ``matches`` or ``+``.
     """
+    code, literals = _without_literals(text)
     try:
         program = cel.compile(text)
-        used = set(program.variables())
+        used, functions = set(program.variables()), set(program.functions())
     except (ValueError, RuntimeError) as error:
         raise ExpressionError(f"{text!r}: {_first_line(error)}") from error
-    if len(_MACRO.findall(_LITERALS.sub("''", text))) > MAX_MACROS:
-        raise ExpressionError(f"{text!r}: at most {MAX_MACROS} of all, exists, exists_one, map and filter")
-    bound = set(re.findall(r"\(\s*([a-zA-Z_]\w*)\s*,", text))
-    unknown = used - names - bound
+    macros = _MACRO.findall(code)
+    unknown = used - names - set(macros)
     if unknown:
         raise ExpressionError(f"{text!r}: unknown {', '.join(sorted(unknown))}; known are {', '.join(sorted(names))}")
+    _check_cost(text, code, len(macros), functions)
+    if "matches" in functions:
+        _check_patterns(text, code, literals)
     return program
 
 
@@ -41,14 +58,65 @@ def evaluate_condition(text: str, values: Mapping[str, Any]) -> bool:
     """Evaluates to true or false. Raises ExpressionError when the result is neither or cannot be had."""
     program = compile_expression(text, frozenset(values))
     try:
-        result = program.execute(dict(values))
+        result = program.execute(_short(dict(values)))
     except KeyError as error:
         raise ExpressionError(f"{text!r}: no such key {error}; guard it with has(…) or 'key' in …") from error
-    except (TypeError, RuntimeError, ValueError) as error:
+    except (TypeError, RuntimeError, ValueError, ArithmeticError, LookupError) as error:
         raise ExpressionError(f"{text!r}: {_first_line(error)}") from error
     if not isinstance(result, bool):
         raise ExpressionError(f"{text!r}: gives {type(result).__name__}, not true or false")
     return result
+
+
+def _without_literals(text: str) -> tuple[str, list[str]]:
+    """The code with a placeholder for each quoted text, and those texts. Raises ExpressionError."""
+    if len(text) > MAX_LENGTH or _PLACEHOLDER in text:
+        raise ExpressionError(f"{text[:50]!r}…: at most {MAX_LENGTH} characters, without NUL")
+    literals = [found[0] for found in _LITERAL.finditer(text)]
+    code = _LITERAL.sub(_PLACEHOLDER, text)
+    if "//" in code or _PLACEHOLDER * 2 in code:
+        raise ExpressionError(f"{text!r}: comments and triple quotes are not supported")
+    return code, literals
+
+
+def _check_cost(text: str, code: str, macros: int, functions: set[str]) -> None:
+    if macros > MAX_MACROS:
+        raise ExpressionError(f"{text!r}: at most {MAX_MACROS} of all, exists, exists_one, map and filter")
+    adds = "+" in code
+    if macros and (adds or "matches" in functions):
+        what = "+" if adds else "matches"
+        raise ExpressionError(f"{text!r}: {what} cannot be used together with all, exists, exists_one, map and filter")
+
+
+def _check_patterns(text: str, code: str, literals: list[str]) -> None:
+    """Patterns must be written out, so that an alert's text is never one, and must compile to something small."""
+    if len(_MATCHES.findall(code)) != len(re.findall(r"\bmatches\b", code)):
+        raise ExpressionError(f"{text!r}: write matches as text.matches('pattern'), with the pattern in quotes")
+    for found in _MATCHES.finditer(code):
+        literal = literals[code[: found.end()].count(_PLACEHOLDER) - 1]
+        try:
+            re2.compile(_content(literal), _PATTERN_LIMITS)  # type: ignore[no-untyped-call]
+        except re2.error as error:
+            raise ExpressionError(f"{text!r}: {literal} is no pattern that can be used: {error}") from error
+
+
+def _content(literal: str) -> str:
+    if literal[0] in "rRbB":
+        return literal.split(literal[-1], 1)[1][:-1]
+    return re.sub(r"\\(.)", _resolve, literal[1:-1], flags=re.DOTALL)
+
+
+def _resolve(escape: re.Match[str]) -> str:
+    if escape[1] not in _ESCAPES:
+        raise ExpressionError(f"{escape[0]} cannot be used in a pattern; write the pattern as r'…'")
+    return _ESCAPES[escape[1]]
+
+
+def _short(value: Any) -> Any:
+    """The values without texts of a length that nobody compares with."""
+    if isinstance(value, str):
+        return value[:_MAX_TEXT]
+    return {_short(key): _short(inner) for key, inner in value.items()} if isinstance(value, dict) else value
 
 
 def _first_line(error: Exception) -> str:

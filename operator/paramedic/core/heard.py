@@ -29,12 +29,20 @@ def absorb(incident: Incident, news: Iterable[Heard]) -> AlertState | None:
     old = incident.status.alert
     firing = dict.fromkeys(old.firing if old else [source.fingerprint or ""])
     state = old.model_copy() if old else AlertState(count=0, last_starts_at=source.starts_at)
+    alone = source.group_key in (None, source.fingerprint)
     for item in news:
-        _take(state, firing, item)
+        if not (alone and _is_overtaken(state, item)):
+            _take(state, firing, item)
     state.firing = list(firing)[:MAX_FIRING]
     state.state = "firing" if firing else "resolved"
     state.count = max(state.count, 1)
     return state
+
+
+def _is_overtaken(state: AlertState, item: Heard) -> bool:
+    """An end that is told late, when the alert has begun to fire anew. Only one alert's own start can tell that."""
+    ended = item.alert.ends_at or item.at
+    return item.alert.state == "resolved" and state.last_starts_at is not None and ended < state.last_starts_at
 
 
 def _take(state: AlertState, firing: dict[str, None], item: Heard) -> None:

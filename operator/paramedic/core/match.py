@@ -1,5 +1,6 @@
 """Which policy answers to an alert or an Incident, and what the alert becomes (design: receive → match)."""
 
+import json
 import re
 from collections.abc import Iterable
 from datetime import UTC, datetime
@@ -13,7 +14,7 @@ from paramedic.api.policy import RemediationPolicy, Severity
 from paramedic.api.workload import TargetSelector
 from paramedic.core.alert import Alert, short_hash
 from paramedic.core.matchers import Matcher, all_match, parse_matchers
-from paramedic.core.templates import render
+from paramedic.core.templates import one_line, render
 
 _MAX_LABEL_VALUE = 4096
 _MAX_LABELS_SIZE = 32 * 1024
@@ -168,7 +169,7 @@ def _title(policy: RemediationPolicy, alert: Alert) -> str:
         title = render(policy.spec.incident.title, {"labels": alert.labels, "annotations": alert.annotations})
     except ValueError:
         title = ""
-    return title or alert.labels.get("alertname", "")[:200] or "Alert"
+    return title or one_line(alert.labels.get("alertname", ""))[:200] or "Alert"
 
 
 def _bounded(texts: Any) -> dict[str, str]:
@@ -176,7 +177,7 @@ def _bounded(texts: Any) -> dict[str, str]:
     kept: dict[str, str] = {}
     size = 0
     for name, value in list(texts.items())[:128]:
-        size += len(name) + min(len(value), _MAX_LABEL_VALUE)
+        size += len(json.dumps(name)) + len(json.dumps(value[:_MAX_LABEL_VALUE]))
         if size > _MAX_LABELS_SIZE:
             break
         kept[name[:256]] = value[:_MAX_LABEL_VALUE]

@@ -1,22 +1,33 @@
-"""Alertmanager's matchers, as its documentation has them ("Matchers" under "Configuration").
+"""Alertmanager's matchers, read as Alertmanager itself reads them by default.
+
+That is by its classic grammar, and what that does not take, by the UTF-8 grammar (Alertmanager's documentation,
+"Matchers" and "UTF-8 in Alertmanager").
 
 A matcher is a label name, one of ``=`` ``!=`` ``=~`` ``!~``, and a value that may be in double quotes, with any
-whitespace between. In the value a backslash escapes a double quote, an n (a line feed) or a backslash; any other
-backslash stands for itself. A list is separated by commas and may stand in braces. Regular expressions are RE2 and
-anchored at both ends. A label that an alert lacks has the empty string as its value.
+whitespace between. A list is separated by commas and may stand in braces. Regular expressions are RE2 and anchored at
+both ends. A label that an alert lacks has the empty string as its value.
+
+Stricter than Alertmanager in two points, where a slip of the pen would make a policy answer to more than was meant: an
+empty list, and a brace without its counterpart, are refused.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
 import re2
 
-_NAME = r'(?:[a-zA-Z_:][a-zA-Z0-9_:]*|"(?:[^"\\]|\\.)+")'
-_ONE = re.compile(rf"^\s*({_NAME})\s*(=~|!=|!~|=)\s*(.*?)\s*$", re.DOTALL)
-_ESCAPES = {"n": "\n", '"': '"', "\\": "\\"}
+_SPACES = "\t\n\v\f\r \x85\xa0\u1680" + "".join(map(chr, range(0x2000, 0x200B))) + "\u2028\u2029\u202f\u205f\u3000"
+_CLASSIC_SPACES = "\t\n\f\r "
+_CLASSIC = re.compile(r"[\t\n\f\r ]*([a-zA-Z_:][a-zA-Z0-9_:]*)[\t\n\f\r ]*(=~|=|!=|!~)")
+_CLASSIC_ESCAPES = {"n": "\n", '"': '"', "\\": "\\"}
+_RESERVED = re.escape("{}!=~,\\\"'`" + _SPACES)
+_TOKEN = re.compile(rf'[{_SPACES}]*(?:([{{}},])|(=~|=|!=|!~)|("(?:[^"\\]|\\.)*")|([^{_RESERVED}]+))', re.DOTALL)
+_UTF8_ESCAPE = re.compile(r"\\(?:([abfnrtv\\\"])|u([0-9a-fA-F]{4})|U([0-9a-fA-F]{8})|(.?))", re.DOTALL)
+_UTF8_ESCAPES = dict(zip('abfnrtv\\"', '\a\b\f\n\r\t\v\\"', strict=True))
+_NEEDS_QUOTES = re.compile(f"[{_RESERVED}]")
 _RE2_OPTIONS = re2.Options()
 _RE2_OPTIONS.log_errors = False
 
@@ -39,24 +50,31 @@ class Matcher:
             case "!=":
                 return actual != self.value
             case "=~":
-                return self.pattern.fullmatch(actual) is not None
+                return self.pattern.search(actual) is not None
             case _:
-                return self.pattern.fullmatch(actual) is None
+                return self.pattern.search(actual) is None
 
     def __str__(self) -> str:
-        value = self.value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
-        return f'{self.label}{self.operator}"{value}"'
+        label = f'"{_escape(self.label)}"' if _NEEDS_QUOTES.search(self.label) else self.label
+        return f'{label}{self.operator}"{_escape(self.value)}"'
 
 
 @lru_cache(maxsize=4096)
 def parse_matchers(text: str) -> tuple[Matcher, ...]:
     """Reads one matcher or a list of them. Raises ValueError that says what is wrong and where."""
-    stripped = text.strip()
+    stripped = text.strip(_SPACES)
     if stripped.startswith("{") != stripped.endswith("}"):
         raise ValueError(f"{text!r}: a brace is opened or closed without the other")
-    if stripped.startswith("{"):
-        stripped = stripped[1:-1]
-    return tuple(_parse_one(part) for part in _split(stripped))
+    inner = stripped[1:-1] if stripped.startswith("{") else stripped
+    if not inner.strip(_SPACES):
+        raise ValueError(f'{text!r}: at least one matcher is needed, for example severity=~"critical|page"')
+    try:
+        return tuple(_classic(part) for part in _classic_parts(inner))
+    except ValueError as error:
+        try:
+            return tuple(_utf8(inner))
+        except ValueError:
+            raise error from None
 
 
 def all_match(matchers: tuple[Matcher, ...], labels: Mapping[str, str]) -> bool:
@@ -64,62 +82,105 @@ def all_match(matchers: tuple[Matcher, ...], labels: Mapping[str, str]) -> bool:
     return all(m.matches(labels) for m in matchers)
 
 
-def _split(text: str) -> list[str]:
+def _classic_parts(text: str) -> list[str]:
     """Splits at commas outside of quotes; one comma at the end is tolerated."""
-    parts, start, quoted, position = [], 0, False, 0
-    while position < len(text):
-        char = text[position]
-        if char == "\\":
-            position += 1
-        elif char == '"':
+    parts, start, quoted, escaped = [], 0, False, False
+    for position, char in enumerate(text):
+        if char == ",":
+            if not quoted:
+                parts.append(text[start:position])
+                start = position + 1
+        elif char == "\\":
+            escaped = not escaped
+        elif char == '"' and not escaped:
             quoted = not quoted
-        elif char == "," and not quoted:
-            parts.append(text[start:position])
-            start = position + 1
-        position += 1
-    last = text[start:]
-    return parts if parts and not last.strip() else [*parts, last]
+        else:
+            escaped = False
+    last = text[start:].strip(_SPACES)
+    return [*parts, last] if last else parts
 
 
-def _parse_one(text: str) -> Matcher:
-    found = _ONE.match(text)
+def _classic(text: str) -> Matcher:
+    found = _CLASSIC.match(text)
     if not found:
         raise ValueError(f'{text.strip()!r} is not a matcher: write for example severity=~"critical|page"')
-    label, operator, raw = found.groups()
-    label = _unescape(label[1:-1]) if label.startswith('"') else label
-    value = _value(raw, text)
-    return Matcher(label, operator, value, _compile(value) if "~" in operator else None)
+    return _matcher(found[1], found[2], _classic_value(text[found.end() :].strip(_CLASSIC_SPACES), text))
 
 
-def _value(raw: str, text: str) -> str:
+def _classic_value(raw: str, text: str) -> str:
+    """The value with its escapes resolved; a backslash before anything else stands for itself."""
     opened = raw.startswith('"')
-    closed = len(raw) > int(opened) and raw.endswith('"') and not _ends_escaped(raw)
-    if opened != closed:
-        raise ValueError(f"{text.strip()!r}: a double quote is opened or closed without the other")
-    inner = raw[1:-1] if opened else raw
-    if re.search(r'(?<!\\)(?:\\\\)*"', inner):
-        raise ValueError(f'{text.strip()!r}: a double quote inside the value must be written as \\"')
-    return _unescape(inner)
+    rest, out, position = raw[opened:], [], 0
+    while position < len(rest):
+        char, follows = rest[position], rest[position + 1 : position + 2]
+        if char == "\\" and follows in _CLASSIC_ESCAPES:
+            out.append(_CLASSIC_ESCAPES[follows])
+            position += 1
+        elif char == '"':
+            if not opened or position < len(rest) - 1:
+                raise ValueError(f'{text.strip()!r}: a double quote inside the value must be written as \\"')
+            return "".join(out)
+        else:
+            out.append(char)
+        position += 1
+    if opened:
+        raise ValueError(f"{text.strip()!r}: a double quote is opened and not closed")
+    return "".join(out)
 
 
-def _ends_escaped(raw: str) -> bool:
-    """Whether the last character is escaped by an odd run of backslashes before it."""
-    before = raw[:-1]
-    return (len(before) - len(before.rstrip("\\"))) % 2 == 1
+def _utf8(text: str) -> Iterator[Matcher]:
+    """The same with any label name, in quotes or not; raises ValueError for what is not of that grammar."""
+    tokens = list(_tokens(text))
+    while tokens:
+        if len(tokens) < 3 or [kind for kind, _ in tokens[:3]] != ["text", "operator", "text"]:
+            raise ValueError("not a matcher")
+        (_, label), (_, operator), (_, value), *tokens = tokens
+        yield _matcher(label, operator, value)
+        if tokens and tokens.pop(0) != ("mark", ","):
+            raise ValueError("not a comma")
 
 
-def _unescape(text: str) -> str:
-    return re.sub(r'\\([n"\\])', lambda m: _ESCAPES[m.group(1)], text)
+def _tokens(text: str) -> Iterator[tuple[str, str]]:
+    position, text = 0, text.strip(_SPACES)
+    while position < len(text):
+        found = _TOKEN.match(text, position)
+        if not found:
+            raise ValueError(f"{text[position:]!r} is not a matcher")
+        mark, operator, quoted, plain = found.groups()
+        if mark or operator:
+            yield ("mark", mark) if mark else ("operator", operator)
+        else:
+            yield "text", _unquoted(quoted) if quoted else plain
+        position = found.end()
+
+
+def _unquoted(text: str) -> str:
+    """A quoted text of the UTF-8 grammar, whose escapes are Go's (without those for single bytes)."""
+    if "\n" in text:
+        raise ValueError("a line break inside of quotes")
+    return _UTF8_ESCAPE.sub(_resolve, text[1:-1])
+
+
+def _resolve(escape: re.Match[str]) -> str:
+    short, four, eight, _ = escape.groups()
+    if short:
+        return _UTF8_ESCAPES[short]
+    code = int(four or eight or "110000", 16)
+    if code > 0x10FFFF or 0xD800 <= code <= 0xDFFF:
+        raise ValueError(f"{escape[0]} is not an escape")
+    return chr(code)
+
+
+def _matcher(label: str, operator: str, value: str) -> Matcher:
+    return Matcher(label, operator, value, _compile(value) if "~" in operator else None)
 
 
 def _compile(pattern: str) -> Any:
     try:
-        return re2.compile(pattern, _RE2_OPTIONS)  # type: ignore[no-untyped-call]
+        return re2.compile(f"^(?:{pattern})$", _RE2_OPTIONS)  # type: ignore[no-untyped-call]
     except re2.error as error:
-        raise ValueError(f"{pattern!r} is not an RE2 regular expression: {_text(error)}") from error
+        raise ValueError(f"{pattern!r} is not an RE2 regular expression: {error}") from error
 
 
-def _text(error: Exception) -> str:
-    """The library's messages are bytes."""
-    detail = error.args[0] if error.args else error
-    return detail.decode(errors="replace") if isinstance(detail, bytes) else str(detail)
+def _escape(text: str) -> str:
+    return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")

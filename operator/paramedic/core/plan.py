@@ -276,8 +276,8 @@ def _put_back_what_is_due(incident: Incident, now: datetime, leases_over: frozen
         index
         for index, step in enumerate(incident.status.steps)
         if step.holds_mitigation
-        and step.state != "Verifying"
-        and (index in leases_over or (step.revert_at is not None and step.revert_at <= now))
+        and (step.state != "Verifying" or incident.spec.resolution is not None)
+        and (index in leases_over or _lease_is_over(step, now))
     ]
     return PutBack(due[-1], Reason.LEASE_ENDED) if due else None
 
@@ -370,7 +370,20 @@ def _last_held(incident: Incident) -> int | None:
 
 
 def _next_lease_end(incident: Incident) -> datetime | None:
-    return min((s.revert_at for s in incident.status.steps if s.holds_mitigation and s.revert_at), default=None)
+    ends = (_lease_end(s) for s in incident.status.steps if s.holds_mitigation)
+    return min((end for end in ends if end), default=None)
+
+
+def _lease_is_over(step: StepStatus, now: datetime) -> bool:
+    end = _lease_end(step)
+    return end is not None and end <= now
+
+
+def _lease_end(step: StepStatus) -> datetime | None:
+    """When the ttl ends. Where it is not known whether the change was made, it counts from the intent."""
+    if step.revert_at or not (step.ttl and step.started_at):
+        return step.revert_at
+    return step.started_at + step.ttl
 
 
 def _wait_for_leases(incident: Incident, said: str) -> Wait:
