@@ -7,16 +7,28 @@ import pytest
 from e2e.world import World
 from testbed.access import Access
 from testbed.api import Api
-from testbed.operator_process import Operator, install
+from testbed.monitoring import Prometheus
+from testbed.operator_process import Operator
 
-QUICK = {"PARAMEDIC_RESYNC_INTERVAL": "5s", "PARAMEDIC_LOG_LEVEL": "DEBUG"}
+QUICK = {
+    "PARAMEDIC_RESYNC_INTERVAL": "5s",
+    "PARAMEDIC_PROMETHEUS__POLL_INTERVAL": "500ms",
+    "PARAMEDIC_PROMETHEUS__POLL_GRACE": "2s",
+}
 
 
 @pytest.fixture(scope="session")
-def operator(cluster: Access, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operator]:
+def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
+    """A real Prometheus, without rules at first."""
+    with Prometheus(tmp_path_factory.mktemp("prometheus")) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def operator(installed: Access, prometheus: Prometheus, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operator]:
     """A running operator that leads."""
-    install(cluster)
-    with Operator(cluster, tmp_path_factory.mktemp("operator"), env=QUICK) as running:
+    folder = tmp_path_factory.mktemp("operator")
+    with Operator(installed, folder, prometheus=prometheus.url, env=QUICK) as running:
         running.wait_leading()
         yield running
 
