@@ -185,7 +185,7 @@ class App:
 
     async def _lead(self) -> None:
         if self._leadership:
-            await self._leadership.run(self._take_over, self.reconciler.stop)
+            await self._leadership.run(self._take_over, self.reconciler.stop, self.resync.wake_all)
         else:
             await self._take_over()
             await self._stop.wait()

@@ -90,7 +90,7 @@ def _crd(
             "kind": {"type": "string"},
             "metadata": {"type": "object"},
             "spec": structural(spec),
-            "status": structural(status),
+            "status": _as_status(structural(status)),
         },
     }
     version = {
@@ -122,6 +122,19 @@ def structural(model: type[BaseModel]) -> Json:
     schema = model.model_json_schema(by_alias=True)
     flat: Json = _flatten(schema, schema.get("$defs", {}))
     return flat
+
+
+def _as_status(node: Any) -> Any:
+    """The schema without rules and defaults: only Paramedic writes a status, and it says what was written.
+
+    Rules would cost time on every write, and what the API server fills in would look like a change to be undone.
+    """
+    if isinstance(node, list):
+        return [_as_status(item) for item in node]
+    if not isinstance(node, dict):
+        return node
+    dropped = {"x-kubernetes-validations"} | ({"default"} if "type" in node or "properties" in node else set())
+    return {k: _as_status(v) for k, v in node.items() if k not in dropped}
 
 
 def _flatten(node: Any, definitions: Json) -> Any:

@@ -54,6 +54,7 @@ class Leadership:
         self._retry_period = retry_period
         self._renewed_at: float | None = None
         self._leading = False
+        self._on_resumed: Callable[[], None] = lambda: None
         # The library logs a stack trace for every lost race and every outage of the API server.
         logging.getLogger("kubernetes.aio.leaderelection").setLevel(logging.CRITICAL)
 
@@ -61,8 +62,18 @@ class Leadership:
         """True while the Lease is surely ours: a process that was frozen past it does not act when it wakes."""
         return self._leading and self._is_fresh()
 
-    async def run(self, on_started: Callable[[], Awaitable[None]], on_stopped: Callable[[], None]) -> None:
-        """Runs for the lead until cancelled, then gives it up so that another need not wait."""
+    async def run(
+        self,
+        on_started: Callable[[], Awaitable[None]],
+        on_stopped: Callable[[], None],
+        on_resumed: Callable[[], None],
+    ) -> None:
+        """Runs for the lead until cancelled, then gives it up so that another need not wait.
+
+        ``on_resumed`` is called when a lead that was in doubt (``leads`` was false for a while) is sure again without
+        having been lost: what came to be done in between was left undone.
+        """
+        self._on_resumed = on_resumed
         async with client.ApiClient(self._configuration) as api:
             lock = _Lock(LEASE_NAME, self._namespace, self._claim.identity, api, self._note_renewal)
             try:
@@ -101,7 +112,11 @@ class Leadership:
             on_stopped()
 
     def _note_renewal(self, began: float) -> None:
+        in_doubt = self._leading and not self._is_fresh()
         self._renewed_at = began
+        if in_doubt and self._is_fresh():
+            _log.info("leading again", identity=self._claim.identity)
+            self._on_resumed()
 
     def _is_fresh(self) -> bool:
         if self._renewed_at is None:

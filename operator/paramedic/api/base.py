@@ -19,7 +19,7 @@ _UNIT_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _DURATION_PART = re.compile(r"([0-9]+)(ms|s|m|h|d)")
 # Longer than anything meant, and short enough that no sum with a date of our times leaves the calendar.
 MAX_DURATION = timedelta(days=36_500)
-DURATION_PATTERN = r"^(\d+(ms|s|m|h|d))+$"
+DURATION_PATTERN = r"^([0-9]+(ms|s|m|h|d))+$"
 NAME_PATTERN = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
 OBJECT_NAME_PATTERN = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"
 
@@ -38,6 +38,19 @@ class StatusModel(Model):
     """A part of a status: fields of a newer version are kept out of the way instead of failing the read."""
 
     model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="ignore")
+
+    def to_wire(self) -> dict[str, Any]:
+        """The JSON form without empty lists and maps, so that people read only what there is."""
+        pruned: dict[str, Any] = _without_empty(super().to_wire())
+        return pruned
+
+
+def _without_empty(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_without_empty(item) for item in value]
+    if isinstance(value, dict):
+        return {k: inner for k, v in value.items() if (inner := _without_empty(v)) not in ([], {})}
+    return value
 
 
 def parse_duration(value: str | int | float | timedelta) -> timedelta:
@@ -85,11 +98,21 @@ def format_time(value: datetime) -> str:
     return value.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
 
 
+def rule(expression: str, message: str) -> JsonDict:
+    """One entry of ``x-kubernetes-validations``: a CEL rule with the message that a person reads."""
+    return {"rule": expression, "message": message}
+
+
+_DURATION_RULE = rule(
+    f"self.matches('{DURATION_PATTERN}')", "a duration is a number with a unit, for example 30s, 10m or 1h30m"
+)
 Duration = Annotated[
     timedelta,
     BeforeValidator(parse_duration),
     PlainSerializer(format_duration, return_type=str),
-    WithJsonSchema({"type": "string", "pattern": DURATION_PATTERN, "maxLength": 32}),
+    WithJsonSchema(
+        {"type": "string", "pattern": DURATION_PATTERN, "maxLength": 32, "x-kubernetes-validations": [_DURATION_RULE]}
+    ),
 ]
 Time = Annotated[
     datetime,
@@ -104,8 +127,3 @@ Labels = Annotated[
     dict[str, Annotated[str, Field(max_length=65536)]],
     Field(max_length=128),
 ]
-
-
-def rule(expression: str, message: str) -> JsonDict:
-    """One entry of ``x-kubernetes-validations``: a CEL rule with the message that a person reads."""
-    return {"rule": expression, "message": message}

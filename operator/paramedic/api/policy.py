@@ -6,7 +6,17 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import ConfigDict, Field, model_validator
 from pydantic.alias_generators import to_camel
 
-from paramedic.api.base import CelExpression, Duration, Model, ObjectName, StatusModel, StepName, Time, rule
+from paramedic.api.base import (
+    NAME_PATTERN,
+    CelExpression,
+    Duration,
+    Model,
+    ObjectName,
+    StatusModel,
+    StepName,
+    Time,
+    rule,
+)
 from paramedic.api.checks import RevertWhen, Verify
 from paramedic.api.conditions import Condition
 from paramedic.api.workload import TargetSelector
@@ -15,7 +25,14 @@ Mode = Literal["Observe", "Approve", "Auto"]
 Strategy = Literal["UntilRecovered", "Sequence"]
 OnFailure = Literal["Continue", "Stop", "Escalate"]
 Severity = Literal["P0", "P1", "P2", "P3"]
-IncidentType = Annotated[str, Field(pattern=r"^[A-Z][A-Za-z0-9]{1,62}$")]
+_INCIDENT_TYPE_PATTERN = r"^[A-Z][A-Za-z0-9]{1,62}$"
+_CAMEL_CASE = rule(
+    f"self.matches('{_INCIDENT_TYPE_PATTERN}')", "an incident type is one CamelCase word, for example APIOutage"
+)
+IncidentType = Annotated[
+    str,
+    Field(pattern=_INCIDENT_TYPE_PATTERN, max_length=63, json_schema_extra={"x-kubernetes-validations": [_CAMEL_CASE]}),
+]
 LabelName = Annotated[str, Field(pattern=r"^[a-zA-Z_][a-zA-Z0-9_]*$", max_length=128)]
 
 Matcher = Annotated[str, Field(min_length=2, max_length=512)]
@@ -31,7 +48,7 @@ class AlertMatch(Model):
         json_schema_extra={
             "x-kubernetes-validations": [
                 rule(
-                    'self.all(m, m.matches(\'^[ {]*("[^"]+"|[a-zA-Z_:][a-zA-Z0-9_:]*) *(=~|!~|!=|=)\'))',
+                    'self.all(m, m.matches(\'^[ {]*("[^"]+"|[a-zA-Z_:][a-zA-Z0-9_:]*) *(=~|!~|!=|=)([^=~]|$)\'))',
                     'each matcher is label, one of = != =~ !~, and a value: for example severity=~"critical|page"',
                 )
             ]
@@ -103,12 +120,20 @@ class RateLimit(Model):
     period: Duration = Field(timedelta(hours=1), description="In which period.")
 
 
+_SCHEDULE_PATTERN = r"^\S+( +\S+){4}$"
+_FIVE_FIELDS = rule(
+    r"self.matches('^\\S+( +\\S+){4}$')",
+    'a schedule is five cron fields (minute, hour, day, month, weekday), for example "0 18 * * FRI"',
+)
+
+
 class Window(Model):
     """A recurring span of time."""
 
     schedule: str = Field(
-        pattern=r"^\S+( +\S+){4}$",
+        pattern=_SCHEDULE_PATTERN,
         max_length=128,
+        json_schema_extra={"x-kubernetes-validations": [_FIVE_FIELDS]},
         description='When it opens: five cron fields, for example "0 18 * * FRI".',
     )
     duration: Duration = Field(description="How long it stays open.")
@@ -212,7 +237,7 @@ class PolicySpec(Model):
         description="UntilRecovered: steps in order of preference, stop at the first that helped. "
         "Sequence: every step in order.",
     )
-    namespaces: list[Annotated[str, Field(max_length=63)]] = Field(
+    namespaces: list[Annotated[str, Field(max_length=63, pattern=NAME_PATTERN)]] = Field(
         default_factory=list,
         max_length=256,
         description="Only for policies in Paramedic's own namespace: the namespaces that they serve.",

@@ -62,17 +62,13 @@ class Matcher:
 @lru_cache(maxsize=4096)
 def parse_matchers(text: str) -> tuple[Matcher, ...]:
     """Reads one matcher or a list of them. Raises ValueError that says what is wrong and where."""
-    stripped = text.strip(_SPACES)
-    if stripped.startswith("{") != stripped.endswith("}"):
-        raise ValueError(f"{text!r}: a brace is opened or closed without the other")
-    inner = stripped[1:-1] if stripped.startswith("{") else stripped
-    if not inner.strip(_SPACES):
+    if not text.strip(_SPACES + "{}"):
         raise ValueError(f'{text!r}: at least one matcher is needed, for example severity=~"critical|page"')
     try:
-        return tuple(_classic(part) for part in _classic_parts(inner))
+        return tuple(_classic(part) for part in _classic_parts(_without_braces(text)))
     except ValueError as error:
         try:
-            return tuple(_utf8(inner))
+            return tuple(_utf8(_without_braces(text.strip(_SPACES))))
         except ValueError:
             raise error from None
 
@@ -80,6 +76,12 @@ def parse_matchers(text: str) -> tuple[Matcher, ...]:
 def all_match(matchers: tuple[Matcher, ...], labels: Mapping[str, str]) -> bool:
     """Whether every matcher passes."""
     return all(m.matches(labels) for m in matchers)
+
+
+def _without_braces(text: str) -> str:
+    if text.startswith("{") != text.endswith("}"):
+        raise ValueError(f"{text!r}: a brace is opened or closed without the other")
+    return text[1:-1] if text.startswith("{") else text
 
 
 def _classic_parts(text: str) -> list[str]:
