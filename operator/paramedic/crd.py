@@ -182,6 +182,9 @@ def _property(name: str, node: Json, definitions: Json) -> Json:
     flat: Json = _flatten(node, definitions)
     if name in _DEFAULTED_OBJECTS and flat.get("type") == "object":
         flat["default"] = {}
+    elif flat.get("default") not in (None, False) and not isinstance(flat.get("default"), dict):
+        # kubectl explain does not show defaults.
+        flat["description"] = f"{flat.get('description', '').rstrip('.')}. Default: {flat['default']}"
     if name in _LIST_MAPS and flat.get("type") == "array":
         flat |= {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": _LIST_MAPS[name]}
     return flat
