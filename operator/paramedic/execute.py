@@ -5,34 +5,31 @@ resourceVersion precondition: whoever wins that write acts. An intent that is fo
 the same operation id, and never just repeated.
 """
 
-import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from pydantic import ValidationError
 
 from paramedic.actions import ACTIONS
-from paramedic.actions.base import Action, Change, Observed, Outcome, annotation, collection_path, may_put_back
+from paramedic.actions.base import Action, Change, Observed, Outcome, Prepared, may_put_back
 from paramedic.actions.rollback import Rollback, release_started_at
-from paramedic.api import ANNOTATION_OPERATION
 from paramedic.api import conditions as c
 from paramedic.api.base import format_duration
-from paramedic.api.incident import EscalationStatus, Revert, StepStatus, Verification
+from paramedic.api.incident import Revert, StepStatus, Verification
 from paramedic.api.reasons import Reason
+from paramedic.approval import ask_for_approval
 from paramedic.clients.kube import Kube
 from paramedic.core.expressions import ExpressionError, evaluate_condition
 from paramedic.core.facts import when_values
-from paramedic.core.guard import ActionRecord, Refusal, Situation, first_refusal
+from paramedic.core.guard import ActionRecord
 from paramedic.core.match import serves
-from paramedic.core.operation import new_operation, operation_time
-from paramedic.core.plan import Wait, has_acted
-from paramedic.core.rollout import is_healthy
-from paramedic.core.summary import summarize
+from paramedic.core.operation import new_operation
+from paramedic.core.plan import Wait
 from paramedic.errors import Conflict, NotFound, Refused, Retry, Terminal
 from paramedic.metrics import Metrics
-from paramedic.record import Draft, Recorder
+from paramedic.permit import Permits
+from paramedic.record import Draft, Recorder, apply_summary, escalate
 from paramedic.store import Store
 
 _WORKLOAD_KINDS = ("Deployment", "StatefulSet", "DaemonSet")
@@ -40,15 +37,6 @@ _WORKLOAD_KINDS = ("Deployment", "StatefulSet", "DaemonSet")
 
 class NotActing(Retry):
     """This process is not, or no longer, the one that acts."""
-
-
-@dataclass(frozen=True, slots=True)
-class Prepared:
-    """A step ready to be done."""
-
-    action: Action
-    observed: Observed
-    change: Change
 
 
 class Executor:
@@ -72,6 +60,7 @@ class Executor:
         self._namespace = namespace
         self._may_act = may_act
         self._clock = clock
+        self._permits = Permits(kube, store, metrics)
 
     # -- forward ------------------------------------------------------------------------------------------------------
 
@@ -85,10 +74,10 @@ class Executor:
             return None
         if prepared is None:
             return None
-        waiting = _ask_for_approval(draft, step, prepared)
+        waiting = ask_for_approval(draft, step, prepared)
         if waiting:
             return waiting
-        healthy = await self._namespace_health(draft)
+        healthy = await self._permits.namespace_health(draft)
         return await self._guard_and_act(draft, step, prepared, healthy)
 
     async def look(self, draft: Draft, index: int) -> None:
@@ -119,7 +108,7 @@ class Executor:
             return
         if prepared is None:
             return
-        refusal = first_refusal(_guards(draft), self._situation(draft, step, prepared.observed, None))
+        refusal = self._permits.refusal(draft, step, prepared.observed, None)
         held = f" (now refused: {refusal.message})" if refusal else ""
         step.before, step.after = prepared.change.before, prepared.change.after
         step.state, step.reason = "Skipped", str(Reason.OBSERVE_MODE)
@@ -187,13 +176,14 @@ class Executor:
     async def _guard_and_act(
         self, draft: Draft, step: StepStatus, prepared: Prepared, healthy: tuple[int, int] | None
     ) -> Wait | None:
-        situation = self._situation(draft, step, prepared.observed, healthy)
-        refusal = first_refusal(_guards(draft), situation)
+        refusal = self._permits.refusal(draft, step, prepared.observed, healthy)
         if refusal:
-            return self._hold_back(draft, step, refusal)
+            return self._permits.hold_back(draft, step, refusal)
+        pinned = draft.incident.status.policy
         assert step.target is not None
+        assert pinned is not None
         operation = _operation(draft, step)
-        record = ActionRecord(situation.policy, step.target.key, draft.now, draft.key, operation)
+        record = ActionRecord(pinned.key, step.target.key, draft.now, draft.key, operation)
         # From the guards' answer to the reservation nothing is awaited: no other incident can use the same allowance.
         with self._store.reserve(record):
             await self._write_intent(draft, step, prepared, operation)
@@ -346,50 +336,6 @@ class Executor:
 
     # -- what is known and what is said -------------------------------------------------------------------------------
 
-    async def _namespace_health(self, draft: Draft) -> tuple[int, int] | None:
-        """Healthy and all workloads of the namespace; None when the guard does not ask."""
-        if _guards(draft).min_healthy_fraction == 0:
-            return None
-        namespace = draft.incident.metadata.namespace
-        paths = [(kind, collection_path(kind, namespace)) for kind in _WORKLOAD_KINDS]
-        found = await asyncio.gather(*(self._kube.list(path) for _, path in paths))
-        workloads = [{"kind": kind} | item for (kind, _), items in zip(paths, found, strict=True) for item in items]
-        return sum(is_healthy(w) for w in workloads), len(workloads)
-
-    def _situation(
-        self, draft: Draft, step: StepStatus, observed: Observed, healthy: tuple[int, int] | None
-    ) -> Situation:
-        pinned = draft.incident.status.policy
-        assert pinned is not None
-        assert step.target is not None
-        policy, target = self._store.policy(pinned.key), step.target.key
-        return Situation(
-            now=draft.now,
-            incident=draft.key,
-            opened_at=draft.incident.metadata.creation_timestamp or draft.now,
-            acted_before=has_acted(draft.incident),
-            policy=pinned.key,
-            policy_paused=bool(policy and policy.spec.paused),
-            target=target,
-            on_target=self._store.actions_on(target),
-            under_policy=self._store.actions_under(pinned.key),
-            busy_with=self._store.busy_with(target, draft.key),
-            open_remediations=self._store.open_remediations(pinned.key, draft.key),
-            target_acted_at=_stamped_at(observed),
-            healthy=healthy,
-        )
-
-    def _hold_back(self, draft: Draft, step: StepStatus, refusal: Refusal) -> Wait | None:
-        """A refusal is as visible as an action; one without an end is for a person."""
-        step.state, step.reason, step.message = "Blocked", str(refusal.reason), refusal.message
-        text = f"step {step.name} held back: {refusal.message}"
-        if draft.say(refusal.reason, text, condition=(c.REMEDIATION_ALLOWED, "False"), event=True):
-            draft.afterwards(lambda: self._metrics.refusals.labels(str(refusal.reason)).inc())
-        if refusal.ask_again_at is None:
-            escalate(draft, refusal.reason, text)
-            return None
-        return Wait(text, refusal.ask_again_at, refusal.reason)
-
     def _fail(self, draft: Draft, step: StepStatus, reason: Reason, message: str) -> None:
         step.state, step.reason, step.message, step.finished_at = "Failed", str(reason), message, draft.now
         self._count(draft, step, str(reason))
@@ -424,71 +370,6 @@ class Executor:
             raise NotActing("another process is the leader")
 
 
-def escalate(draft: Draft, reason: Reason, message: str) -> None:
-    """Calls for a person; nothing further is done by itself, besides putting back what is leased."""
-    if draft.incident.status.escalation is None:
-        draft.incident.status.escalation = EscalationStatus(
-            level=1, since=draft.now, reason=str(reason), message=message
-        )
-    draft.say(reason, f"escalated: {message}", condition=(c.ESCALATED, "True"), event=True)
-
-
-def apply_summary(draft: Draft, end: Any) -> None:
-    """Phase, message and the kstatus conditions from what the draft says."""
-    status = draft.incident.status
-    summary = summarize(draft.incident, end)
-    status.phase, status.message, status.step = summary.phase, summary.message, summary.step
-    status.target = summary.target
-    status.observed_generation = draft.incident.metadata.generation
-    over = summary.phase == "Resolved"
-    reason = Reason.RECOVERED if over else Reason.IN_PROGRESS
-    draft.set_condition(c.READY, "True" if over else "False", reason, summary.message)
-    for kind, true in ((c.RECONCILING, summary.reconciling), (c.STALLED, summary.stalled)):
-        if true:
-            draft.set_condition(kind, "True", Reason.IN_PROGRESS, summary.message)
-        else:
-            draft.drop_condition(kind)
-
-
-def _ask_for_approval(draft: Draft, step: StepStatus, prepared: Prepared) -> Wait | None:
-    """None when no approval is needed or it was given for this very plan."""
-    if not step.approval_required:
-        return None
-    shown = step.state == "AwaitingApproval" or step.approved_by is not None
-    same_plan = step.before == prepared.change.before and step.after == prepared.change.after
-    same_object = step.target is not None and step.target.uid == prepared.observed.uid
-    unchanged = shown and same_plan and same_object
-    given = [a for a in draft.incident.spec.approvals if a.step == step.name]
-    bound = next((a for a in given if a.operation is not None and a.operation == step.operation), None)
-    consent = bound or next((a for a in given if a.operation is None and step.reason != Reason.PLAN_CHANGED), None)
-    if consent and (unchanged or not shown):
-        _approved(draft, step, consent.approved_by)
-        return None
-    changed = bool(consent) or step.reason == Reason.PLAN_CHANGED
-    return _await_approval(draft, step, prepared, changed=changed, keep_operation=unchanged)
-
-
-def _approved(draft: Draft, step: StepStatus, who: str) -> None:
-    if step.approved_by != who:
-        step.approved_by = who
-        draft.say(Reason.APPROVED, f"step {step.name} approved", actor=who)
-
-
-def _await_approval(draft: Draft, step: StepStatus, prepared: Prepared, *, changed: bool, keep_operation: bool) -> Wait:
-    if not keep_operation:
-        step.operation = new_operation(draft.now)
-    reason = Reason.PLAN_CHANGED if changed else Reason.AWAITING_APPROVAL
-    step.state, step.reason, step.approved_by = "AwaitingApproval", str(reason), None
-    step.before, step.after = prepared.change.before, prepared.change.after
-    if step.target:
-        step.target.uid = prepared.observed.uid
-    step.message = f"would: {prepared.change.message}"
-    how = f"add {{step: {step.name}, approvedBy: <you>" + (f", operation: {step.operation}" if changed else "") + "}"
-    text = f"step {step.name} {step.message}; to approve, {how} to spec.approvals"
-    draft.say(reason, text, condition=(c.REMEDIATION_ALLOWED, "False"), event=True)
-    return Wait(text, reason=reason)
-
-
 def _skip(step: StepStatus, reason: Reason, message: str) -> None:
     step.state, step.reason, step.message = "Skipped", str(reason), message
 
@@ -507,14 +388,3 @@ def _parameters(action: Action, step: StepStatus) -> Any:
         raise Terminal(
             Reason.INVALID_PARAMETERS, f"{action.name}.{'.'.join(map(str, first['loc']))}: {first['msg']}"
         ) from error
-
-
-def _guards(draft: Draft) -> Any:
-    assert draft.incident.status.policy is not None
-    return draft.incident.status.policy.guards
-
-
-def _stamped_at(observed: Observed) -> datetime | None:
-    """When Paramedic last acted on the target, by the stamp that it left there."""
-    stamps = (annotation(o, ANNOTATION_OPERATION) for o in (observed.target, *observed.related.get("hpa", [])))
-    return max((at for stamp in stamps if (at := operation_time(stamp))), default=None)

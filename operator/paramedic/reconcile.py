@@ -17,10 +17,10 @@ from paramedic.core import plan
 from paramedic.core.heard import Heard, absorb
 from paramedic.core.match import policy_for_incident
 from paramedic.errors import Conflict, NotFound, ParamedicError, Retry
-from paramedic.execute import Executor, NotActing, apply_summary, escalate
+from paramedic.execute import Executor, NotActing
 from paramedic.log import get_logger
 from paramedic.metrics import Metrics
-from paramedic.record import Draft, Recorder, incident_path
+from paramedic.record import Draft, Recorder, apply_summary, escalate, incident_path
 from paramedic.store import Store
 from paramedic.verification import LEASE_POLL, Verifier, next_look
 from paramedic.workqueue import WorkQueue

@@ -14,11 +14,13 @@ from paramedic.api import API_VERSION, FINALIZER
 from paramedic.api import conditions as c
 from paramedic.api.base import format_time
 from paramedic.api.conditions import ConditionStatus
-from paramedic.api.incident import Incident, TimelineEntry
+from paramedic.api.incident import EscalationStatus, Incident, TimelineEntry
 from paramedic.api.reasons import WARNINGS, Reason
 from paramedic.clients.kube import Kube
 from paramedic.core.merge import merge_difference
 from paramedic.core.operation import new_operation
+from paramedic.core.plan import Resolve, Wait
+from paramedic.core.summary import summarize
 from paramedic.errors import ParamedicError
 from paramedic.log import get_logger
 from paramedic.metrics import Metrics
@@ -122,6 +124,32 @@ def bounded(timeline: list[TimelineEntry]) -> list[TimelineEntry]:
     if len(timeline) <= _FIRST_ENTRIES + _NEWEST_ENTRIES:
         return timeline
     return timeline[:_FIRST_ENTRIES] + timeline[-_NEWEST_ENTRIES:]
+
+
+def escalate(draft: Draft, reason: Reason, message: str) -> None:
+    """Calls for a person; nothing further is done by itself, besides putting back what is leased."""
+    if draft.incident.status.escalation is None:
+        draft.incident.status.escalation = EscalationStatus(
+            level=1, since=draft.now, reason=str(reason), message=message
+        )
+    draft.say(reason, f"escalated: {message}", condition=(c.ESCALATED, "True"), event=True)
+
+
+def apply_summary(draft: Draft, end: Wait | Resolve | None) -> None:
+    """Phase, message and the kstatus conditions from what the draft says."""
+    status = draft.incident.status
+    summary = summarize(draft.incident, end)
+    status.phase, status.message, status.step = summary.phase, summary.message, summary.step
+    status.target = summary.target
+    status.observed_generation = draft.incident.metadata.generation
+    over = summary.phase == "Resolved"
+    reason = Reason.RECOVERED if over else Reason.IN_PROGRESS
+    draft.set_condition(c.READY, "True" if over else "False", reason, summary.message)
+    for kind, true in ((c.RECONCILING, summary.reconciling), (c.STALLED, summary.stalled)):
+        if true:
+            draft.set_condition(kind, "True", Reason.IN_PROGRESS, summary.message)
+        else:
+            draft.drop_condition(kind)
 
 
 class Recorder:

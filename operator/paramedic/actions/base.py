@@ -136,6 +136,15 @@ class Action:
         return Outcome.NOT_APPLIED if same_state(self.state(observed), before) else Outcome.UNKNOWN
 
 
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A step ready to be done."""
+
+    action: Action
+    observed: Observed
+    change: Change
+
+
 def may_put_back(action: Action, observed: Observed, step: StepStatus) -> None:
     """Raises Refused unless the fields are still as the step left them and the object is the same."""
     if step.target and step.target.uid and step.target.uid != observed.uid:

@@ -1,0 +1,48 @@
+"""A person's consent to one step, bound to the plan that was shown."""
+
+from paramedic.actions.base import Prepared
+from paramedic.api import conditions as c
+from paramedic.api.incident import StepStatus
+from paramedic.api.reasons import Reason
+from paramedic.core.operation import new_operation
+from paramedic.core.plan import Wait
+from paramedic.record import Draft
+
+
+def ask_for_approval(draft: Draft, step: StepStatus, prepared: Prepared) -> Wait | None:
+    """None when no approval is needed or it was given for this very plan."""
+    if not step.approval_required:
+        return None
+    shown = step.state == "AwaitingApproval" or step.approved_by is not None
+    same_plan = step.before == prepared.change.before and step.after == prepared.change.after
+    same_object = step.target is not None and step.target.uid == prepared.observed.uid
+    unchanged = shown and same_plan and same_object
+    given = [a for a in draft.incident.spec.approvals if a.step == step.name]
+    bound = next((a for a in given if a.operation is not None and a.operation == step.operation), None)
+    consent = bound or next((a for a in given if a.operation is None and step.reason != Reason.PLAN_CHANGED), None)
+    if consent and (unchanged or not shown):
+        _approved(draft, step, consent.approved_by)
+        return None
+    changed = bool(consent) or step.reason == Reason.PLAN_CHANGED
+    return _await_approval(draft, step, prepared, changed=changed, keep_operation=unchanged)
+
+
+def _approved(draft: Draft, step: StepStatus, who: str) -> None:
+    if step.approved_by != who:
+        step.approved_by = who
+        draft.say(Reason.APPROVED, f"step {step.name} approved", actor=who)
+
+
+def _await_approval(draft: Draft, step: StepStatus, prepared: Prepared, *, changed: bool, keep_operation: bool) -> Wait:
+    if not keep_operation:
+        step.operation = new_operation(draft.now)
+    reason = Reason.PLAN_CHANGED if changed else Reason.AWAITING_APPROVAL
+    step.state, step.reason, step.approved_by = "AwaitingApproval", str(reason), None
+    step.before, step.after = prepared.change.before, prepared.change.after
+    if step.target:
+        step.target.uid = prepared.observed.uid
+    step.message = f"would: {prepared.change.message}"
+    how = f"add {{step: {step.name}, approvedBy: <you>" + (f", operation: {step.operation}" if changed else "") + "}"
+    text = f"step {step.name} {step.message}; to approve, {how} to spec.approvals"
+    draft.say(reason, text, condition=(c.REMEDIATION_ALLOWED, "False"), event=True)
+    return Wait(text, reason=reason)
