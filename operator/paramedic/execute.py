@@ -25,7 +25,7 @@ from paramedic.core.facts import when_values
 from paramedic.core.guard import ActionRecord
 from paramedic.core.match import serves
 from paramedic.core.operation import new_operation
-from paramedic.core.plan import Wait
+from paramedic.core.plan import Wait, no_longer_wanted
 from paramedic.errors import Conflict, NotFound, Refused, Retry, Terminal
 from paramedic.metrics import Metrics
 from paramedic.permit import Permits
@@ -221,6 +221,10 @@ class Executor:
 
     async def _act_again(self, draft: Draft, step: StepStatus, action: Action, observed: Observed) -> None:
         assert step.started_at is not None
+        if no_longer_wanted(draft.incident):
+            step.state, step.reason, step.message = "Pending", str(Reason.NOT_NEEDED), "nothing was changed"
+            step.attempts, step.started_at = 0, None
+            return
         if step.timeout and draft.now > step.started_at + step.timeout:
             self._fail(
                 draft, step, Reason.TIMED_OUT, f"not done within {format_duration(step.timeout)}; nothing was changed"

@@ -185,6 +185,12 @@ def is_firing(incident: Incident) -> bool | None:
     return incident.status.alert is None or incident.status.alert.state == "firing"
 
 
+def no_longer_wanted(incident: Incident) -> bool:
+    """Whether an intent that was not carried out is to be dropped: a person has stepped in, or the alert has ended."""
+    people = incident.spec.paused or incident.spec.resolution or incident.metadata.deletion_timestamp
+    return bool(people) or is_firing(incident) is False
+
+
 def holds_mitigation(incident: Incident) -> bool:
     """Whether anything temporary is in place."""
     return any(s.holds_mitigation for s in incident.status.steps)
@@ -277,7 +283,7 @@ def _put_back_what_is_due(incident: Incident, now: datetime, leases_over: frozen
         for index, step in enumerate(incident.status.steps)
         if step.holds_mitigation
         and (step.state != "Verifying" or incident.spec.resolution is not None)
-        and (index in leases_over or _lease_is_over(step, now))
+        and (index in leases_over or _lease_is_over(step, now) or _is_left_over(incident, step))
     ]
     return PutBack(due[-1], Reason.LEASE_ENDED) if due else None
 
@@ -377,6 +383,12 @@ def _next_lease_end(incident: Incident) -> datetime | None:
 def _lease_is_over(step: StepStatus, now: datetime) -> bool:
     end = _lease_end(step)
     return end is not None and end <= now
+
+
+def _is_left_over(incident: Incident, step: StepStatus) -> bool:
+    """A change of which it is not known whether it was made, on a lease whose end nobody watches: with the incident."""
+    over = incident.spec.resolution is not None or is_firing(incident) is False
+    return over and step.state in ("Failed", "Unknown") and _lease_end(step) is None
 
 
 def _lease_end(step: StepStatus) -> datetime | None:
