@@ -12,6 +12,8 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+
+from installed import install
 from testbed.access import Access
 from testbed.api import Api, eventually
 from testbed.audit import AuditLog
@@ -37,6 +39,13 @@ def own_cluster(cluster: Access) -> Cluster:
     """The cluster, when it is ours to stop and restart."""
     if not isinstance(cluster, Cluster):
         pytest.skip(f"needs a cluster of its own; unset {GIVEN} to run it")
+    return cluster
+
+
+@pytest.fixture(scope="session")
+def installed(cluster: Access) -> Access:
+    """The cluster with Paramedic's CRDs, RBAC and admission policies in force; its Deployment runs no real process."""
+    install(cluster)
     return cluster
 
 

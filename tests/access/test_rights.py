@@ -1,0 +1,125 @@
+"""What Paramedic itself may do: exactly what its code uses, written down in golden/.
+
+`PARAMEDIC_WRITE_GOLDEN=1 pytest tests/access/test_rights.py` writes the files anew; look at the difference.
+"""
+
+import os
+from pathlib import Path
+
+import pytest
+import yaml
+
+from installed import OPERATOR, ROOT
+from testbed.access import Access, KubectlError
+
+GOLDEN = Path(__file__).parent / "golden"
+FORBIDDEN_VERBS = {"*", "escalate", "bind", "impersonate", "deletecollection", "delete"}
+ACTS = {"get", "list", "watch", "create", "update", "patch"}
+
+
+@pytest.fixture(scope="module")
+def kubeconfig(installed: Access) -> Path:
+    """The operator's own, with a real token."""
+    return installed.kubeconfig_for(installed.service_account_token("paramedic-system", "paramedic"))
+
+
+@pytest.mark.parametrize("namespace", ["paramedic-system", "default"])
+def test_the_rights_are_those_of_the_golden_file(installed: Access, kubeconfig: Path, namespace: str) -> None:
+    found = _rights(installed, kubeconfig, namespace)
+    file = GOLDEN / f"can-i-{'own' if namespace == 'paramedic-system' else 'other'}-namespace.txt"
+    if os.environ.get("PARAMEDIC_WRITE_GOLDEN"):
+        file.write_text(found)
+    assert found == file.read_text(), f"the rights have changed: see {file.relative_to(ROOT)}"
+
+
+@pytest.mark.parametrize(
+    ("verb", "resource"),
+    [
+        ("get", "secrets"),
+        ("list", "secrets"),
+        ("watch", "secrets"),
+        ("patch", "secrets"),
+        ("get", "configmaps"),
+        ("create", "pods"),
+        ("create", "pods/exec"),
+        ("create", "serviceaccounts/token"),
+        ("patch", "clusterroles"),
+        ("escalate", "clusterroles"),
+        ("bind", "clusterroles"),
+        ("create", "rolebindings"),
+        ("impersonate", "users"),
+        ("patch", "validatingadmissionpolicies"),
+        ("patch", "customresourcedefinitions"),
+        ("delete", "deployments"),
+        ("create", "deployments"),
+        ("update", "deployments"),
+        ("patch", "deployments/scale"),
+        ("delete", "incidents"),
+        ("approve", "incidents"),
+        ("patch", "remediationpolicies"),
+        ("create", "remediationpolicies"),
+        ("update", "leases"),
+    ],
+)
+def test_it_may_not(installed: Access, kubeconfig: Path, verb: str, resource: str) -> None:
+    with pytest.raises(KubectlError):
+        installed.kubectl("--kubeconfig", kubeconfig, "auth", "can-i", verb, *_with_subresource(resource), "-A")
+
+
+@pytest.mark.parametrize("name", ["paramedic", "kube-scheduler"])
+def test_of_leases_it_may_update_its_own_only(installed: Access, kubeconfig: Path, name: str) -> None:
+    asked = ("auth", "can-i", "update", f"leases/{name}", "-n", "paramedic-system")
+    if name == "paramedic":
+        assert "yes" in installed.kubectl("--kubeconfig", kubeconfig, *asked)
+    else:
+        with pytest.raises(KubectlError):
+            installed.kubectl("--kubeconfig", kubeconfig, *asked)
+
+
+def test_no_role_of_ours_has_a_wildcard_or_secrets(installed: Access) -> None:
+    rendered = yaml.safe_load_all(installed.kubectl("kustomize", ROOT / "manifests"))
+    roles = [one for one in rendered if one["kind"] in ("ClusterRole", "Role")]
+    assert len(roles) == 7
+    for role in roles:
+        for rule in role["rules"]:
+            text = f"{role['metadata']['name']}: {rule}"
+            assert "*" not in [*rule["apiGroups"], *rule["resources"], *rule["verbs"]], text
+            assert not {"secrets", "pods/exec", "nodes"} & set(rule["resources"]), text
+            mine = role["metadata"]["name"] in ("paramedic", "paramedic-leader", "paramedic-actions-workloads")
+            assert not mine or not FORBIDDEN_VERBS & set(rule["verbs"]), text
+
+
+def test_people_get_approve_and_trigger_by_hand_only(installed: Access) -> None:
+    for role in ("view", "edit", "admin"):
+        rules = yaml.safe_load(installed.kubectl("get", "clusterrole", role, "-o", "yaml"))["rules"]
+        ours = [rule for rule in rules if "paramedic.dev" in rule.get("apiGroups", [])]
+        verbs = {verb for rule in ours for verb in rule["verbs"]}
+        assert ours
+        assert verbs <= ACTS | {"delete"}
+        assert verbs <= {"get", "list", "watch"} or role != "view"
+        assert not any("/status" in resource for rule in ours for resource in rule["resources"])
+
+
+def test_without_the_cluster_wide_binding_it_acts_only_where_it_is_bound(installed: Access) -> None:
+    """The sample of rights per namespace: no ClusterRoleBinding for actions, one RoleBinding in each namespace."""
+    rendered = list(yaml.safe_load_all(installed.kubectl("kustomize", ROOT / "manifests" / "samples" / "namespaced")))
+    bindings = [one for one in rendered if one["kind"] in ("ClusterRoleBinding", "RoleBinding")]
+    acting = [one for one in bindings if one["roleRef"]["name"] == "paramedic-actions-workloads"]
+    assert {(one["kind"], one["metadata"]["namespace"]) for one in acting} == {
+        ("RoleBinding", "team-a"),
+        ("RoleBinding", "team-b"),
+    }
+    assert {subject["namespace"] for one in bindings for subject in one["subjects"]} == {"paramedic-system"}
+
+
+def _with_subresource(resource: str) -> list[str]:
+    """pods/exec → pods --subresource=exec; to kubectl, a slash stands before a name."""
+    plural, _, sub = resource.partition("/")
+    return [plural, f"--subresource={sub}"] if sub else [plural]
+
+
+def _rights(cluster: Access, kubeconfig: Path, namespace: str) -> str:
+    """The resources' part of `kubectl auth can-i --list`, in a fixed order and with single spaces."""
+    listed = cluster.kubectl("--kubeconfig", kubeconfig, "auth", "can-i", "--list", "-n", namespace)
+    lines = [" ".join(line.split()) for line in listed.splitlines()[1:] if line and not line.startswith(" ")]
+    return f"# {OPERATOR}, kubectl auth can-i --list\n" + "".join(f"{line}\n" for line in sorted(lines))
