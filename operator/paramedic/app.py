@@ -10,8 +10,10 @@ from importlib.metadata import version
 from typing import Any
 
 from paramedic import log
+from paramedic.actions import ACTIONS
 from paramedic.clients.kube import Configuration, Kube, load_configuration
 from paramedic.clients.prometheus import Prometheus
+from paramedic.core.guard import GUARDS
 from paramedic.errors import NotFound, ParamedicError, Retry
 from paramedic.execute import Executor
 from paramedic.handlers import Handlers
@@ -46,6 +48,7 @@ class App:
         self._leadership = leadership
         self._prometheus = _prometheus(settings)
         namespace = settings.namespace
+        metrics.expect(ACTIONS, map(str, GUARDS))
         self.recorder = Recorder(kube, self.store, self.metrics, settings.identity)
         self._executor = Executor(
             kube,

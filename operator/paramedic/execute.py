@@ -18,6 +18,7 @@ from paramedic.api import conditions as c
 from paramedic.api.base import format_duration
 from paramedic.api.incident import Revert, StepStatus, Verification
 from paramedic.api.reasons import Reason
+from paramedic.api.workload import BoundTarget
 from paramedic.approval import ask_for_approval
 from paramedic.clients.kube import Kube
 from paramedic.core.expressions import ExpressionError, evaluate_condition
@@ -120,6 +121,7 @@ class Executor:
         if step.target is None:
             raise Terminal(Reason.TARGET_UNKNOWN, "neither the step, the incident, the policy nor the alert names one")
         self._check_namespace(draft)
+        _check_target(draft, step.target)
         observed = await self._observe(draft, step)
         if step.when and not await self._applies(draft, step, observed):
             _skip(step, Reason.CONDITION_FALSE, f"when is false: {step.when}")
@@ -342,7 +344,7 @@ class Executor:
 
     def _fail(self, draft: Draft, step: StepStatus, reason: Reason, message: str) -> None:
         step.state, step.reason, step.message, step.finished_at = "Failed", str(reason), message, draft.now
-        self._count(draft, step, str(reason))
+        self._count(draft, step, "Failed")
         draft.set_condition(c.REMEDIATED, "False", reason, message)
         draft.say(reason, f"step {step.name} failed: {message}", event=True)
 
@@ -372,6 +374,18 @@ class Executor:
     def _require_lead(self) -> None:
         if not self._may_act():
             raise NotActing("another process is the leader")
+
+
+def _check_target(draft: Draft, target: BoundTarget) -> None:
+    """Admission has checked that whoever applied an Incident may change its target, and only that one."""
+    named = draft.incident.spec.target
+    if named is None or draft.incident.spec.alert is not None:
+        return
+    if (named.kind, named.name) != (target.kind, target.name):
+        raise Terminal(
+            Reason.TARGET_NOT_NAMED,
+            f"the step acts on {target}, but the incident names {named.kind}/{named.name}; apply one without a target",
+        )
 
 
 def _skip(step: StepStatus, reason: Reason, message: str) -> None:

@@ -14,7 +14,7 @@ from paramedic.api.policy import RemediationPolicy
 from paramedic.clients.kube import Kube
 from paramedic.core.alert import Alert
 from paramedic.core.heard import Heard
-from paramedic.core.match import incident_manifest, is_new_firing, policy_for_alert
+from paramedic.core.match import incident_manifest, is_new_firing, policies_for_alert
 from paramedic.errors import AlreadyExists, Conflict, NotFound, ParamedicError, Refused, Retry, Terminal
 from paramedic.log import get_logger
 from paramedic.metrics import Metrics
@@ -70,14 +70,13 @@ class Intake:
         policies, now = self._store.usable_policies(), datetime.now(UTC)
         groups: dict[GroupKey, tuple[RemediationPolicy, list[Heard]]] = {}
         for alert in alerts:
-            found = policy_for_alert(policies, alert, self._namespace)
-            if found is None:
+            found = policies_for_alert(policies, alert, self._namespace)
+            if not found:
                 self._count(source, "unmatched")
-                continue
-            policy, namespace = found
-            key = (namespace, policy.key, alert.group_key(policy.spec.incident.group_by))
             covers = now if source == "poller" else None
-            groups.setdefault(key, (policy, []))[1].append(Heard(alert, now, covers))
+            for policy, namespace in found:
+                key = (namespace, policy.key, alert.group_key(policy.spec.incident.group_by))
+                groups.setdefault(key, (policy, []))[1].append(Heard(alert, now, covers))
         return groups
 
     async def _take_group(self, key: GroupKey, policy: RemediationPolicy, batch: list[Heard], source: str) -> None:

@@ -1,10 +1,13 @@
 """What ``/metrics`` shows. Names follow Prometheus' conventions: base units, ``_total`` for counters."""
 
+from collections.abc import Iterable
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.gc_collector import GCCollector
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 
+ACTION_RESULTS = ("Applied", "Verified", "VerificationFailed", "PutBack", "NotPutBack", "Failed", "Unknown")
 _FAST = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
 
 
@@ -32,6 +35,16 @@ class Metrics:
         self.watch_lag = self._gauge(
             "paramedic_watch_lag_seconds", "How long a change has been missing from the watch; 0 when none is."
         )
+
+    def expect(self, actions: Iterable[str], guards: Iterable[str]) -> None:
+        """Shows these series from the start, at 0: a first increase is otherwise invisible to ``increase()``."""
+        for action in actions:
+            for result in ACTION_RESULTS:
+                self.actions.labels(action, result)
+        for guard in guards:
+            self.refusals.labels(guard)
+        for code in ("200", "400", "401", "413", "503"):
+            self.webhook_requests.labels(code)
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
         return Counter(name, text, labels, registry=self.registry)

@@ -4,6 +4,7 @@ import asyncio
 from datetime import UTC, datetime, timedelta
 
 from e2e.world import World, condition, reasons, step
+from testbed.api import Api
 
 
 async def test_alert_is_remediated_and_resolved(world: World) -> None:
@@ -139,3 +140,17 @@ async def test_label_that_is_no_name_targets_nothing(world: World) -> None:
     await world.alert(deployment="../../secrets/x; rm -rf /")
     found = await world.reaches("Escalated")
     assert step(found)["reason"] == "TargetUnknown"
+
+
+async def test_alert_without_a_namespace_is_everybodys(world: World, admin: Api) -> None:
+    other = World(admin, f"{world.namespace}-other", world.operator)
+    await admin.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": other.namespace}})
+    matching = {"alerts": [{"matchers": ['alertname="everywhere"']}]}
+    for place, priority in ((world, 1), (other, 1_000_000)):
+        await place.workload()
+        await place.policy(match=matching, priority=priority)
+    assert await world.alert("everywhere", namespace="") == 200
+    for place in (world, other):
+        await place.reaches("Verifying", "Resolved")
+        assert await place.generation() == 2
+    await admin.delete("v1/namespaces", other.namespace)

@@ -98,7 +98,7 @@ async def test_undo_keeps_its_hands_off_what_others_have_changed(world: World) -
 
 async def test_inconclusive_verification_is_neither_failure_nor_success(world: World) -> None:
     await world.workload()
-    check = {"query": "vector(1)", "condition": "value < 2"}
+    check = {"query": "no_such_metric", "condition": "value < 2"}
     verify = {"prometheus": check, "timeout": "2s"}
     await world.policy({"name": "more", "scale": {"replicas": 4}}, RESTART, verify=verify)
     await world.incident()
@@ -264,6 +264,17 @@ async def test_target_missing_and_target_recreated_under_its_name(world: World) 
     found = await world.reaches("Resolved", name="second")
     assert await world.replicas() == 4, "the namesake is not the one that was scaled"
     assert "nothing to put back" in step(found)["revert"]["message"]
+
+
+async def test_incident_that_names_a_target_acts_on_no_other(world: World) -> None:
+    for name in ("app", "other"):
+        await world.workload(name)
+    elsewhere = {"name": "elsewhere", "restart": {}, "target": {"name": "other"}}
+    await world.policy(elsewhere)
+    await world.incident(target={"name": "app"}, policyRef={"name": "policy"})
+    found = await world.reaches("Escalated")
+    assert step(found)["reason"] == "TargetNotNamed"
+    assert await world.generation("other") == 1
 
 
 async def test_namespace_that_is_being_deleted(world: World) -> None:

@@ -59,6 +59,11 @@ class Reason(StrEnum):
     RECOVERED = "Recovered", "An earlier step helped, so that this one is not needed."
     NOT_NEEDED = "NotNeeded", "The incident ended before this step was needed."
     TARGET_UNKNOWN = "TargetUnknown", "Neither the step, the incident, the policy nor the alert names a target."
+    TARGET_NOT_NAMED = (
+        "TargetNotNamed",
+        "The step has a target of its own that is not the one that the Incident names: whoever applied it was checked "
+        "for that one only. Apply an Incident without a target.",
+    )
     TARGET_NOT_FOUND = "TargetNotFound", "The target does not exist."
     TARGET_DELETED = "TargetDeleted", "The target is being deleted."
     TARGET_REPLACED = "TargetReplaced", "The target was deleted and made anew under its name since it was pinned."
@@ -116,6 +121,7 @@ WARNINGS = frozenset(
         Reason.PLAN_CHANGED,
         Reason.CONDITION_ERROR,
         Reason.TARGET_UNKNOWN,
+        Reason.TARGET_NOT_NAMED,
         Reason.TARGET_NOT_FOUND,
         Reason.TARGET_DELETED,
         Reason.TARGET_REPLACED,

@@ -174,6 +174,18 @@ CHECKS: tuple[Check, ...] = (
     namespace_is_healthy_enough,
 )
 
+GUARDS = (
+    Reason.POLICY_PAUSED,
+    Reason.MAX_AGE,
+    Reason.DENIED_BY_WINDOW,
+    Reason.OUTSIDE_WINDOW,
+    Reason.TARGET_BUSY,
+    Reason.COOLDOWN,
+    Reason.RATE_LIMITED,
+    Reason.MAX_CONCURRENT,
+    Reason.MIN_HEALTHY,
+)
+
 
 def _name(target: TargetKey | None) -> str:
     return f"{target[1]}/{target[2]}" if target else "the target"

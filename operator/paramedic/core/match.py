@@ -29,16 +29,21 @@ def by_precedence(policies: Iterable[RemediationPolicy]) -> list[RemediationPoli
     )
 
 
-def policy_for_alert(
+def policies_for_alert(
     policies: Iterable[RemediationPolicy], alert: Alert, system_namespace: str = SYSTEM_NAMESPACE
-) -> tuple[RemediationPolicy, str] | None:
-    """The policy that answers to the alert and the namespace of the Incident, or None."""
-    matching = [p for p in policies if _matches(p, alert)]
+) -> list[tuple[RemediationPolicy, str]]:
+    """The policy that answers to the alert in each namespace that it concerns, with that namespace.
+
+    One policy per namespace, by precedence. Precedence does not count across namespaces: nobody's priority keeps an
+    alert from others.
+    """
+    chosen: dict[str, RemediationPolicy] = {}
+    matching = [p for p in policies if _matching_entries(p, alert)]
     for policy in by_precedence(matching):
         namespace = _namespace_for(policy, alert, system_namespace)
         if namespace:
-            return policy, namespace
-    return None
+            chosen.setdefault(namespace, policy)
+    return [(policy, namespace) for namespace, policy in chosen.items()]
 
 
 def policy_for_incident(
@@ -130,8 +135,9 @@ def _reference(policy: RemediationPolicy, namespace: str) -> dict[str, str]:
     return {"name": policy.metadata.name} | ({} if own == namespace else {"namespace": own})
 
 
-def _matches(policy: RemediationPolicy, alert: Alert) -> bool:
-    return any(all_match(_matchers(tuple(e.matchers)), alert.labels) for e in policy.spec.match.alerts)
+def _matching_entries(policy: RemediationPolicy, alert: Alert) -> list[tuple[Matcher, ...]]:
+    compiled = (_matchers(tuple(entry.matchers)) for entry in policy.spec.match.alerts)
+    return [matchers for matchers in compiled if all_match(matchers, alert.labels)]
 
 
 @lru_cache(maxsize=4096)
@@ -139,17 +145,14 @@ def _matchers(texts: tuple[str, ...]) -> tuple[Matcher, ...]:
     return tuple(matcher for text in texts for matcher in parse_matchers(text))
 
 
-def _names_namespace(policy: RemediationPolicy) -> bool:
-    return any(m.label == "namespace" for entry in policy.spec.match.alerts for m in _matchers(tuple(entry.matchers)))
-
-
 def _namespace_for(policy: RemediationPolicy, alert: Alert, system_namespace: str) -> str | None:
-    """An alert about another namespace is not this policy's, unless its matchers speak of the namespace themselves."""
+    """An alert about another namespace is not this policy's, unless the matchers speak of the namespace themselves."""
     said = alert.labels.get("namespace", "")
     own = policy.metadata.namespace
     if own == system_namespace and policy.spec.namespaces:
         return said if said in policy.spec.namespaces else None
-    return own if said in ("", own) or _names_namespace(policy) else None
+    meant = any(m.label == "namespace" for entry in _matching_entries(policy, alert) for m in entry)
+    return own if said in ("", own) or meant else None
 
 
 def _answers(policy: RemediationPolicy, incident: Incident) -> bool:

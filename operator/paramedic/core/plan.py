@@ -268,7 +268,7 @@ def _obey_resolution(incident: Incident, now: datetime, leases_over: frozenset[i
     if due or not holds_mitigation(incident):
         cause = f": {said.root_cause}" if said.root_cause else ""
         return due or Resolve(Reason.RESOLVED_BY_PERSON, f"closed by {said.resolved_by}{cause}")
-    return _wait_for_leases(incident, f"closed by {said.resolved_by}")
+    return _verify_what_is_held(incident) or _wait_for_leases(incident, f"closed by {said.resolved_by}")
 
 
 def _obey_pause(incident: Incident) -> Move | None:
@@ -282,7 +282,7 @@ def _put_back_what_is_due(incident: Incident, now: datetime, leases_over: frozen
         index
         for index, step in enumerate(incident.status.steps)
         if step.holds_mitigation
-        and (step.state != "Verifying" or incident.spec.resolution is not None)
+        and step.state != "Verifying"
         and (index in leases_over or _lease_is_over(step, now) or _is_left_over(incident, step))
     ]
     return PutBack(due[-1], Reason.LEASE_ENDED) if due else None
@@ -290,6 +290,11 @@ def _put_back_what_is_due(incident: Incident, now: datetime, leases_over: frozen
 
 def _verify_what_was_done(incident: Incident) -> Move | None:
     return next((VerifyStep(i) for i, s in enumerate(incident.status.steps) if s.state == "Verifying"), None)
+
+
+def _verify_what_is_held(incident: Incident) -> Move | None:
+    steps = enumerate(incident.status.steps)
+    return next((VerifyStep(i) for i, s in steps if s.state == "Verifying" and s.holds_mitigation), None)
 
 
 def _end_with_the_alert(incident: Incident) -> Move | None:

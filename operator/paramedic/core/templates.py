@@ -34,6 +34,7 @@ _ALLOWED = frozenset(
         "Tuple",
         "And",
         "Or",
+        "Neg",
         "Not",
     }
 )
