@@ -1,6 +1,7 @@
 """Makes the environment: a virtual environment with the locked packages and Paramedic itself (editable).
 
-Standard library only, for it runs before anything is installed: ``python3 hack/install.py .venv requirements-dev.lock``.
+Standard library only, for it runs before anything is installed:
+``python3 hack/install.py .venv requirements-dev.lock``.
 """
 
 import os
@@ -13,7 +14,7 @@ UV = "uv==0.13.9"
 
 def main(folder: Path, lock: Path) -> int:
     """Returns the exit code; says what is missing."""
-    if sys.version_info < (3, 11):
+    if sys.version_info < (3, 11):  # noqa: UP036 - it runs with whatever python3 is there
         print(f"Python 3.11 or newer is needed, this is {sys.version.split()[0]}: set PYTHON", file=sys.stderr)
         return 1
     print(f"installing the locked packages into {folder} …", flush=True)

@@ -328,47 +328,17 @@ def payload(*alerts: Json) -> Json:
 # -- installation -----------------------------------------------------------------------------------------------------
 
 
-def install(access: Access, *, admission: bool = True) -> None:
+def install(access: Access) -> None:
     """Applies crds/ and manifests/ and waits until they are in force.
 
-    The Deployment is scaled to nothing: there is no image of it here, the operator runs beside the cluster. With
-    `admission=False` the ValidatingAdmissionPolicies are left out, for fixtures that nobody may write otherwise.
+    The Deployment is scaled to nothing: there is no image of it here, the operator runs beside the cluster.
     """
     access.kubectl("apply", "-f", ROOT / "crds")
     access.kubectl("wait", "--for=condition=Established", "--timeout=30s", *(f"crd/{name}" for name in DEFINITIONS))
-    if not Path("/tmp/manifests-ready").exists():  # noqa: S108  TEMPORARY
-        _install_without_manifests(access)
-    elif admission:
-        access.kubectl("apply", "-k", ROOT / "manifests")
-        access.kubectl("scale", f"deployment/{SERVICE_ACCOUNT}", "-n", NAMESPACE, "--replicas=0")
-        _wait_for_admission(access)
-    else:
-        access.kubectl("apply", "-f", "-", input=_without_admission(access.kubectl("kustomize", ROOT / "manifests")))
-        access.kubectl("scale", f"deployment/{SERVICE_ACCOUNT}", "-n", NAMESPACE, "--replicas=0")
+    access.kubectl("apply", "-k", ROOT / "manifests")
+    access.kubectl("scale", f"deployment/{SERVICE_ACCOUNT}", "-n", NAMESPACE, "--replicas=0")
     _wait_served(access)
-
-
-def _install_without_manifests(access: Access) -> None:
-    """Until manifests/ are written: the ServiceAccount, with every right."""
-    metadata = {"name": SERVICE_ACCOUNT, "namespace": NAMESPACE}
-    objects: list[Json] = [
-        {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}},
-        {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata},
-        {
-            "apiVersion": "rbac.authorization.k8s.io/v1",
-            "kind": "ClusterRoleBinding",
-            "metadata": {"name": "paramedic-temporary"},
-            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "cluster-admin"},
-            "subjects": [{"kind": "ServiceAccount", "name": SERVICE_ACCOUNT, "namespace": NAMESPACE}],
-        },
-    ]
-    listing = {"apiVersion": "v1", "kind": "List", "items": objects}
-    access.kubectl("apply", "-f", "-", input=json.dumps(listing))
-
-
-def _without_admission(manifests: str) -> str:
-    documents = re.split(r"(?m)^---\s*$", manifests)
-    return "---\n".join(one for one in documents if not re.search(r"(?m)^kind: ValidatingAdmissionPolicy", one))
+    _wait_for_admission(access)
 
 
 def _wait_served(access: Access) -> None:
@@ -385,15 +355,24 @@ def _wait_served(access: Access) -> None:
 
 
 def _wait_for_admission(access: Access) -> None:
-    """A ValidatingAdmissionPolicy is in force a moment after its types were checked."""
+    """The API server takes admission policies up a moment after they are stored: until a false name is refused."""
+    incident = {
+        "apiVersion": "paramedic.dev/v1alpha1",
+        "kind": "Incident",
+        "metadata": {"name": "is-admission-in-force", "namespace": NAMESPACE},
+        "spec": {"title": "never stored", "type": "APIOutage", "acknowledgedBy": "somebody else"},
+    }
 
-    def checked() -> bool:
-        listing = json.loads(access.kubectl("get", "validatingadmissionpolicies", "-o", "json"))
-        return all(
-            one.get("status", {}).get("observedGeneration") == one["metadata"]["generation"] for one in listing["items"]
-        )
+    def refused() -> bool:
+        try:
+            access.kubectl("create", "--dry-run=server", "-f", "-", input=json.dumps(incident))
+        except KubectlError as error:
+            if "your own user name" not in str(error):
+                raise
+            return True
+        return False
 
-    wait_until(checked, "the admission policies are checked", 30, interval=0.1)
+    wait_until(refused, "the admission policies are in force", 30, interval=0.1)
 
 
 # -- small things -----------------------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 from aiohttp import web
+
 from testbed import toolchain
 from testbed.access import Access
 from testbed.api import Api, ApiError, eventually
