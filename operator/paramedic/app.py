@@ -141,6 +141,8 @@ class App:
         done, _ = await asyncio.wait([stopped, watch, *jobs], return_when=asyncio.FIRST_COMPLETED)
         failed = next((t for t in done if t is not stopped), None)
         await self._wind_down([*jobs, stopped], watch)
+        if failed is None and watch.done() and not watch.cancelled() and watch.exception():
+            failed = watch  # Kopf lets us end before it says why
         if self._failure:
             raise self._failure
         if failed is not None:
@@ -161,7 +163,7 @@ class App:
         await asyncio.wait(jobs, timeout=_GRACE_SECONDS)
         self._wound_down.set()
         self._watch_stop.set()
-        await asyncio.wait([watch], timeout=_GRACE_SECONDS)
+        await asyncio.wait([watch], timeout=_GRACE_SECONDS + 2)  # it gives what it does not know 5 s
         if self._prometheus:
             self._prometheus.close()
 

@@ -5,6 +5,7 @@ resourceVersion precondition: whoever wins that write acts. An intent that is fo
 the same operation id, and never just repeated.
 """
 
+import asyncio
 from collections.abc import Callable
 from datetime import datetime
 from typing import Any
@@ -23,7 +24,7 @@ from paramedic.approval import ask_for_approval
 from paramedic.clients.kube import Kube
 from paramedic.core.expressions import ExpressionError, evaluate_condition
 from paramedic.core.facts import when_values
-from paramedic.core.guard import ActionRecord
+from paramedic.core.guard import ActionRecord, TargetKey
 from paramedic.core.match import serves
 from paramedic.core.operation import new_operation
 from paramedic.core.plan import Wait, no_longer_wanted
@@ -34,6 +35,9 @@ from paramedic.record import Draft, Recorder, apply_summary, escalate
 from paramedic.store import Store
 
 _WORKLOAD_KINDS = ("Deployment", "StatefulSet", "DaemonSet")
+
+
+_LOOK_AHEAD_SECONDS = 0.5
 
 
 class NotActing(Retry):
@@ -61,7 +65,21 @@ class Executor:
         self._namespace = namespace
         self._may_act = may_act
         self._clock = clock
+        self._ahead: dict[tuple[str, TargetKey], asyncio.Future[Observed]] = {}
         self._permits = Permits(kube, store, metrics)
+
+    def look_ahead(self, action: str, target: BoundTarget) -> None:
+        """Reads a target that a step is about to want, while its Incident is being stored.
+
+        It is as live as a look after that: whatever is planned on it has its resourceVersion as a precondition.
+        """
+        key = action, target.key
+        if key in self._ahead or action not in ACTIONS:
+            return
+        look = asyncio.ensure_future(ACTIONS[action].observe(target, self._kube))
+        look.add_done_callback(lambda done: done.cancelled() or done.exception())
+        self._ahead[key] = look
+        asyncio.get_running_loop().call_later(_LOOK_AHEAD_SECONDS, self._ahead.pop, key, None)
 
     # -- forward ------------------------------------------------------------------------------------------------------
 
@@ -148,8 +166,9 @@ class Executor:
         assert step.target is not None
         if step.target.namespace != draft.incident.metadata.namespace:
             raise Terminal(Reason.NAMESPACE_NOT_SERVED, f"{step.target} is in another namespace than its incident")
+        ahead = self._ahead.pop((step.action, step.target.key), None)
         try:
-            observed = await ACTIONS[step.action].observe(step.target, self._kube)
+            observed = await (ahead or ACTIONS[step.action].observe(step.target, self._kube))
         except NotFound as error:
             raise Terminal(
                 Reason.TARGET_NOT_FOUND, f"{step.target} does not exist in {step.target.namespace}"

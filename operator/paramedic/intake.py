@@ -7,6 +7,7 @@ sender keeps it. Taking the same alerts again changes nothing, so half of a batc
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -20,11 +21,19 @@ from paramedic.log import get_logger
 from paramedic.metrics import Metrics
 from paramedic.reconcile import Reconciler, take_news
 from paramedic.record import Recorder, incident_path
-from paramedic.store import Entry, GroupKey, Store, key_of
+from paramedic.store import GroupKey, Store, key_of
 
 _log = get_logger(__name__)
 _GROUPS_AT_ONCE = 24
 _TRIES = 6
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where a batch belongs: the incident, and what of the batch it has not heard yet."""
+
+    incident: str
+    rest: list[Heard]
 
 
 class Intake:
@@ -80,52 +89,64 @@ class Intake:
         return groups
 
     async def _take_group(self, key: GroupKey, policy: RemediationPolicy, batch: list[Heard], source: str) -> None:
-        async with self._one_at_a_time(key), self._slots:
-            for _ in range(_TRIES):
-                if await self._join_or_open(key, policy, batch, source):
-                    return
+        for _ in range(_TRIES):
+            async with self._one_at_a_time(key), self._slots:
+                place = await self._find_place(key, policy, batch, source)
+            # Joining waits for a write that it may share with others of the group, so it must not hold them up.
+            if place is not None and await self._join(place, source):
+                return
         raise Retry(f"the incidents of group {key} keep changing")
 
-    async def _join_or_open(self, key: GroupKey, policy: RemediationPolicy, batch: list[Heard], source: str) -> bool:
-        """One try; false when another process was quicker and the state has to be looked at anew."""
+    async def _find_place(
+        self, key: GroupKey, policy: RemediationPolicy, batch: list[Heard], source: str
+    ) -> _Place | None:
+        """The open incident that the batch joins, or a new one for it; None when another process was quicker and the
+        state has to be looked at anew."""
         known = self._store.in_group(key)
         under_way = next((e for e in known if e.open), None)
         if under_way:
-            return await self._join(under_way, batch, source)
+            return _Place(under_way.key, batch)
         last = known[-1].last_starts_at if known else None
         new = [h for h in batch if h.alert.state == "firing" and is_new_firing(h.alert, last)]
         if not new:
             for heard in batch:
                 self._count(source, "ended" if heard.alert.state == "resolved" else "repeated")
-            return True
-        new.sort(key=lambda h: h.alert.starts_at)
-        return await self._open(key[0], policy, new[0]) and await self._join_rest(key, batch, new[0], source)
+            return _Place("", [])
+        first = min(new, key=lambda h: h.alert.starts_at)
+        opened = await self._open(key[0], policy, first)
+        if opened is None:
+            return None
+        self._count(source, "opened")
+        return _Place(opened, [h for h in batch if h is not first])
 
-    async def _open(self, namespace: str, policy: RemediationPolicy, heard: Heard) -> bool:
+    async def _open(self, namespace: str, policy: RemediationPolicy, heard: Heard) -> str | None:
+        """Creates the Incident and returns its key; None when it is there already."""
         manifest = incident_manifest(policy, namespace, heard.alert)
+        if self._leads():
+            self._reconciler.look_ahead(policy, manifest)
         try:
             stored = await self._kube.create(incident_path(namespace), manifest)
         except AlreadyExists:
             await self._learn(namespace, manifest["metadata"]["name"])
-            return False
+            return None
         except (Refused, Terminal, NotFound) as error:
             _log.error("an incident was refused", policy=policy.key, error=str(error))
             raise Retry(str(error)) from error
         self._store.put_incident(stored)
         if self._leads():
             self._reconciler.start(key_of(stored), heard)
-        return True
+        return key_of(stored)
 
-    async def _join_rest(self, key: GroupKey, batch: list[Heard], first: Heard, source: str) -> bool:
-        self._count(source, "opened")
-        rest = [h for h in batch if h is not first]
-        entry = next((e for e in self._store.in_group(key) if e.open), None)
-        return await self._join(entry, rest, source) if entry and rest else True
-
-    async def _join(self, entry: Entry, batch: list[Heard], source: str) -> bool:
-        """Resends are only counted; what changes who fires is stored before this returns."""
-        changing, resent = _split(batch, entry.firing)
-        for heard in batch:
+    async def _join(self, place: _Place, source: str) -> bool:
+        """Resends are only counted; what changes who fires is stored before this returns. False when the incident has
+        ended meanwhile."""
+        entry = self._store.entries.get(place.incident)
+        if not place.rest:
+            return True
+        if entry is None:
+            return False
+        changing, resent = _split(place.rest, entry.firing)
+        for heard in place.rest:
             self._count(source, "resolved" if heard.alert.state == "resolved" else "joined")
         try:
             if self._leads():
@@ -133,7 +154,7 @@ class Intake:
                     self._reconciler.hear(entry.key, heard)
                 await asyncio.gather(*(self._reconciler.tell(entry.key, h) for h in changing))
             elif changing:
-                await self._write_down(entry.key, batch)
+                await self._write_down(entry.key, place.rest)
         except NotFound:
             return False
         return True

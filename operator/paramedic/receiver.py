@@ -28,6 +28,8 @@ from paramedic.store import Store
 _log = get_logger(__name__)
 _MAX_ALERTS = 10_000
 _YEAR_ONE = 1
+# A sender that is stuck must not keep a place for ever.
+_READ_SECONDS = 10.0
 Text = dict[str, str]
 
 
@@ -85,10 +87,14 @@ class Receiver:
 
     async def _read_and_take(self, request: web.Request, limit: int) -> web.Response:
         try:
-            alerts = parse_payload(await request.read())
+            async with asyncio.timeout(_READ_SECONDS):
+                body = await request.read()
+            alerts = parse_payload(body)
         except web.HTTPRequestEntityTooLarge:
             return _too_large(limit)
-        except ValueError as error:
+        except TimeoutError:
+            return _closing(_text(503, "the body did not come in time: send it again"))
+        except (ValueError, web.RequestPayloadError) as error:
             return _text(400, str(error))
         try:
             await self._intake.take(alerts, "webhook")
@@ -122,9 +128,15 @@ def parse_payload(body: bytes) -> list[Alert]:
 
 
 def _alert(item: _WebhookAlert) -> Alert:
-    for text in (*item.labels, *item.labels.values(), *item.annotations, *item.annotations.values()):
-        if "\x00" in text or any("\ud800" <= char <= "\udfff" for char in text):
-            raise ValueError("labels and annotations must be text without NUL and lone surrogates")
+    for text in (
+        *item.labels,
+        *item.labels.values(),
+        *item.annotations,
+        *item.annotations.values(),
+        item.generator_url,
+    ):
+        if "\x00" in text or not _is_unicode(text):
+            raise ValueError("labels, annotations and URLs must be text without NUL and lone surrogates")
     return Alert(
         state=item.status,
         labels=item.labels,
@@ -134,6 +146,14 @@ def _alert(item: _WebhookAlert) -> Alert:
         generator_url=item.generator_url,
         fingerprint=item.fingerprint or fingerprint(item.labels),
     )
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _real(moment: datetime | None) -> datetime | None:
@@ -169,13 +189,17 @@ class RotatedFile:
 
 
 async def keep_certificate_fresh(context: ssl.SSLContext, certificate: Path, key: Path, every: float = 10.0) -> None:
-    """Loads a rotated certificate into the running server's context, until cancelled."""
+    """Loads a rotated certificate into the running server's context, until cancelled.
+
+    It is tried in a context of its own first: half of a rotation would leave the server without a usable key.
+    """
     seen = _changed_at(certificate)
     while True:
         await asyncio.sleep(every)
         try:
             changed = _changed_at(certificate)
             if changed != seen:
+                ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key)
                 context.load_cert_chain(certificate, key)
                 seen = changed
         except (OSError, ssl.SSLError) as error:
@@ -187,7 +211,11 @@ def _changed_at(path: Path) -> int:
 
 
 def _too_large(limit: int) -> web.Response:
-    response = _text(413, f"the body is larger than {limit} bytes")
+    return _closing(_text(413, f"the body is larger than {limit} bytes"))
+
+
+def _closing(response: web.Response) -> web.Response:
+    """For an answer before the whole body was read: what is left of it is not waited for."""
     response.force_close()
     return response
 

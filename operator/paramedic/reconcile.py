@@ -9,9 +9,12 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from paramedic.api import conditions as c
+from paramedic.api.policy import RemediationPolicy
 from paramedic.api.reasons import Reason
+from paramedic.api.workload import BoundTarget
 from paramedic.clients.kube import Kube
 from paramedic.core import plan
 from paramedic.core.heard import Heard, absorb
@@ -25,6 +28,7 @@ from paramedic.store import Store
 from paramedic.verification import LEASE_POLL, Verifier, next_look
 from paramedic.workqueue import WorkQueue
 
+Json = dict[str, Any]
 _log = get_logger(__name__)
 _MAX_MOVES = 64
 _FIRST_BACKOFF, _LAST_BACKOFF = timedelta(milliseconds=200), timedelta(seconds=30)
@@ -63,6 +67,13 @@ class Reconciler:
         metrics.queue_depth.set_function(lambda: len(self.queue))
 
     # -- the edges speak ----------------------------------------------------------------------------------------------
+
+    def look_ahead(self, policy: RemediationPolicy, manifest: Json) -> None:
+        """An Incident is about to be stored: its target can be read meanwhile."""
+        first, target = policy.spec.steps[0], manifest["spec"].get("target")
+        if target and first.target is None:
+            bound = BoundTarget(namespace=manifest["metadata"]["namespace"], kind=target["kind"], name=target["name"])
+            self._executor.look_ahead(first.action, bound)
 
     def hear(self, key: str, news: Heard) -> None:
         """An alert's resend: counted with the next write, and within half a minute."""
@@ -114,6 +125,8 @@ class Reconciler:
         self._wake_others(key, before.busy_targets, before.remediating, before.policy)
         if isinstance(end, plan.Wait) and end.until:
             self.queue.add_after(key, end.until - self._clock())
+        elif end is None:  # as many moves as one round may have, and not at rest yet
+            self.queue.add_after(key, _FIRST_BACKOFF)
 
     async def _advance(self, draft: Draft, news: list[Heard]) -> plan.Wait | plan.Resolve | None:
         """Move after move until there is nothing to do, with the state stored at the end."""

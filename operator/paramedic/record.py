@@ -164,8 +164,8 @@ class Recorder:
 
     def open_draft(self, key: str, now: datetime) -> Draft | None:
         """A draft on the newest known copy; None when the incident is gone or over."""
-        incident = self._store.incident(key)
-        return Draft(incident, self._store.raw_status(key), now) if incident else None
+        found = self._store.open_incident(key)
+        return Draft(*found, now) if found else None
 
     async def commit(self, draft: Draft) -> bool:
         """Stores the draft; false when there was nothing to write. Raises Conflict when somebody else has written
@@ -175,7 +175,8 @@ class Recorder:
         if changes:
             meta = draft.incident.metadata
             body = {"metadata": {"uid": meta.uid, "resourceVersion": meta.resource_version}, "status": changes}
-            self._take(draft, await self._kube.merge_patch(f"{incident_path(meta.namespace, meta.name)}/status", body))
+            path = f"{incident_path(meta.namespace, meta.name)}/status"
+            self._take(draft, await self._kube.merge_patch(path, body), draft.incident)
         self._publish(draft)
         return bool(changes)
 
@@ -188,8 +189,10 @@ class Recorder:
         body = {
             "metadata": {"uid": meta.uid, "resourceVersion": meta.resource_version, "finalizers": finalizers or None}
         }
-        self._take(draft, await self._kube.merge_patch(incident_path(meta.namespace, meta.name), body))
+        stored = await self._kube.merge_patch(incident_path(meta.namespace, meta.name), body)
         meta.finalizers = finalizers
+        # The draft's status may be ahead of what is stored.
+        self._take(draft, stored, None)
 
     async def run(self) -> None:
         """Sends Events until cancelled."""
@@ -201,13 +204,13 @@ class Recorder:
                 self._metrics.events_dropped.inc()
                 _log.warning("event not sent", incident=event["regarding"]["name"], error=str(error))
 
-    def _take(self, draft: Draft, stored: Json) -> None:
+    def _take(self, draft: Draft, stored: Json, incident: Incident | None) -> None:
         draft.incident.metadata.resource_version = stored["metadata"]["resourceVersion"]
         draft.base = stored.get("status") or {}
         if stored["metadata"].get("deletionTimestamp") and not stored["metadata"].get("finalizers"):
             self._store.remove_incident(stored)
         else:
-            self._store.put_incident(stored)
+            self._store.put_incident(stored, incident)
 
     def _publish(self, draft: Draft) -> None:
         for effect in draft.effects:

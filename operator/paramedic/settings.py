@@ -7,8 +7,9 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, YamlConfigSettingsSource
+from yaml import YAMLError
 
 from paramedic.api import SYSTEM_NAMESPACE
 from paramedic.api.base import parse_duration
@@ -38,6 +39,13 @@ def _snake_keys(value: Any) -> Any:
         )
         for key, inner in value.items()
     }
+
+
+def _check_address(value: str) -> str:
+    port = value.rpartition(":")[2] if ":" in value else ""
+    if not (port.isascii() and port.isdigit() and int(port) < 1 << 16):
+        raise ValueError("an address and a port are needed, for example 0.0.0.0:8080")
+    return value
 
 
 class _Section(BaseModel):
@@ -70,7 +78,9 @@ class Settings(BaseSettings):
         extra="forbid",
     )
 
-    listen: str = Field("0.0.0.0:8080", description="Address and port of the webhook, probes and metrics.")
+    listen: Annotated[str, AfterValidator(_check_address)] = Field(
+        "0.0.0.0:8080", description="Address and port of the webhook, probes and metrics."
+    )
     webhook_token_file: Path | None = Field(None, description="Bearer token of the webhook; re-read when it changes.")
     webhook_anonymous: bool = Field(False, description="Accept the webhook without a token. For trials only.")
     webhook_max_bytes: int = Field(4 * 1024 * 1024, ge=1024, description="A larger body is answered 413, unread.")
@@ -120,7 +130,7 @@ def load_settings(**overrides: Any) -> Settings:
     except ValidationError as error:
         lines = [f"  {'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
         raise SettingsError("the settings are wrong:\n" + "\n".join(lines)) from error
-    except ValueError as error:
+    except (ValueError, YAMLError) as error:
         raise SettingsError(f"the settings cannot be read: {error}") from error
 
 

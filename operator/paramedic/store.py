@@ -22,6 +22,7 @@ from paramedic.core.plan import has_acted
 
 Json = dict[str, Any]
 GroupKey = tuple[str, str, str]
+_FRESH = 256
 OPEN_PHASES = tuple(phase for phase in get_args(Phase) if phase != "Resolved")
 _COMPACT = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False)
 
@@ -73,17 +74,26 @@ class Store:
     _by_group: dict[GroupKey, set[str]] = field(default_factory=lambda: defaultdict(set))
     _by_target: dict[TargetKey, set[str]] = field(default_factory=lambda: defaultdict(set))
     _by_policy: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
+    _fresh: dict[str, tuple[int, Incident, Json]] = field(default_factory=dict)
     _reserved: dict[str, ActionRecord] = field(default_factory=dict)
 
-    def put_incident(self, raw: Json) -> bool:
-        """Takes a copy in; false when it is not newer than the one that is known."""
+    def put_incident(self, raw: Json, incident: Incident | None = None) -> bool:
+        """Takes a copy in; false when it is not newer than the one that is known.
+
+        ``incident`` is the same, read already, where the caller has it.
+        """
         key = key_of(raw)
         known = self.entries.get(key)
         version = int(raw["metadata"].get("resourceVersion") or 0)
         if known and known.uid == raw["metadata"].get("uid") and known.version >= version:
             return False
         self._forget(key)
-        entry = _entry(key, version, raw)
+        raw["metadata"].pop("managedFields", None)
+        try:
+            entry = _entry(key, version, raw, incident or self._read(key, version, raw))
+        except ValidationError as error:
+            uid = str(raw["metadata"].get("uid", ""))
+            entry = Entry(key, uid, version, "Open", b"{}", None, None, None, problem=str(error)[:500])
         self.entries[key] = entry
         self._index(entry)
         return True
@@ -95,18 +105,24 @@ class Store:
         if known and known.uid == raw["metadata"].get("uid"):
             self._forget(key)
 
-    def incident(self, key: str) -> Incident | None:
-        """The whole Incident, if it is open (or still holds something) and readable."""
+    def open_incident(self, key: str) -> tuple[Incident, Json] | None:
+        """The whole Incident, the caller's own, and its status as stored; None when it is over, gone or unreadable."""
         entry = self.entries.get(key)
         if entry is None or entry.raw is None or entry.problem:
             return None
-        return Incident.model_validate(json.loads(entry.raw))
+        fresh = self._fresh.pop(key, None)
+        if fresh and fresh[0] == entry.version:
+            return fresh[1], fresh[2]
+        raw = json.loads(entry.raw)
+        return Incident.model_validate(raw), raw.get("status") or {}
 
-    def raw_status(self, key: str) -> Json:
-        """The status as stored, the base of the next write."""
-        entry = self.entries.get(key)
-        raw = json.loads(entry.raw) if entry and entry.raw else {}
-        return raw.get("status") or {}
+    def _read(self, key: str, version: int, raw: Json) -> Incident:
+        """Reads a copy and keeps it for the work that is likely to follow at once."""
+        incident = Incident.model_validate(raw)
+        while len(self._fresh) >= _FRESH:
+            del self._fresh[next(iter(self._fresh))]
+        self._fresh[key] = version, incident, raw.get("status") or {}
+        return incident
 
     def open_entries(self) -> Iterator[Entry]:
         """All incidents that are not over."""
@@ -243,18 +259,12 @@ def _discard(index: Any, group: Any, key: str) -> None:
             del index[group]
 
 
-def _entry(key: str, version: int, raw: Json) -> Entry:
-    raw["metadata"].pop("managedFields", None)
-    uid = str(raw["metadata"].get("uid", ""))
-    try:
-        incident = Incident.model_validate(raw)
-    except ValidationError as error:
-        return Entry(key, uid, version, "Open", b"{}", None, None, None, problem=str(error)[:500])
+def _entry(key: str, version: int, raw: Json, incident: Incident) -> Entry:
     over = incident.status.phase == "Resolved" and FINALIZER not in incident.metadata.finalizers
     policy = _policy_key(incident)
     return Entry(
         key=key,
-        uid=uid,
+        uid=incident.metadata.uid,
         version=version,
         phase=incident.status.phase,
         raw=None if over else _COMPACT.encode(raw).encode(),

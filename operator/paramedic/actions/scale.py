@@ -24,7 +24,7 @@ from paramedic.api.reasons import Reason
 from paramedic.api.workload import BoundTarget
 from paramedic.errors import Refused
 
-_RELATIVE = re.compile(r"^([+-]\d+)(%?)$")
+_RELATIVE = re.compile(r"([+-][0-9]+)(%?)")
 _REPLICAS_SCHEMA = {
     "anyOf": [{"type": "integer"}, {"type": "string"}],
     "x-kubernetes-int-or-string": True,
@@ -115,7 +115,7 @@ def _hpa(observed: Observed) -> Json | None:
 def _wanted(replicas: int | str, present: int) -> int:
     if isinstance(replicas, int):
         return replicas
-    found = _RELATIVE.match(replicas)
+    found = _RELATIVE.fullmatch(replicas)
     if not found:
         raise Refused(Reason.INVALID_PARAMETERS, f"replicas: {replicas!r} is neither a number nor like +3 or +50%")
     amount, percent = int(found[1]), bool(found[2])

@@ -14,6 +14,7 @@ import re2
 
 MAX_MACROS = 2
 MAX_LENGTH = 1024
+_MAX_LENGTH_OF_TWO = 160
 _MAX_TEXT = 1024
 _LITERAL = re.compile(
     r"""(?P<raw>\b(?:[rR][bB]?|[bB][rR]))(?:'[^'\n]*'|"[^"\n]*")|'(?:[^'\\\n]|\\.)*'|"(?:[^"\\\n]|\\.)*\"""", re.DOTALL
@@ -82,6 +83,8 @@ def _without_literals(text: str) -> tuple[str, list[str]]:
 def _check_cost(text: str, code: str, macros: int, functions: set[str]) -> None:
     if macros > MAX_MACROS:
         raise ExpressionError(f"{text!r}: at most {MAX_MACROS} of all, exists, exists_one, map and filter")
+    if macros == MAX_MACROS and len(text) > _MAX_LENGTH_OF_TWO:
+        raise ExpressionError(f"{text[:50]!r}…: at most {_MAX_LENGTH_OF_TWO} characters with two list macros")
     adds = "+" in code
     if macros and (adds or "matches" in functions):
         what = "+" if adds else "matches"
