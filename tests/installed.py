@@ -24,6 +24,18 @@ spec: {{match: {{incidents: {{}}}}, namespaces: [kube-system], steps: [{{name: a
 """
 _DRY_RUN = ("create", "--dry-run=server", "-f", "-")
 _STATUS = ("patch", "incident", PROBE, "-n", "default", "--subresource=status", "--type=merge", "--dry-run=server")
+_FORGER = f"""
+apiVersion: rbac.authorization.k8s.io/v1
+kind: Role
+metadata: {{name: {PROBE}, namespace: default}}
+rules: [{{apiGroups: [paramedic.dev], resources: [incidents, incidents/status], verbs: [get, patch]}}]
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: RoleBinding
+metadata: {{name: {PROBE}, namespace: default}}
+roleRef: {{apiGroup: rbac.authorization.k8s.io, kind: Role, name: {PROBE}}}
+subjects: [{{apiGroup: rbac.authorization.k8s.io, kind: User, name: {PROBE}}}]
+"""
 
 
 def install(cluster: Access, timeout: float = 30) -> None:
@@ -32,11 +44,12 @@ def install(cluster: Access, timeout: float = 30) -> None:
     cluster.kubectl("wait", "--for=condition=Established", "--timeout=30s", *(f"crd/{name}" for name in DEFINITIONS))
     cluster.kubectl("apply", "-k", ROOT / "manifests")
     cluster.kubectl("apply", "-f", "-", input=_INCIDENT)
+    cluster.kubectl("apply", "-f", "-", input=_FORGER)
     deadline = time.monotonic() + timeout
     _until_refused(cluster, "acknowledgedBy must be your own", deadline, *_DRY_RUN, text=_FORGED)
     _until_refused(cluster, "only for policies in paramedic-system", deadline, *_DRY_RUN, text=_POLICY)
-    _until_refused(cluster, "only Paramedic", deadline, *_STATUS, "-p", '{"status": {"phase": "Resolved"}}')
-    cluster.kubectl("delete", "incident", PROBE, "-n", "default")
+    _until_refused(cluster, "only Paramedic", deadline, *_STATUS, "-p", '{"status": {"phase": "Open"}}', "--as", PROBE)
+    cluster.kubectl("delete", f"incident/{PROBE}", f"role/{PROBE}", f"rolebinding/{PROBE}", "-n", "default")
 
 
 def _until_refused(cluster: Access, words: str, deadline: float, *arguments: str, text: str = "") -> None:

@@ -22,6 +22,7 @@ PEOPLE = {
     "second": ["edit", "paramedic-approve"],
     "guest-approver": ["paramedic-approve"],
     "owner": ["everything-of-paramedic"],  # verbs * on paramedic.dev/*, but no workload
+    "boss": ["cluster-admin"],
     "narrow": ["only-covet-app", "paramedic-edit"],
 }
 """Who has which role in team a; nobody has any in team b, besides the neighbour."""
