@@ -363,6 +363,7 @@ class Executor:
 
     def _fail(self, draft: Draft, step: StepStatus, reason: Reason, message: str) -> None:
         step.state, step.reason, step.message, step.finished_at = "Failed", str(reason), message, draft.now
+        step.after = None  # nothing was changed, so that there is nothing to put back
         self._count(draft, step, "Failed")
         draft.set_condition(c.REMEDIATED, "False", reason, message)
         draft.say(reason, f"step {step.name} failed: {message}", event=True)

@@ -130,6 +130,7 @@ class Intake:
             await self._learn(namespace, manifest["metadata"]["name"])
             return None
         except (Refused, Terminal, NotFound) as error:
+            self._metrics.alerts.labels("any", "refused").inc()
             _log.error("an incident was refused", policy=policy.key, error=str(error))
             raise Retry(str(error)) from error
         self._store.put_incident(stored)

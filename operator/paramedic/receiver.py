@@ -9,7 +9,7 @@ import hmac
 import json
 import ssl
 import time
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -28,6 +28,9 @@ from paramedic.store import Store
 _log = get_logger(__name__)
 _MAX_ALERTS = 10_000
 _YEAR_ONE = 1
+# A start in the far future would make every later firing look like an old one; it is taken as unknown.
+_CLOCK_SKEW = timedelta(hours=1)
+_UNKNOWN_START = datetime(1970, 1, 1, tzinfo=UTC)
 # A sender that is stuck must not keep a place for ever.
 _READ_SECONDS = 10.0
 Text = dict[str, str]
@@ -66,7 +69,11 @@ class Receiver:
     async def handle(self, request: web.Request) -> web.Response:
         """One request; the answer's status is counted."""
         began = time.perf_counter()
-        response = await self._answer(request)
+        try:
+            response = await self._answer(request)
+        except Exception:  # noqa: BLE001 - whatever it is, the sender must try again, and somebody must see it
+            _log.exception("the webhook failed")
+            response = _text(500, "an error of Paramedic's own: send it again")
         self._metrics.webhook_requests.labels(str(response.status)).inc()
         self._metrics.webhook_seconds.observe(time.perf_counter() - began)
         return response
@@ -141,7 +148,7 @@ def _alert(item: _WebhookAlert) -> Alert:
         state=item.status,
         labels=item.labels,
         annotations=item.annotations,
-        starts_at=item.starts_at,
+        starts_at=item.starts_at if item.starts_at < datetime.now(UTC) + _CLOCK_SKEW else _UNKNOWN_START,
         ends_at=_real(item.ends_at),
         generator_url=item.generator_url,
         fingerprint=item.fingerprint or fingerprint(item.labels),

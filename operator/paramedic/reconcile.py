@@ -276,7 +276,11 @@ class Reconciler:
 
     async def _leases_over(self, draft: Draft) -> frozenset[int]:
         steps = draft.incident.status.steps
-        held = [i for i, s in enumerate(steps) if s.holds_mitigation and s.revert_when and s.state == "Succeeded"]
+        held = [
+            i
+            for i, s in enumerate(steps)
+            if s.holds_mitigation and s.revert_when and s.state in ("Succeeded", "Unknown")
+        ]
         over = [i for i in held if await self._verifier.lease_is_over(draft.incident, steps[i], draft.now)]
         return frozenset(over)
 
@@ -303,6 +307,7 @@ class Reconciler:
     async def _work(self, key: str) -> None:
         """The queue's handler: never raises; whatever fails is looked at anew, later and later."""
         if not self._may_act():
+            _answer(self._news.pop(key, []), NotActing("the lead is lost or in doubt"))
             return
         try:
             await self.reconcile(key)

@@ -82,7 +82,8 @@ class Scale(Action):
         if observed.kind == "DaemonSet":
             raise Refused(Reason.UNSUPPORTED_KIND, "a DaemonSet has no replicas: one pod runs on each node")
         before = self.state(observed)
-        present: int = before["minReplicas"] if "minReplicas" in before else before["replicas"]
+        # Under an HPA, what runs now counts: "+3" means three more than there are.
+        present: int = max(before.get("minReplicas", 0), observed.target["spec"].get("replicas", 1))
         wanted = _wanted(params.replicas, present)
         if params.max_replicas is not None:
             wanted = min(wanted, max(params.max_replicas, present) if wanted > present else params.max_replicas)

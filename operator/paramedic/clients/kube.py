@@ -181,7 +181,7 @@ def _translated(status: int, reason: str, text: str, retry_after: str | None, *,
         return Retry(text, after or timedelta(seconds=1))
     if status in (401, 408) or status >= 500:
         return Retry(text, after, uncertain=uncertain and status != 401)
-    if status == 422 and "uid mismatch" in text.lower():
+    if status == 422 and ("uid mismatch" in text.lower() or ("metadata.uid" in text and "immutable" in text)):
         return Conflict(text)
     return Terminal(Reason.REJECTED, text)
 

@@ -2,12 +2,15 @@
 
 import secrets
 import uuid
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MILLISECOND = timedelta(milliseconds=1)
 
 
 def new_operation(now: datetime) -> str:
     """A UUID version 7 (RFC 9562) of that moment."""
-    milliseconds = int(now.timestamp() * 1000) & ((1 << 48) - 1)
+    milliseconds = (now - _EPOCH) // _MILLISECOND & ((1 << 48) - 1)
     value = milliseconds << 80 | 0x7 << 76 | secrets.randbits(12) << 64 | 0b10 << 62 | secrets.randbits(62)
     return str(uuid.UUID(int=value))
 
@@ -20,4 +23,7 @@ def operation_time(operation: str) -> datetime | None:
         return None
     if parsed.version != 7:
         return None
-    return datetime.fromtimestamp((parsed.int >> 80) / 1000, UTC)
+    try:
+        return _EPOCH + (parsed.int >> 80) * _MILLISECOND
+    except OverflowError:
+        return None

@@ -1,0 +1,517 @@
+"""What comes next: every branch in a table, then any history that a reconciler could live through."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from datetime import datetime
+from random import Random
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from builders import NOW, OPERATION, ago, held, incident, later, minutes, policy, step, verify
+from paramedic.api import FINALIZER
+from paramedic.api.checks import RevertWhen
+from paramedic.api.incident import EscalationStatus, Incident, Resolution, Revert, StepStatus, Verification
+from paramedic.api.reasons import Reason
+from paramedic.core import plan
+from paramedic.core.plan import (
+    Escalate,
+    Look,
+    LookAtRevert,
+    ObservePlan,
+    PutBack,
+    Release,
+    Resolve,
+    RunStep,
+    VerifyStep,
+    Wait,
+    next_move,
+)
+
+ESCALATED = {"escalation": {"since": ago(1), "message": "look"}}
+CLOSED = {"resolution": {"resolvedBy": "alice", "rootCause": "a typo"}}
+DELETED = {"deletionTimestamp": NOW.isoformat()}
+REVERTING = {"state": "Executing", "operation": OPERATION}
+UNDONE = {"state": "Succeeded", "operation": OPERATION, "reason": "VerificationFailed"}
+WHEN_OVER: dict[str, Any] = {"ttl": None, "revert_at": None, "revert_when": {"alertResolved": True}}
+
+
+def reverted(name: str = "undo", reason: str = "VerificationFailed", **fields: Any) -> StepStatus:
+    return step(name, "Reverted", reason=reason, revert=UNDONE, **fields)
+
+
+NOTHING, IN_VAIN = "no step of the policy applied; nothing was done", "no step of the policy helped"
+DONE = "undo: 3 → 5"
+
+MOVES: list[tuple[str, Incident, Any]] = [
+    # what was begun is finished first, whatever anybody says
+    ("an intent without a result", incident(step(state="Executing")), Look(0)),
+    ("also when paused", incident(step(state="Executing"), paused=True), Look(0)),
+    ("also when deleted", incident(step(state="Executing"), metadata=DELETED), Look(0)),
+    ("also when over", incident(step(state="Executing"), phase="Resolved"), Look(0)),
+    ("a revert without a result", incident(held(revert=REVERTING)), LookAtRevert(0)),
+    ("of a later step", incident(step(state="Skipped"), held(revert=REVERTING)), LookAtRevert(1)),
+    # deletion: what is held is put back, the last first
+    ("deleted, holding", incident(held("a"), held("b"), metadata=DELETED), PutBack(1, Reason.DELETED)),
+    ("deleted while verifying", incident(held(state="Verifying"), metadata=DELETED), PutBack(0, Reason.DELETED)),
+    ("deleted, holding nothing", incident(step(state="Succeeded"), metadata=DELETED), Release()),
+    ("deleted, not put back", incident(held(revert=REVERTING | {"state": "Failed"}), metadata=DELETED), Release()),
+    # over is over
+    ("over, finalizer left", incident(phase="Resolved", metadata={"finalizers": [FINALIZER]}), Release()),
+    ("over", incident(step(), phase="Resolved"), Wait("resolved")),
+    # a person's word
+    ("closed", incident(step(), **CLOSED), Resolve(Reason.RESOLVED_BY_PERSON, "closed by alice: a typo")),
+    ("closed while verifying", incident(step(state="Verifying"), **CLOSED), Resolve),
+    ("closed, paused", incident(step(), paused=True, **CLOSED), Resolve),
+    ("closed, escalated", incident(step(state="Failed"), status=ESCALATED, **CLOSED), Resolve),
+    ("closed, holding", incident(held(), **CLOSED), Wait),
+    ("closed, lease over", incident(held(revert_at=NOW), **CLOSED), PutBack(0, Reason.LEASE_ENDED)),
+    ("closed, verifying, holding", incident(held(state="Verifying", revert_at=NOW), **CLOSED), VerifyStep(0)),
+    ("closed, unknown, ttl over", incident(held(state="Unknown", revert_at=None, ttl=minutes(5)), **CLOSED), PutBack),
+    ("closed, unknown, ttl not over", incident(held(state="Unknown", revert_at=None), **CLOSED), Wait),
+    ("closed, unknown, no ttl", incident(held(state="Unknown", **WHEN_OVER), **CLOSED), PutBack),
+    ("closed, holding till revertWhen", incident(held(**WHEN_OVER), **CLOSED), Wait),
+    # paused: nothing further
+    ("paused", incident(step(), paused=True), Wait("paused: a person has taken over", None, Reason.PAUSED)),
+    ("paused, lease over", incident(held(revert_at=NOW), paused=True), Wait),
+    ("paused while verifying", incident(step(state="Verifying"), paused=True), Wait),
+    ("paused, alert over", incident(step(), alert_state="resolved", paused=True), Wait),
+    # leases
+    ("lease over", incident(held(revert_at=NOW)), PutBack(0, Reason.LEASE_ENDED)),
+    ("lease not over", incident(held(revert_at=later(0.01)), alert_state=None), Wait),
+    ("lease over, escalated", incident(held(revert_at=ago(1)), status=ESCALATED), PutBack(0, Reason.LEASE_ENDED)),
+    ("the last first", incident(held("a", revert_at=ago(9)), held("b", revert_at=NOW)), PutBack(1, Reason.LEASE_ENDED)),
+    ("while verifying, verify first", incident(held(state="Verifying", revert_at=ago(1))), VerifyStep(0)),
+    ("unknown, ttl over", incident(held(state="Unknown", revert_at=None, ttl=minutes(5))), PutBack),
+    # verification
+    ("verifying", incident(step(state="Verifying")), VerifyStep(0)),
+    ("verifying, alert over", incident(step(state="Verifying"), alert_state="resolved"), VerifyStep(0)),
+    # the alert's end
+    ("before anything", incident(step(), alert_state="resolved"), Resolve),
+    ("while waiting for approval", incident(step(state="AwaitingApproval"), alert_state="resolved"), Resolve),
+    ("blocked and escalated", incident(step(state="Blocked"), alert_state="resolved", status=ESCALATED), Resolve),
+    ("after a remedy", incident(step(state="Succeeded", message="3 → 5"), alert_state="resolved"), Resolve),
+    ("holding", incident(held(), alert_state="resolved"), Wait),
+    ("holding, unknown, no ttl", incident(held(state="Unknown", **WHEN_OVER), alert_state="resolved"), PutBack),
+    ("until recovered, unfinished", incident(step(state="Failed"), step("b"), alert_state="resolved"), Resolve),
+    (
+        "a sequence goes on",
+        incident(step("a", "Succeeded"), step("b"), alert_state="resolved", strategy="Sequence"),
+        RunStep(1),
+    ),
+    (
+        "a sequence that stopped does not",
+        incident(step("a", "Failed"), step("b"), alert_state="resolved", strategy="Sequence"),
+        Resolve,
+    ),
+    # escalated: a person works on it
+    ("escalated", incident(step(state="Failed"), step("b"), status=ESCALATED), Wait("a person is needed: look")),
+    ("escalated, holding", incident(held(), status=ESCALATED), Wait("a person is needed: look", later(55))),
+    # Observe
+    ("observe", incident(step("a", "Skipped"), step("b"), mode="Observe"), ObservePlan()),
+    ("observed", incident(step(state="Skipped"), mode="Observe"), Wait),
+    # the steps in order
+    ("the first", incident(step("a"), step("b")), RunStep(0)),
+    ("blocked: again", incident(step("a", "Blocked"), step("b")), RunStep(0)),
+    ("awaiting: again", incident(step("a", "AwaitingApproval"), step("b")), RunStep(0)),
+    ("after a skipped one", incident(step("a", "Skipped"), step("b")), RunStep(1)),
+    ("after one that helped", incident(step("a", "Succeeded"), step("b"), alert_state=None), Resolve),
+    ("in a sequence", incident(step("a", "Succeeded"), step("b"), strategy="Sequence"), RunStep(1)),
+    ("after a lease", incident(reverted("a", "LeaseEnded"), step("b"), alert_state=None), Resolve),
+    ("a lease in a sequence", incident(reverted("a", "LeaseEnded"), step("b"), strategy="Sequence"), RunStep(1)),
+    ("failed, continue", incident(step("a", "Failed", on_failure="Continue"), step("b")), RunStep(1)),
+    ("reverted, continue", incident(reverted("a", on_failure="Continue"), step("b")), RunStep(1)),
+    (
+        "failed, stop",
+        incident(step("a", "Failed", on_failure="Stop", message="no"), step("b")),
+        Wait("stopped after step a: no", None, Reason.STEP_FAILED),
+    ),
+    (
+        "failed, escalate",
+        incident(step("a", "Failed", message="no"), step("b")),
+        Escalate(Reason.STEP_FAILED, "step a: no"),
+    ),
+    ("reverted, escalate", incident(reverted("a"), step("b")), Escalate),
+    (
+        "unknown always escalates",
+        incident(step("a", "Unknown", on_failure="Continue", reason="OutcomeUnknown", message="?"), step("b")),
+        Escalate(Reason.OUTCOME_UNKNOWN, "step a: ?"),
+    ),
+    (
+        "unknown and stop",
+        incident(step("a", "Unknown", on_failure="Stop", reason="OutcomeUnknown"), step("b")),
+        Escalate,
+    ),
+    # at the end
+    ("all skipped", incident(step(state="Skipped")), Escalate(Reason.NO_STEP_APPLIED, NOTHING)),
+    ("no steps", incident(), Escalate),
+    ("all failed", incident(step(state="Failed", on_failure="Continue")), Escalate(Reason.REMEDIES_EXHAUSTED, IN_VAIN)),
+    (
+        "helped, no alert",
+        incident(step(state="Succeeded", message="3 → 5"), alert_state=None),
+        Resolve(Reason.REMEDIATION_SUCCEEDED, DONE),
+    ),
+    ("helped, holding", incident(held(), alert_state=None), Wait),
+    ("helped, alert goes on", incident(step(state="Succeeded", finished_at=ago(1), verify=verify(timeout="2m"))), Wait),
+    ("for too long", incident(step(state="Succeeded", finished_at=ago(2), verify=verify(timeout="2m"))), Escalate),
+]
+
+
+@pytest.mark.parametrize(("situation", "move"), [m[1:] for m in MOVES], ids=[m[0] for m in MOVES])
+def test_next_move(situation: Incident, move: Any) -> None:
+    before = situation.model_copy(deep=True)
+    found = next_move(situation, NOW)
+    assert found == move if not isinstance(move, type) else isinstance(found, move)
+    assert next_move(situation, NOW) == found
+    assert situation == before
+
+
+def test_a_lease_that_was_seen_to_be_over_is_put_back() -> None:
+    assert next_move(incident(held(**WHEN_OVER)), NOW, frozenset({0})) == PutBack(0, Reason.LEASE_ENDED)
+    assert isinstance(next_move(incident(held(**WHEN_OVER)), NOW), Wait)
+
+
+def test_waits_say_when_to_look_again() -> None:
+    until = [held("a", revert_at=later(9)), held("b", revert_at=later(5))]
+    assert next_move(incident(*until, **CLOSED), NOW) == Wait(
+        "closed by alice; a, b is put back at 2026-03-02 12:05:00 UTC", later(5)
+    )
+    patient = incident(step(state="Succeeded", message="3 → 5", finished_at=ago(1), verify=verify(timeout="2m")))
+    assert next_move(patient, NOW) == Wait("undo: 3 → 5; waiting for the alert to end", later(1))
+
+
+# -- pinning -----------------------------------------------------------------------------------------------------------
+
+
+def test_pinned_steps_are_resolved_for_the_incident() -> None:
+    chosen = policy(
+        mode="Approve",
+        target={"nameFromLabel": "deployment"},
+        verify={"rollout": True, "timeout": "1m"},
+        steps=[
+            {"name": "own", "restart": {}, "target": {"kind": "StatefulSet", "name": "db"}, "approval": "NotRequired"},
+            {"name": "shared", "scale": {"replicas": "+2"}, "ttl": "1h", "verify": {"alertResolved": True}},
+        ],
+    )
+    fired = incident(alert={"labels": {"deployment": "web"}, "startsAt": NOW.isoformat()})
+    own, shared = plan.pinned_steps(chosen, fired)
+    assert (str(own.target), own.approval_required, own.verify) == ("StatefulSet/db", False, chosen.spec.verify)
+    assert (str(shared.target), shared.approval_required, shared.params) == ("Deployment/web", True, {"replicas": "+2"})
+    assert shared.verify
+    assert (shared.ttl, shared.verify.alert_resolved) == (minutes(60), True)
+    named = incident(alert_state=None, target={"kind": "DaemonSet", "name": "agent"})
+    assert [str(s.target) for s in plan.pinned_steps(chosen, named)] == ["StatefulSet/db", "DaemonSet/agent"]
+
+
+@pytest.mark.parametrize(
+    ("mode", "approval", "required"),
+    [
+        ("Auto", None, False),
+        ("Auto", "Required", True),
+        ("Auto", "NotRequired", False),
+        ("Approve", None, True),
+        ("Approve", "Required", True),
+        ("Approve", "NotRequired", False),
+    ],
+)
+def test_who_must_approve(mode: str, approval: str | None, required: bool) -> None:
+    one = {"name": "undo", "rollback": {}} | ({"approval": approval} if approval else {})
+    assert plan.pinned_steps(policy(mode=mode, steps=[one]), incident())[0].approval_required is required
+
+
+@pytest.mark.parametrize("label", ["", "Web", "a/b", "../secrets", "a b", "-a", "a" * 254, "a\n", "é", "a;rm -rf"])
+def test_a_label_that_is_no_name_selects_nothing(label: str) -> None:
+    fired = incident(alert={"labels": {"deployment": label}, "startsAt": NOW.isoformat()})
+    assert plan.pinned_steps(policy(target={"nameFromLabel": "deployment"}), fired)[0].target is None
+
+
+def test_the_default_is_to_verify_the_rollout_and_the_alerts_end() -> None:
+    by_alert, by_person = (plan.pinned_steps(policy(), i)[0].verify for i in (incident(), incident(alert_state=None)))
+    assert by_alert
+    assert by_person
+    assert (by_alert.rollout, by_alert.alert_resolved) == (True, True)
+    assert (by_person.rollout, by_person.alert_resolved) == (True, None)
+
+
+# -- any history -------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Life:
+    """A reconciler, a target and people, all simulated: what happens is chance, what must never happen is asserted."""
+
+    incident: Incident
+    chance: Random
+    now: datetime = NOW
+    news: int = 6
+    moves: int = 0
+    in_place: set[int] = field(default_factory=set)
+    made: Counter[int] = field(default_factory=Counter)
+    undone: Counter[int] = field(default_factory=Counter)
+    begun: list[int] = field(default_factory=list)
+    released: bool = False
+
+    @property
+    def steps(self) -> list[StepStatus]:
+        return self.incident.status.steps
+
+    def run(self) -> None:
+        """Until nothing can happen any more."""
+        while not self.released:
+            since_wait = 0
+            while not isinstance(move := next_move(self.incident, self.now, self._leases_over()), Wait):
+                self.moves, since_wait = self.moves + 1, since_wait + 1
+                assert since_wait <= 64, "the reconciler's limit of moves in a round"
+                if self._do(move) or self.released:
+                    break
+            assert self.moves < 400, "it never comes to rest"
+            if isinstance(move, Wait):
+                assert move.until is None or move.until > self.now, "a wait that is over at once is a busy loop"
+            if not self._time_passes(move):
+                return
+
+    # -- what the reconciler does --------------------------------------------------------------------------------------
+
+    def _do(self, move: Any) -> bool:  # noqa: C901 - one case for each kind of move
+        """Performs a move; true when the round ends with it."""
+        match move:
+            case RunStep(index):
+                return self._run_step(index)
+            case Look(index):
+                self._look(index)
+            case VerifyStep(index):
+                return self._verify(index)
+            case PutBack(index):
+                self._put_back(index)
+            case LookAtRevert(index):
+                self._end_revert(index)
+            case ObservePlan():
+                for one in self.steps:
+                    one.state = "Skipped" if one.state == "Pending" else one.state
+            case Escalate(reason, message):
+                assert self.incident.status.escalation is None, "escalated twice"
+                self._escalate(f"{reason}: {message}")
+            case Resolve():
+                self._resolve()
+            case Release():
+                self.incident.metadata.finalizers = []
+                self.released = self.incident.metadata.deletion_timestamp is not None
+        return False
+
+    def _run_step(self, index: int) -> bool:
+        self._may_begin(index)
+        one = self.steps[index]
+        what = self.chance.choice(["act"] * 6 + ["crash", "skip", "fail", "blocked", "for a person", "approval"])
+        if what == "skip":
+            one.state = "Skipped"
+        elif what == "fail":
+            one.state, one.reason = "Failed", "TargetNotFound"
+        elif what in ("blocked", "for a person", "approval"):
+            one.state = "AwaitingApproval" if what == "approval" else "Blocked"
+            if what == "for a person":
+                self._escalate("too old")
+            return True
+        else:
+            self.begun.append(index)
+            one.state, one.operation, one.attempts, one.started_at = "Executing", OPERATION, 1, self.now
+            one.before, one.after = {"replicas": 3}, {"replicas": 5}
+            if what == "act" or self.chance.random() < 0.5:
+                self._change(index)
+            if what == "act":
+                self._applied(index)
+        return False
+
+    def _may_begin(self, index: int) -> None:
+        """What must hold before a step is begun."""
+        status, spec = self.incident.status, self.incident.spec
+        assert status.policy
+        assert not spec.paused
+        assert spec.resolution is None
+        assert status.policy.mode != "Observe"
+        assert status.escalation is None
+        assert status.phase != "Resolved"
+        assert self.incident.metadata.deletion_timestamp is None
+        assert index not in self.begun, "a step is run twice"
+        assert all(s.state in ("Skipped", "Succeeded", "Failed", "Reverted") for s in self.steps[:index])
+        assert all(s.on_failure == "Continue" for s in self.steps[:index] if plan.failed(s))
+        if plan.is_firing(self.incident) is False:
+            assert status.policy.strategy == "Sequence"
+            assert self.begun, "begun after the alert's end"
+        if status.policy.strategy == "UntilRecovered":
+            assert not any(plan.helped(s) for s in self.steps[:index])
+
+    def _change(self, index: int) -> None:
+        self.made[index] += 1
+        self.in_place.add(index)
+
+    def _applied(self, index: int) -> None:
+        one = self.steps[index]
+        one.revert_at = self.now + one.ttl if one.ttl else None
+        if one.verify is None or one.verify.is_empty():
+            one.state, one.finished_at = "Succeeded", self.now
+        else:
+            one.state, one.verification = "Verifying", Verification(started_at=self.now)
+
+    def _look(self, index: int) -> None:
+        one = self.steps[index]
+        one.attempts += 1
+        seen = self.chance.choice(["truth"] * 4 + ["unknown", "conflict"])
+        if seen == "unknown":
+            one.state, one.reason = "Unknown", "OutcomeUnknown"
+        elif index in self.in_place:
+            self._applied(index)
+        elif seen == "conflict" and one.attempts < 4:
+            return
+        elif self.chance.random() < 0.3:
+            one.state, one.reason = "Failed", "TimedOut"
+        else:
+            self._change(index)
+            self._applied(index)
+
+    def _verify(self, index: int) -> bool:
+        one = self.steps[index]
+        assert one.verification
+        deadline = plan.verification_deadline(one)
+        assert deadline
+        verdict = self.chance.choice(["Passed", "Failed", "Inconclusive", "Waiting"])
+        if verdict == "Waiting" and self.now < deadline:
+            return True
+        one.finished_at = self.now
+        if verdict == "Passed":
+            one.state = "Succeeded"
+            if self.incident.status.policy and self.incident.status.policy.strategy == "UntilRecovered":
+                self._skip_pending()
+        elif verdict == "Inconclusive":
+            one.state, one.reason = "Unknown", "VerificationInconclusive"
+        else:
+            one.state, one.reason = "Failed", "VerificationFailed"
+            self._put_back(index, Reason.VERIFICATION_FAILED)
+        return False
+
+    def _put_back(self, index: int, why: Reason = Reason.LEASE_ENDED) -> None:
+        one = self.steps[index]
+        assert one.revert is None, "put back twice"
+        one.revert = Revert(state="Executing", operation=OPERATION, reason=str(why))
+        if self.chance.random() < 0.7:
+            self._end_revert(index)
+
+    def _end_revert(self, index: int) -> None:
+        one = self.steps[index]
+        assert one.revert
+        if index not in self.in_place or self.chance.random() < 0.2:
+            one.revert.state = "Failed"
+            self._escalate("hands off")
+            return
+        self.undone[index] += 1
+        self.in_place.discard(index)
+        one.revert.state, one.state = "Succeeded", "Reverted"
+        one.reason = str(
+            Reason.VERIFICATION_FAILED if one.revert.reason == "VerificationFailed" else Reason.LEASE_ENDED
+        )
+
+    def _resolve(self) -> None:
+        left = [i for i in self.in_place if self.steps[i].ttl or self.steps[i].revert_when]
+        assert all(r is not None and r.state == "Failed" for r in (self.steps[i].revert for i in left))
+        self._skip_pending()
+        self.incident.status.phase = "Resolved"
+        self.incident.metadata.finalizers = []
+
+    def _skip_pending(self) -> None:
+        for one in self.steps:
+            one.state = "Skipped" if one.state in plan.WAITING_STATES else one.state
+
+    def _escalate(self, message: str) -> None:
+        if self.incident.status.escalation is None:
+            self.incident.status.escalation = EscalationStatus(since=self.now, message=message)
+
+    # -- what time and people do ---------------------------------------------------------------------------------------
+
+    def _leases_over(self) -> frozenset[int]:
+        """As the reconciler looks: at steps that succeeded."""
+        watched = [
+            i for i, s in enumerate(self.steps) if s.holds_mitigation and s.revert_when and s.state == "Succeeded"
+        ]
+        return frozenset(watched if self.news == 0 else ())
+
+    def _time_passes(self, end: Any) -> bool:
+        """Something happens; false when nothing can."""
+        if self.news:
+            self.news -= 1
+            self.now += minutes(self.chance.choice([0.1, 1, 10, 60]))
+            self._something_happens()
+            return True
+        if self.incident.spec.paused:
+            self.incident.spec.paused = False
+            return True
+        if isinstance(end, Wait) and end.until is None:
+            return any(s.holds_mitigation and s.revert_when and s.state == "Succeeded" for s in self.steps)
+        self.now = end.until if isinstance(end, Wait) else self.now + minutes(5)
+        return True
+
+    def _something_happens(self) -> None:
+        spec, status = self.incident.spec, self.incident.status
+        what = self.chance.choice(["nothing", "nothing", "pause", "go on", "close", "alert", "delete"])
+        if what in ("pause", "go on"):
+            spec.paused = what == "pause"
+        elif what == "close" and self.chance.random() < 0.5:
+            spec.resolution = Resolution(resolved_by="alice")
+        elif what == "alert" and status.alert:
+            status.alert.state = self.chance.choice(["firing", "resolved"])
+        elif what == "delete" and self.chance.random() < 0.3:
+            self.incident.metadata.deletion_timestamp = self.now
+
+
+def a_life(chance: Random) -> Life:
+    steps = []
+    for number in range(chance.randint(1, 4)):
+        leased = chance.choice([{}, {}, {"ttl": minutes(30)}, {"revert_when": RevertWhen(alert_resolved=True)}])
+        checked = {"verify": verify(rollout=True, timeout="2m") if chance.random() < 0.7 else verify()}
+        how = {"on_failure": chance.choice(["Continue", "Continue", "Stop", "Escalate"])}
+        steps.append(step(f"s{number}", **leased, **checked, **how))
+    return Life(
+        incident(
+            *steps,
+            alert_state=chance.choice(["firing", None]),
+            strategy=chance.choice(["UntilRecovered", "Sequence"]),
+            mode=chance.choice(["Auto", "Auto", "Auto", "Observe"]),
+            metadata={"finalizers": [FINALIZER]},
+        ),
+        chance,
+    )
+
+
+@settings(max_examples=800, deadline=None)
+@given(st.integers(0, 2**64))
+def test_any_life_comes_to_rest_and_breaks_no_rule(seed: int) -> None:
+    life = a_life(Random(seed))
+    life.run()
+    assert all(count == 1 for count in life.made.values()), "a change was made twice"
+    assert all(count == 1 for count in life.undone.values()), "a change was undone twice"
+    assert life.begun == sorted(set(life.begun))
+    if life.incident.metadata.deletion_timestamp:
+        assert life.released
+    elif life.incident.spec.resolution:
+        assert life.incident.status.phase == "Resolved", life.incident
+    else:
+        assert not any(s.state in ("Executing", "Verifying") for s in life.steps)
+    if life.incident.status.policy and life.incident.status.policy.mode == "Observe":
+        assert not life.made
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.integers(1, 6), st.sampled_from(["UntilRecovered", "Sequence"]), st.integers(0, 5))
+def test_a_sequence_runs_all_and_remedies_stop_at_the_first_that_helps(count: int, strategy: str, helps: int) -> None:
+    steps = [step(f"s{n}", on_failure="Continue") for n in range(count)]
+    going = incident(*steps, strategy=strategy, alert_state=None)
+    run = []
+    while isinstance(move := next_move(going, NOW), RunStep):
+        run.append(move.step)
+        good = move.step == helps or strategy == "Sequence"
+        going.status.steps[move.step] = step(f"s{move.step}", "Succeeded" if good else "Failed", on_failure="Continue")
+    wanted = count if strategy == "Sequence" else min(helps + 1, count)
+    assert run == list(range(wanted))
+    assert isinstance(move, Resolve if strategy == "Sequence" or helps < count else Escalate)

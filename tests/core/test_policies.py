@@ -1,0 +1,120 @@
+"""What is wrong in a policy is said when it is read, and names the field."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from builders import policy, policy_manifest
+from paramedic.policies import find_problems, read_policy
+
+SYSTEM = "paramedic-system"
+WINDOW = {"schedule": "0 18 * * FRI", "duration": "60h"}
+CHECK = {"query": "up", "condition": "value > 0"}
+
+
+def one(**fields: Any) -> dict[str, Any]:
+    return {"steps": [{"name": "undo"} | ({} if set(fields) & {"restart", "scale"} else {"rollback": {}}) | fields]}
+
+
+@pytest.mark.parametrize(
+    ("spec", "problem"),
+    [
+        (
+            {"match": {"alerts": [{"matchers": ['alertname="A"']}, {"matchers": ["severity"]}]}},
+            "match.alerts[1]: 'severity' is not a matcher",
+        ),
+        ({"match": {"alerts": [{"matchers": ['a=~"("']}]}}, "match.alerts[0]: '(' is not an RE2 regular expression"),
+        ({"incident": {"title": "{{ labels.pod"}}, "incident.title: '{{ labels.pod': "),
+        ({"incident": {"title": "{{ labels.get('x') }}"}}, "Call is not allowed here"),
+        ({"incident": {"title": "{{ alert.labels.x }}"}}, "unknown alert; known are annotations, labels"),
+        ({"guards": {"windows": {"deny": [WINDOW | {"schedule": "61 * * * *"}]}}}, "guards.windows.deny: '61 * * * *'"),
+        ({"guards": {"windows": {"allow": [WINDOW | {"timeZone": "Mars"}]}}}, "guards.windows.allow: 'Mars' is not an"),
+        ({"namespaces": ["other"]}, "namespaces: only a policy in paramedic-system may serve other namespaces"),
+        (
+            {"verify": {"prometheus": CHECK | {"condition": "v > 0"}}},
+            "verify.prometheus: 'v > 0': unknown v; known are",
+        ),
+        (one(verify={"prometheus": CHECK | {"condition": "value >"}}), "steps.undo.verify.prometheus: 'value >': "),
+        (
+            one(ttl="1h", revertWhen={"prometheus": CHECK | {"condition": "x"}}),
+            "steps.undo.revertWhen.prometheus: 'x': ",
+        ),
+        (one(when="target.replicas >"), "steps.undo.when: 'target.replicas >': "),
+        (one(when="policy.name == 'a'"), "steps.undo.when: \"policy.name == 'a'\": unknown policy"),
+        ({"steps": [{"name": "undo", "reboot": {}}]}, "steps.undo: there is no action reboot; there are restart, "),
+        (one(restart={}, ttl="1h"), "steps.undo: restart cannot be put back, so ttl and revertWhen make no sense"),
+        (one(restart={}, revertWhen={"alertResolved": True}), "steps.undo: restart cannot be put back"),
+        (one(restart={"hard": True}), "steps.undo.restart.hard: Extra inputs are not permitted"),
+        (one(scale={}), "steps.undo.scale.replicas: Field required"),
+        (one(scale={"replicas": 2, "maxReplicas": 0}), "steps.undo.scale.maxReplicas: Input should be greater"),
+        (one(rollback={"toRevision": "last"}), "steps.undo.rollback.toRevision: "),
+        ({"steps": [{"name": "a", "restart": {}}] * 2}, "steps: the name a is used twice"),
+    ],
+)
+def test_each_mistake_is_named(spec: dict[str, Any], problem: str) -> None:
+    found = list(find_problems(policy(**spec), SYSTEM))
+    assert len(found) == 1, found
+    assert problem in found[0]
+
+
+def test_a_good_policy_has_no_problem() -> None:
+    chosen = policy(
+        match={"alerts": [{"matchers": ['alertname="A"', 'severity=~"critical|page"']}]},
+        guards={"windows": {"deny": [WINDOW | {"timeZone": "Europe/Berlin"}]}},
+        verify={"rollout": True, "prometheus": CHECK, "for": "30s"},
+        steps=[
+            {
+                "name": "undo",
+                "rollback": {},
+                "when": "target.lastRolloutAge < duration('30m')",
+                "onFailure": "Continue",
+            },
+            {"name": "room", "scale": {"replicas": "+50%"}, "ttl": "1h", "revertWhen": {"alertResolved": True}},
+            {"name": "kick", "restart": {}, "approval": "Required"},
+        ],
+    )
+    assert list(find_problems(chosen, SYSTEM)) == []
+
+
+def test_a_policy_of_the_own_namespace_may_serve_others() -> None:
+    assert list(find_problems(policy(namespace=SYSTEM, namespaces=["covet"]), SYSTEM)) == []
+
+
+def test_all_mistakes_are_told_at_once() -> None:
+    wrong = {"namespaces": ["other"], "incident": {"title": "{{"}, **one(when="x", restart={"hard": 1}, ttl="1h")}
+    assert len(list(find_problems(policy(**wrong), SYSTEM))) == 5
+
+
+@pytest.mark.parametrize(
+    ("spec", "field"),
+    [
+        ({"mode": "Often"}, "spec.mode"),
+        ({"guards": {"cooldown": "soon"}}, "spec.guards.cooldown"),
+        ({"guards": {"cooldown": "99999999999999d"}}, "spec.guards.cooldown"),
+        ({"guards": {"minHealthy": "150%"}}, "spec.guards.minHealthy"),
+        ({"guards": {"rateLimit": {"actions": 0}}}, "spec.guards.rateLimit.actions"),
+        ({"steps": []}, "spec.steps"),
+        ({"steps": [{"name": "Undo", "rollback": {}}]}, "spec.steps.0.name"),
+        ({"steps": [{"name": "undo", "rollback": {}, "timeout": None}]}, "spec.steps.0.timeout"),
+        ({"stepz": []}, "spec.stepz"),
+        ({"steps": [{"name": "undo"}]}, "exactly one action is needed, got []"),
+        ({"steps": [{"name": "undo", "rollback": {}, "restart": {}}]}, "got ['restart', 'rollback']"),
+        ({"priority": "high"}, "spec.priority"),
+        ({"target": {"kind": "Secret", "name": "x"}}, "spec.target.kind"),
+    ],
+)
+def test_what_cannot_be_read_is_no_policy(spec: dict[str, Any], field: str) -> None:
+    found, problem = read_policy(policy_manifest(**spec), SYSTEM)
+    assert found is None
+    assert problem
+    assert field in problem
+    assert len(problem) <= 2000
+
+
+def test_a_policy_with_a_mistake_can_still_be_read() -> None:
+    found, problem = read_policy(policy_manifest(paused=True, **one(when="x")), SYSTEM)
+    assert found
+    assert found.spec.paused
+    assert problem == "steps.undo.when: 'x': unknown x; known are alert, incident, target"
