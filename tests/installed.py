@@ -4,6 +4,7 @@ import time
 from pathlib import Path
 
 from testbed.access import Access, KubectlError
+from testbed.operator_process import install as apply_everything
 
 ROOT = Path(__file__).resolve().parent.parent
 OPERATOR = "system:serviceaccount:paramedic-system:paramedic"
@@ -40,9 +41,7 @@ subjects: [{{apiGroup: rbac.authorization.k8s.io, kind: User, name: {PROBE}}}]
 
 def install(cluster: Access, timeout: float = 30) -> None:
     """Applies `crds/` and `manifests/`; returns once the CRDs are served and the admission policies refuse."""
-    cluster.kubectl("apply", "-f", ROOT / "crds")
-    cluster.kubectl("wait", "--for=condition=Established", "--timeout=30s", *(f"crd/{name}" for name in DEFINITIONS))
-    cluster.kubectl("apply", "-k", ROOT / "manifests")
+    apply_everything(cluster)
     cluster.kubectl("apply", "-f", "-", input=_INCIDENT)
     cluster.kubectl("apply", "-f", "-", input=_FORGER)
     deadline = time.monotonic() + timeout

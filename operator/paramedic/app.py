@@ -170,7 +170,7 @@ class App:
     def _jobs(self) -> dict[str, Coroutine[Any, Any, None]]:
         jobs = {
             "the reconciler": self.reconciler.queue.run(),
-            "the event sender": self.recorder.run(),
+            "the event sender": self.recorder.run(lambda: len(self.reconciler.queue) > 0),
             "the resync": self.resync.run(),
             "the policy reporter": self.reporter.run(),
             "the leadership": self._lead(),

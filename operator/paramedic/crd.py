@@ -90,7 +90,7 @@ def _crd(
             "kind": {"type": "string"},
             "metadata": {"type": "object"},
             "spec": structural(spec),
-            "status": _as_status(structural(status)),
+            "status": _as_one_writers(_as_status(structural(status))),
         },
     }
     version = {
@@ -135,6 +135,21 @@ def _as_status(node: Any) -> Any:
         return node
     dropped = {"x-kubernetes-validations"} | ({"default"} if "type" in node or "properties" in node else set())
     return {k: _as_status(v) for k, v in node.items() if k not in dropped}
+
+
+def _as_one_writers(status: Json) -> Json:
+    """Marks the parts of a status that have one writer as atomic, all but the conditions.
+
+    The API server then keeps one managed field for each part instead of hundreds; that is a third of what a write of a
+    status costs it.
+    """
+    for name, part in status["properties"].items():
+        if part["type"] == "object":
+            part["x-kubernetes-map-type"] = "atomic"
+        elif part["type"] == "array" and name != "conditions":
+            part.pop("x-kubernetes-list-map-keys", None)
+            part["x-kubernetes-list-type"] = "atomic"
+    return status
 
 
 def _flatten(node: Any, definitions: Json) -> Any:

@@ -109,9 +109,9 @@ class PolicyReporter:
     async def run(self) -> None:
         """Reports until cancelled."""
         while True:
+            self._changed.clear()
             if self._leads():
                 await self._report_all()
-            self._changed.clear()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._changed.wait(), self._every.total_seconds())
 

@@ -30,6 +30,7 @@ Json = dict[str, Any]
 _FIRST_ENTRIES, _NEWEST_ENTRIES = 10, 100
 _MESSAGE_LIMIT = 1024
 _MAX_EVENTS_WAITING = 1000
+_PATIENCE, _PAUSE_SECONDS = 20, 0.05
 _log = get_logger(__name__)
 
 
@@ -194,10 +195,14 @@ class Recorder:
         # The draft's status may be ahead of what is stored.
         self._take(draft, stored, None)
 
-    async def run(self) -> None:
-        """Sends Events until cancelled."""
+    async def run(self, busy: Callable[[], bool]) -> None:
+        """Sends Events until cancelled. While ``busy``, they wait a little: what is done comes before what is said."""
         while True:
             event = await self._events.get()
+            for _ in range(_PATIENCE):
+                if not busy():
+                    break
+                await asyncio.sleep(_PAUSE_SECONDS)
             try:
                 await self._kube.create(_events_path(event["metadata"]["namespace"]), event)
             except ParamedicError as error:

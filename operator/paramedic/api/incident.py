@@ -102,7 +102,9 @@ class IncidentSpec(Model):
     severity: Severity = Field("P2", description="P0 (total outage) to P3 (cosmetic).")
     target: TargetRef | None = Field(None, description="What is affected; else the policy says it.")
     policy_ref: PolicyRef | None = Field(None, description="The policy to use; else policies are matched.")
-    alert: AlertSource | None = Field(None, description="Set by Paramedic's receiver.")
+    alert: AlertSource | None = Field(
+        None, description="Set by Paramedic's receiver.", json_schema_extra={"x-kubernetes-map-type": "atomic"}
+    )
     paused: bool = Field(False, description="A person takes over: nothing further is done while true.")
     acknowledged_by: UserName | None = Field(None, description="Who works on it; your own user name.")
     approvals: list[Approval] = Field(
