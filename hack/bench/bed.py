@@ -25,6 +25,8 @@ T = TypeVar("T")
 NAMESPACE = "bench"
 GROUP = "paramedic.dev/v1alpha1"
 FLOOR_GROUP = "bench.paramedic.dev/v1alpha1"
+FLOOR_NAME = "bench-floor"
+SYSTEM_NAMESPACE = "paramedic-system"
 STAMP = "paramedic.dev/operation"
 JSON, MERGE = "application/json", "application/merge-patch+json"
 FIXTURES_AT_ONCE = 24
@@ -56,10 +58,10 @@ QUICK = Scale(1, 5, 1, 100, 10, 10, 200, 20, 10, 1, 3, 3, 3)
 class Bare:
     """As little as a client can do: bytes there, bytes back."""
 
-    def __init__(self, cluster: Cluster) -> None:
+    def __init__(self, cluster: Cluster, token: str) -> None:
         self.url = cluster.url
         self._context = ssl.create_default_context(cafile=str(cluster.ca))
-        self._headers = {"Authorization": f"Bearer {cluster.token}"}
+        self._headers = {"Authorization": f"Bearer {token}"}
 
     async def __aenter__(self) -> Bare:
         connector = aiohttp.TCPConnector(limit=0, ssl=self._context)
@@ -94,6 +96,7 @@ class Bed:
     cluster: Cluster
     operator: Operator
     bare: Bare
+    floor: Bare
     admin: Api
     scale: Scale
 
@@ -155,15 +158,20 @@ async def bed(folder: Path, scale: Scale) -> AsyncIterator[Bed]:
         _install_floor(cluster)
         operator = Operator(cluster, folder / "operator", identity="bench")
         try:
-            async with Bare(cluster) as bare, Api(cluster.credentials()) as admin:
+            async with (
+                Bare(cluster, cluster.token) as bare,
+                Bare(cluster, cluster.service_account_token(SYSTEM_NAMESPACE, FLOOR_NAME)) as floor,
+                Api(cluster.credentials()) as admin,
+            ):
                 await bare.create_all([{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}}])
-                yield Bed(cluster, operator, bare, admin, scale)
+                yield Bed(cluster, operator, bare, floor, admin, scale)
         finally:
             operator.close()
 
 
 def _install_floor(cluster: Cluster) -> None:
-    """A copy of the Incident's definition under another group: the same cost to write, and nobody acts on it."""
+    """A copy of the Incident's definition and of its admission policies under another group, and a user with the rights
+    that Paramedic has: the same cost to write, and nobody acts on it."""
     text = (ROOT / "crds" / "incidents.yaml").read_text()
     converted = cluster.kubectl("create", "-f", "-", "--dry-run=client", "-o", "json", input=text)
     definition = json.loads(converted)
@@ -173,12 +181,54 @@ def _install_floor(cluster: Cluster) -> None:
     definition["spec"]["names"].pop("shortNames", None)
     cluster.kubectl("apply", "--server-side", "-f", "-", input=json.dumps(definition))
     cluster.kubectl("wait", "--for=condition=Established", "--timeout=30s", f"crd/incidents.{group}")
+    cluster.kubectl("apply", "-f", "-", input=json.dumps({"apiVersion": "v1", "kind": "List", "items": _rights(group)}))
+    cluster.kubectl("apply", "-f", "-", input=json.dumps(_admission(cluster, group)))
     for _ in range(100):
         try:
             cluster.kubectl("get", f"incidents.v1alpha1.{group}", "-A", "-o", "name")
         except KubectlError:
             continue
         return
+
+
+def _rights(group: str) -> list[Json]:
+    rules = [
+        {
+            "apiGroups": [group],
+            "resources": ["incidents", "incidents/status"],
+            "verbs": ["create", "patch", "get", "list"],
+        },
+        {"apiGroups": ["paramedic.dev"], "resources": ["incidents"], "verbs": ["report"]},
+        {"apiGroups": ["apps"], "resources": ["deployments"], "verbs": ["patch"]},
+    ]
+    rbac, name = "rbac.authorization.k8s.io", {"name": FLOOR_NAME}
+    subject = {"kind": "ServiceAccount", "name": FLOOR_NAME, "namespace": SYSTEM_NAMESPACE}
+    return [
+        {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {**name, "namespace": SYSTEM_NAMESPACE}},
+        {"apiVersion": f"{rbac}/v1", "kind": "ClusterRole", "metadata": name, "rules": rules},
+        {
+            "apiVersion": f"{rbac}/v1",
+            "kind": "ClusterRoleBinding",
+            "metadata": name,
+            "roleRef": {"apiGroup": rbac, "kind": "ClusterRole", **name},
+            "subjects": [subject],
+        },
+    ]
+
+
+def _admission(cluster: Cluster, group: str) -> Json:
+    """Paramedic's admission policies for Incidents, speaking of the copy and of the floor's user."""
+    kinds = "validatingadmissionpolicies,validatingadmissionpolicybindings"
+    listing = json.loads(cluster.kubectl("get", kinds, "-o", "json"))
+    copies = []
+    for item in listing["items"]:
+        text = json.dumps(item["spec"]).replace(USER, f"system:serviceaccount:{SYSTEM_NAMESPACE}:{FLOOR_NAME}")
+        spec = json.loads(text.replace('"apiGroups": ["paramedic.dev"]', f'"apiGroups": ["{group}"]'))
+        if "policyName" in spec:
+            spec["policyName"] = f"{FLOOR_NAME}-{spec['policyName']}"
+        metadata = {"name": f"{FLOOR_NAME}-{item['metadata']['name']}"}
+        copies.append({"apiVersion": item["apiVersion"], "kind": item["kind"], "metadata": metadata, "spec": spec})
+    return {"apiVersion": "v1", "kind": "List", "items": copies}
 
 
 async def in_parallel(jobs: Sequence[Callable[[], Awaitable[T]]], at_once: int) -> list[T]:

@@ -69,7 +69,7 @@ async def _one_alert(seen: Changes, sender: Sender, target: str) -> float:
 async def _one_floor(b: Bed, seen: Changes, target: str) -> float:
     writes = ThreeWrites.on(target)
     began = time.monotonic()
-    made = asyncio.create_task(writes.make(b.bare))
+    made = asyncio.create_task(writes.make(b.floor))
     changed = await seen.of([target], 30)
     await made
     await asyncio.sleep(PAUSE)

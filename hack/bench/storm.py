@@ -103,7 +103,7 @@ async def _storm(
 
 async def _floor(b: Bed, seen: Changes, targets: Sequence[str]) -> float:
     """The same for the writes that are needed, by a bare client."""
-    jobs = [ThreeWrites.on(target).job(b.bare) for target in targets]
+    jobs = [ThreeWrites.on(target).job(b.floor) for target in targets]
     began = time.monotonic()
     await in_parallel(jobs, FLOOR_AT_ONCE)
     return await seen.of(targets) - began
