@@ -8,7 +8,7 @@
 Towards the operator it speaks plain HTTP on loopback; upstream it verifies the API server. A `Fault` says what happens
 to one request, in order: `before` is called, it is forwarded (or not), `after` is called, it is answered (as the server
 did, otherwise, or not at all). Hooks are plain functions that may block: each runs in a thread of its own, and holds up
-nothing but its request. Watches are forwarded byte by byte as they come, and can be silenced, ended and cut.
+nothing but its request. Watches are forwarded line by line as they come, and can be silenced, ended and cut.
 """
 
 from __future__ import annotations
@@ -151,7 +151,12 @@ class _Stream:
 
     seen: Seen
     transport: asyncio.Transport | None
-    goodbye: asyncio.Event = field(default_factory=asyncio.Event)
+    goodbye: asyncio.Future[int]
+    """The code of the ERROR event to end it with."""
+
+    def end(self, code: int) -> None:
+        if not self.goodbye.done():
+            self.goodbye.set_result(code)
 
 
 class FaultProxy:
@@ -218,11 +223,11 @@ class FaultProxy:
         """Ends the silence. What was held back is lost: cut the watches if their clients are to notice."""
         self._silent.discard(resource)
 
-    def expire_watches(self, resource: str = "") -> int:
-        """Ends open watches (of one resource) with an ERROR event of code 410; how many there were."""
+    def end_watches(self, resource: str = "", code: int = 410) -> int:
+        """Ends open watches (of one resource) with an ERROR event; how many there were. 410: the version is too old."""
         streams = self._streams_of(resource)
         for stream in streams:
-            self._loop.call_soon_threadsafe(stream.goodbye.set)
+            self._loop.call_soon_threadsafe(stream.end, code)
         return len(streams)
 
     def cut_watches(self, resource: str = "") -> int:
@@ -372,24 +377,26 @@ class FaultProxy:
     async def _stream(
         self, request: web.Request, seen: Seen, answer: aiohttp.ClientResponse, response: web.StreamResponse
     ) -> None:
-        stream = _Stream(seen, request.transport)
+        stream = _Stream(seen, request.transport, self._loop.create_future())
         self._streams.add(stream)
-        goodbye = asyncio.create_task(stream.goodbye.wait())
+        goodbye, rest = stream.goodbye, b""
         chunk: asyncio.Task[bytes] | None = None
         try:
             while True:
                 chunk = asyncio.create_task(answer.content.readany())
-                await asyncio.wait([chunk, goodbye], return_when=asyncio.FIRST_COMPLETED)
+                waited: tuple[asyncio.Future[Any], ...] = (chunk, goodbye)
+                await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
                 if goodbye.done():
-                    await response.write(json.dumps({"type": "ERROR", "object": _status(410)}).encode() + b"\n")
+                    error = {"type": "ERROR", "object": _status(goodbye.result())}
+                    await response.write(json.dumps(error).encode() + b"\n")
                     return
                 data = chunk.result()
                 if not data:
                     return
-                if seen.resource not in self._silent:
-                    await response.write(data)
+                lines, newline, rest = (rest + data).rpartition(b"\n")
+                if lines and seen.resource not in self._silent:
+                    await response.write(lines + newline)
         finally:
-            goodbye.cancel()
             if chunk:
                 chunk.cancel()
             self._streams.discard(stream)

@@ -239,6 +239,7 @@ class Executor:
         else:
             draft.now = self._clock()
             self._applied(draft, step, change.message)
+            await self._commit(draft)
 
     async def _act_again(self, draft: Draft, step: StepStatus, action: Action, observed: Observed) -> None:
         assert step.started_at is not None

@@ -248,6 +248,7 @@ def test_rollback_takes_the_change_cause_along() -> None:
     assert patch.body["metadata"]["annotations"] == {
         ANNOTATION_OPERATION: OPERATION,
         "kubernetes.io/change-cause": "good old 1",
+        "paramedic.dev/left-revisions": f"{history[1]['metadata']['name']}=2",
     }
 
 

@@ -23,7 +23,7 @@ from paramedic.actions.base import (
     read_target,
     target_path,
 )
-from paramedic.api import ANNOTATION_OPERATION
+from paramedic.api import ANNOTATION_LEFT_REVISIONS, ANNOTATION_OPERATION
 from paramedic.api.base import Model, parse_time
 from paramedic.api.reasons import Reason
 from paramedic.api.workload import BoundTarget
@@ -32,6 +32,7 @@ from paramedic.errors import Refused, Retry
 
 _REVISION_ANNOTATION = "deployment.kubernetes.io/revision"
 _CHANGE_CAUSE = "kubernetes.io/change-cause"
+_LEFT_KEPT = 10
 _HASH_LABEL = "pod-template-hash"
 _RESTART_ANNOTATIONS = ("kubectl.kubernetes.io/restartedAt", ANNOTATION_OPERATION)
 
@@ -105,6 +106,9 @@ class Rollback(Action):
         body = {"spec": {"template": merge_difference(observed.target["spec"]["template"], wanted.template)}}
         path = target_path(observed.kind, observed.target["metadata"]["namespace"], observed.name)
         patch = patch_of(observed.target, path, body, operation, observed.incident)
+        patch.body["metadata"]["annotations"][ANNOTATION_LEFT_REVISIONS] = ",".join(
+            [*_marks(observed), _mark(current)][-_LEFT_KEPT:]
+        )
         if wanted.change_cause:
             patch.body["metadata"]["annotations"][_CHANGE_CAUSE] = wanted.change_cause
         return Change(before, after, (patch,), before, message)
@@ -133,14 +137,29 @@ def release_started_at(observed: Observed) -> datetime | None:
 
 
 def _last_good(observed: Observed, current: Revision) -> Revision:
-    left = {state.get("revisionName") for state in observed.left}
     material = _material(current.template)
     earlier = [r for r in revisions(observed) if r.number < current.number and _material(r.template) != material]
-    good = [r for r in earlier if r.name not in left]
+    good = [r for r in earlier if not _was_left(r, observed)]
     if good:
         return good[0]
     why = "all earlier ones were rolled back from before" if earlier else "its history holds no other release"
     raise Refused(Reason.NO_EARLIER_REVISION, f"{observed.name} has no revision to go back to: {why}")
+
+
+def _was_left(revision: Revision, observed: Observed) -> bool:
+    """Whether Paramedic has moved the workload away from it, and nobody has rolled it out again since, which would have
+    given it a new number."""
+    told = {(state.get("revisionName"), state.get("revision")) for state in observed.left}
+    return (revision.name, revision.number) in told or _mark(revision) in _marks(observed)
+
+
+def _mark(revision: Revision) -> str:
+    return f"{revision.name}={revision.number}"
+
+
+def _marks(observed: Observed) -> list[str]:
+    """The revisions that were left, as noted on the workload, which outlives its Incidents."""
+    return [mark for mark in annotation(observed.target, ANNOTATION_LEFT_REVISIONS).split(",") if mark]
 
 
 def _named(observed: Observed, number: int) -> Revision:

@@ -8,5 +8,6 @@ SYSTEM_NAMESPACE = "paramedic-system"
 
 ANNOTATION_OPERATION = f"{GROUP}/operation"
 ANNOTATION_INCIDENT = f"{GROUP}/incident"
+ANNOTATION_LEFT_REVISIONS = f"{GROUP}/left-revisions"
 LABEL_MANAGED_BY = "app.kubernetes.io/managed-by"
 FINALIZER = f"{GROUP}/put-back"

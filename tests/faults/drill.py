@@ -1,0 +1,329 @@
+"""One remediation in a namespace of its own while something breaks, and the judgement on what came of it."""
+
+import asyncio
+import time
+import uuid
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+import aiohttp
+
+from faults.shapes import ASIDE, BAD, DEPLOYMENTS, INCIDENTS, TARGET, Shape, deployment, incident, labels
+from faults.witness import Witness
+from testbed.api import Api, ApiError, eventually
+from testbed.audit import AuditLog
+from testbed.cluster import Cluster
+from testbed.faultproxy import FaultProxy, Rule, Seen
+from testbed.operator_process import USER, Operator, alert, payload, resolved
+
+Json = dict[str, Any]
+PATIENCE = 60.0
+# A claim for each look; the deployment controller writes its status meanwhile, and each such write can cost one more.
+MOST_ATTEMPTS = 6
+
+
+@dataclass
+class Ground:
+    """What the drills of one file share."""
+
+    cluster: Cluster
+    proxy: FaultProxy
+    operator: Operator
+
+    @property
+    def audit(self) -> AuditLog:
+        return AuditLog(self.cluster.audit_log)
+
+
+@dataclass
+class Scene:
+    """What the drills of one wave share."""
+
+    ground: Ground
+    admin: Api
+    witness: Witness
+    http: aiohttp.ClientSession
+
+
+@asynccontextmanager
+async def open_scene(ground: Ground) -> AsyncIterator[Scene]:
+    async with (
+        Api(ground.cluster.credentials(), user_agent="witness") as admin,
+        Witness(admin) as witness,
+        aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=30)) as http,
+    ):
+        yield Scene(ground, admin, witness, http)
+
+
+@dataclass
+class Drill:
+    """One remediation, from the alert to its end."""
+
+    shape: Shape
+    title: str
+    namespace: str = field(default_factory=lambda: f"drill-{uuid.uuid4().hex[:10]}")
+    rule: Rule | None = None
+    problems: list[str] = field(default_factory=list)
+    story: str = ""
+    _answers: list[str] = field(default_factory=list)
+    _states_before: int = 0
+
+    async def prepare(self, scene: Scene) -> None:
+        """The namespace with its target, as it is a moment before the incident."""
+        admin = scene.admin
+        await new_namespace(admin, self.namespace)
+        await admin.create(self.shape.policy, self.namespace)
+        created = time.time()
+        await admin.create(deployment(), self.namespace)
+        await rolled_out(admin, self.namespace)
+        if self.shape.released:
+            await admin.patch(DEPLOYMENTS, TARGET, deployment(BAD), self.namespace)
+            await observed(admin, self.namespace)
+        await eventually(lambda: knows_policies(scene.ground.proxy, created), timeout=30)
+        wanted = self.shape.changes[0]
+        await scene.witness.sees(lambda: scene.witness.states(self.namespace)[-1:] == [wanted], 10)
+        self._states_before = len(scene.witness.states(self.namespace)) - 1
+
+    async def run(self, scene: Scene, after: float = 0) -> None:
+        """Raises nothing: what goes wrong stands in ``problems``."""
+        await asyncio.sleep(after)
+        try:
+            await self._remediate(scene)
+            await self._judge(scene)
+        except Exception as error:
+            self.problems.append(f"{type(error).__name__}: {error}")
+        self.story = self._tell(scene)
+
+    async def _remediate(self, scene: Scene) -> None:
+        firing = alert("Broken", namespace=self.namespace)
+        if self.shape.by_alert:
+            await self._send(scene, firing)
+            if not await scene.witness.sees(lambda: self._recovered(scene), PATIENCE):
+                self.problems.append(f"not recovered within {PATIENCE:g} s")
+                return
+            await self._send(scene, resolved(firing))
+        else:
+            await self._apply(scene)
+        if not await scene.witness.sees(lambda: self._over(scene), PATIENCE):
+            self.problems.append(f"not Resolved within {PATIENCE:g} s")
+
+    async def _send(self, scene: Scene, body: Json) -> None:
+        """As Alertmanager does: again and again until it is taken."""
+        self._answers += await send(scene, payload(body))
+
+    async def _apply(self, scene: Scene) -> None:
+        """As a person does whose kubectl finds no API server: once more."""
+
+        async def applied() -> bool:
+            if not await scene.admin.find(INCIDENTS, "applied", self.namespace):
+                await scene.admin.create(incident(), self.namespace)
+            return True
+
+        await eventually(applied, timeout=PATIENCE, interval=0.3, what="the incident is applied")
+
+    def _recovered(self, scene: Scene) -> bool:
+        found = scene.witness.incidents(self.namespace)
+        return any(step["state"] == "Succeeded" for one in found for step in steps(one))
+
+    def _over(self, scene: Scene) -> bool:
+        found = scene.witness.incidents(self.namespace)
+        return bool(found) and all(phase(one) == "Resolved" for one in found)
+
+    # -- the judgement ------------------------------------------------------------------------------------------------
+
+    async def _judge(self, scene: Scene) -> None:
+        # An Event follows the write that it tells of, when its turn comes.
+        rule, late = self.rule, PATIENCE if ": event " in self.title else 0
+        if rule and not await scene.witness.sees(rule.fired.is_set, late):
+            self.problems.append("the fault never struck: the remediation does not make this write any more")
+        found = await scene.admin.list(INCIDENTS, self.namespace)
+        if len(found) != 1:
+            self.problems.append(f"{len(found)} incidents instead of one")
+            return
+        self._judge_incident(found[0])
+        await self._judge_target(scene, found[0])
+
+    def _judge_incident(self, found: Json) -> None:
+        told = Counter(entry["reason"] for entry in found["status"]["timeline"])
+        for reason, times in expected_timeline(self.shape).items():
+            if told[reason] != times:
+                self.problems.append(f"the timeline tells {reason} {told[reason]} times instead of {times}")
+        for step in steps(found):
+            attempts = step.get("attempts", 0)
+            if not 1 <= attempts <= MOST_ATTEMPTS:
+                self.problems.append(f"step {step['name']} has {attempts} attempts")
+        if found["metadata"].get("finalizers"):
+            self.problems.append(f"finalizers are left: {found['metadata']['finalizers']}")
+
+    async def _judge_target(self, scene: Scene, found: Json) -> None:
+        target = await scene.admin.get(DEPLOYMENTS, TARGET, self.namespace)
+        last = (target["spec"]["replicas"], target["spec"]["template"]["spec"]["containers"][0]["image"])
+        await scene.witness.sees(lambda: scene.witness.states(self.namespace)[-1:] == [last], 5)
+        states = tuple(scene.witness.states(self.namespace)[self._states_before :])
+        if states != self.shape.changes:
+            self.problems.append(f"the target went {_arrows(states)} instead of {_arrows(self.shape.changes)}")
+        operations = [operation(found, index, back=back) for index, back in self.shape.operations]
+        stamps = scene.witness.stamps(self.namespace)
+        if stamps != operations:
+            self.problems.append(f"the target was stamped {stamps}, the incident says {operations}")
+        patches = effects(scene.ground.audit, self.namespace)
+        if len(patches) != len(operations):
+            self.problems.append(f"the API server carried out {len(patches)} patches instead of {len(operations)}")
+
+    def _tell(self, scene: Scene) -> str:
+        found = scene.witness.incidents(self.namespace)
+        writes = scene.ground.proxy.writes(self.namespace)
+        lines = [
+            f"{self.title} in {self.namespace}: {len(self.problems)} problems",
+            *(f"  - {problem}" for problem in self.problems),
+            *(f"webhook: {answer}" for answer in self._answers),
+            f"target: {_arrows(scene.witness.states(self.namespace))}",
+            *(line for one in found for line in tell(one)),
+            "writes seen by the proxy:",
+            *(
+                f"  {_clock(one.at)} {name:60} {one}{' <- broken' if self.rule and one in self.rule.struck else ''}"
+                for one, name in zip(writes, labels(writes), strict=True)
+            ),
+        ]
+        return "\n".join(lines)
+
+
+def expected_timeline(shape: Shape) -> dict[str, int]:
+    """How often the record must tell what was done: neither more nor less than what was done."""
+    forward = sum(not back for _, back in shape.operations)
+    backward = len(shape.operations) - forward
+    heard = 1 if shape.by_alert else 0
+    return {
+        "Executing": forward,
+        "Applied": forward,
+        "PuttingBack": backward,
+        "PutBack": backward,
+        "OutcomeUnknown": 0,
+        "AlertReceived": heard,
+        "AlertResolved": heard,
+        "RemediationSucceeded": 1,
+    }
+
+
+async def send(scene: Scene, body: Json, operator: Operator | None = None, patience: float = PATIENCE) -> list[str]:
+    """Posts until the answer is 2xx; all answers."""
+    receiver = operator or scene.ground.operator
+    headers = {"Authorization": f"Bearer {receiver.webhook_token}"}
+    deadline = asyncio.get_running_loop().time() + patience
+    answers = []
+    while asyncio.get_running_loop().time() < deadline:
+        try:
+            async with scene.http.post(receiver.webhook_url, json=body, headers=headers) as answer:
+                answers.append(f"{body['status']}: {answer.status} {(await answer.text()).strip()[:200]}")
+                if answer.status < 300:
+                    return answers
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            answers.append(f"{body['status']}: {type(error).__name__}")
+        await asyncio.sleep(0.3)
+    raise AssertionError(f"the webhook took the alert not within {patience:g} s: {answers[-3:]}")
+
+
+async def new_namespace(admin: Api, name: str) -> None:
+    await admin.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
+    await eventually(lambda: admin.find("v1/serviceaccounts", "default", name), timeout=30, interval=0.2)
+
+
+async def rolled_out(admin: Api, namespace: str, name: str = TARGET) -> None:
+    async def probe() -> bool:
+        found = await admin.get(DEPLOYMENTS, name, namespace)
+        return bool(found.get("status", {}).get("availableReplicas") == found["spec"]["replicas"])
+
+    await eventually(probe, timeout=60, interval=0.3, what=f"{namespace}/{name} rolled out")
+
+
+async def observed(admin: Api, namespace: str, name: str = TARGET) -> None:
+    async def probe() -> bool:
+        found = await admin.get(DEPLOYMENTS, name, namespace)
+        seen = found["status"].get("observedGeneration", 0) >= found["metadata"]["generation"]
+        return bool(seen and found["status"].get("updatedReplicas"))
+
+    await eventually(probe, timeout=60, interval=0.2, what=f"{namespace}/{name} observed")
+
+
+def knows_policies(proxy: FaultProxy, since: float) -> bool:
+    """Whether the operator has listed the policies after that moment (its resync does every other second)."""
+    return any(
+        one.resource == "remediationpolicies" and one.method == "GET" and one.at > since and one.answered == 200
+        for one in reversed(proxy.seen[-2000:])
+        if not one.is_watch
+    )
+
+
+def effects(audit: AuditLog, namespace: str) -> list[str]:
+    """The target's changes that the API server has carried out for the operator."""
+    return [
+        f"{one.received_at} {one.verb} {one.uri}"
+        for one in audit.writes(user=USER, namespace=namespace)
+        if one.resource in ("deployments", "horizontalpodautoscalers") and one.status < 300
+    ]
+
+
+def steps(found: Json) -> list[Json]:
+    return list((found.get("status") or {}).get("steps") or [])
+
+
+def phase(found: Json) -> str:
+    return str((found.get("status") or {}).get("phase", ""))
+
+
+def operation(found: Json, index: int, *, back: bool = False) -> str:
+    step = steps(found)[index]
+    return str((step.get("revert") or {}).get("operation") if back else step.get("operation"))
+
+
+def tell(found: Json) -> list[str]:
+    """An incident's story for a person who reads a failed test."""
+    status = found.get("status") or {}
+    lines = [f"incident {found['metadata']['name']}: {status.get('phase')}: {status.get('message')}"]
+    lines += [
+        f"  step {one['name']}: {one['state']} {one.get('reason')} attempts={one.get('attempts')} "
+        f"operation={one.get('operation')} revert={one.get('revert')}"
+        for one in steps(found)
+    ]
+    return lines + [f"  {e['at']} {e['actor']} {e['reason']}: {e['message']}" for e in status.get("timeline") or []]
+
+
+async def touch(admin: Api, seen: Seen) -> None:
+    """Another writer was quicker: makes the write that waits a conflict."""
+    if seen.method == "POST":
+        await admin.create(seen.json, seen.namespace)
+        return
+    resource = INCIDENTS if seen.resource.startswith("incidents") else DEPLOYMENTS
+    patch = {"metadata": {"annotations": {"example.com/touched": uuid.uuid4().hex}}}
+    try:
+        await admin.patch(resource, seen.name, patch, seen.namespace)
+    except ApiError as error:
+        raise AssertionError(f"cannot touch {seen}: {error}") from error
+
+
+async def gather_limited(limit: int, *work: Awaitable[None]) -> None:
+    """All of them, so many at once."""
+    slots = asyncio.Semaphore(limit)
+
+    async def one(job: Awaitable[None]) -> None:
+        async with slots:
+            await job
+
+    await asyncio.gather(*(one(job) for job in work))
+
+
+def is_aside(name: str) -> bool:
+    """Whether the write has no fixed place among the remediation's own."""
+    return name.startswith(ASIDE) or " attempt " in name or (name.endswith(")") and name[-3:-1].strip("(").isdigit())
+
+
+def _arrows(states: Any) -> str:
+    return " → ".join(f"{replicas}×{image}" for replicas, image in states)
+
+
+def _clock(at: float) -> str:
+    return datetime.fromtimestamp(at, UTC).strftime("%H:%M:%S.%f")[:-3]

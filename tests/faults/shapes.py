@@ -1,0 +1,219 @@
+"""The remediations that the matrix breaks at every write: what is set up, what is written, how it must end."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from testbed.faultproxy import Seen
+
+Json = dict[str, Any]
+API = "paramedic.dev/v1alpha1"
+INCIDENTS = f"{API}/incidents"
+POLICIES = f"{API}/remediationpolicies"
+DEPLOYMENTS = "apps/v1/deployments"
+OPERATION = "paramedic.dev/operation"
+TARGET = "app"
+GOOD, BAD = "app:1", "app:bad"
+# Guards that hold nothing back: what keeps Paramedic from acting twice must not be a cooldown.
+NO_GUARDS = {"cooldown": "0s", "maxConcurrent": 100, "rateLimit": {"actions": 1000, "period": "1h"}}
+# Held for a second, so that no first look passes: each remediation then stores that it verifies, as its writes say.
+SOON = {"rollout": True, "for": "1s", "timeout": "90s"}
+
+
+@dataclass(frozen=True)
+class Shape:
+    """One kind of remediation."""
+
+    name: str
+    policy: Json
+    by_alert: bool
+    released: bool
+    """Whether a second, bad release is there before the incident."""
+    writes: tuple[str, ...]
+    """Every write of a clean run, in order, as `label` names it; those that happen aside are in `ASIDE`."""
+    changes: tuple[tuple[int, str], ...]
+    """(replicas, image) of the target, from before the incident to its end, each value once."""
+    operations: tuple[tuple[int, bool], ...]
+    """Which operations stamp the target, in order: (index of the step, whether it is its putting back)."""
+
+
+def _policy(name: str, match: Json, steps: list[Json], **spec: Any) -> Json:
+    return {
+        "apiVersion": API,
+        "kind": "RemediationPolicy",
+        "metadata": {"name": name},
+        "spec": {
+            "mode": "Auto",
+            "match": match,
+            "incident": {"type": "APIOutage", "severity": "P1"},
+            "target": {"apiVersion": "apps/v1", "kind": "Deployment", "name": TARGET},
+            "guards": NO_GUARDS,
+            "steps": steps,
+            "verify": SOON,
+        }
+        | spec,
+    }
+
+
+_ALERT = {"alerts": [{"matchers": ['alertname="Broken"']}]}
+
+ROLLBACK = Shape(
+    name="rollback",
+    policy=_policy("rollback", _ALERT, [{"name": "undo", "rollback": {}}]),
+    by_alert=True,
+    released=True,
+    writes=(
+        "create incident",
+        "status undo=Executing",
+        "patch deployment image=app:1",
+        "status undo=Verifying",
+        "status undo=Succeeded",
+        "status Resolved",
+    ),
+    changes=((1, BAD), (1, GOOD)),
+    operations=((0, False),),
+)
+
+LEASE = Shape(
+    name="lease",
+    policy=_policy(
+        "lease", {"incidents": {"types": ["HighLoad"]}}, [{"name": "room", "scale": {"replicas": 3}, "ttl": "6s"}]
+    ),
+    by_alert=False,
+    released=False,
+    writes=(
+        "add finalizer",
+        "status room=Executing",
+        "patch deployment replicas=3",
+        "status room=Verifying",
+        "status room=Succeeded",
+        "status room=Succeeded (back Executing)",
+        "patch deployment replicas=1",
+        "remove finalizer",
+        "status room=Reverted (back Succeeded), Resolved",
+    ),
+    changes=((1, GOOD), (3, GOOD), (1, GOOD)),
+    operations=((0, False), (0, True)),
+)
+
+UNDO = Shape(
+    name="undo",
+    policy=_policy(
+        "undo",
+        _ALERT,
+        [
+            {
+                "name": "room",
+                "scale": {"replicas": 2},
+                "verify": {"rollout": True, "timeout": "1s"},
+                "onFailure": "Continue",
+            },
+            {"name": "older", "rollback": {}},
+        ],
+    ),
+    by_alert=True,
+    released=True,
+    writes=(
+        "create incident",
+        "status room=Executing",
+        "patch deployment replicas=2",
+        "status room=Verifying",
+        "status room=Failed (back Executing)",
+        "patch deployment replicas=1",
+        "status room=Reverted (back Succeeded), older=Executing",
+        "patch deployment image=app:1",
+        "status room=Reverted (back Succeeded), older=Verifying",
+        "status room=Reverted (back Succeeded), older=Succeeded",
+        "status Resolved",
+    ),
+    changes=((1, BAD), (2, BAD), (1, BAD), (1, GOOD)),
+    operations=((0, False), (0, True), (1, False)),
+)
+
+SHAPES = {shape.name: shape for shape in (ROLLBACK, LEASE, UNDO)}
+ASIDE = ("event", "policy status", "status of")
+"""Writes beside the remediation's own, at no fixed place among them."""
+
+
+def leased_for(shape: Shape, ttl: str) -> Shape:
+    """The same with another ttl: where much goes on at once, a rollout takes longer, and must be over before."""
+    spec = shape.policy["spec"]
+    longer = [step | {"ttl": ttl} if "ttl" in step else step for step in spec["steps"]]
+    return replace(shape, policy=shape.policy | {"spec": spec | {"steps": longer}})
+
+
+def deployment(image: str = GOOD, replicas: int = 1, name: str = TARGET) -> Json:
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": name},
+        "spec": {
+            "replicas": replicas,
+            "selector": {"matchLabels": {"app": name}},
+            "template": {
+                "metadata": {"labels": {"app": name}},
+                "spec": {
+                    "terminationGracePeriodSeconds": 0,
+                    "containers": [{"name": "app", "image": image}],
+                },
+            },
+        },
+    }
+
+
+def incident(kind: str = "HighLoad", name: str = "applied", **spec: Any) -> Json:
+    return {
+        "apiVersion": API,
+        "kind": "Incident",
+        "metadata": {"name": name},
+        "spec": {"title": "by hand", "type": kind, "severity": "P1", **spec},
+    }
+
+
+def labels(writes: Iterable[Seen]) -> list[str]:
+    """A name for each write that tells what it says; the second of a name gets a (2)."""
+    counts: dict[str, int] = {}
+    named = []
+    for one in writes:
+        plain = label(one)
+        counts[plain] = counts.get(plain, 0) + 1
+        named.append(plain if counts[plain] == 1 else f"{plain} ({counts[plain]})")
+    return named
+
+
+def label(write: Seen) -> str:
+    match write.resource, write.method:
+        case "incidents", "POST":
+            return "create incident"
+        case "incidents", "PATCH":
+            return "add finalizer" if write.json["metadata"].get("finalizers") else "remove finalizer"
+        case "incidents/status", "PATCH":
+            return f"status {_said(write.json['status'])}"
+        case "remediationpolicies/status", "PATCH":
+            return "policy status"
+        case "events", "POST":
+            return f"event {write.json['reason']}"
+        case resource, "PATCH":
+            return f"patch {resource.removesuffix('s')} {_changed(write.json['spec'])}"
+        case resource, method:
+            return f"{method} {resource}"
+
+
+def _said(status: Json) -> str:
+    steps = [_step(step) for step in status.get("steps", []) if step.get("state") not in ("Pending", "Skipped", None)]
+    ended = ["Resolved"] if status.get("phase") == "Resolved" else []
+    return ", ".join([*steps, *ended]) or f"of {', '.join(sorted(status))}"
+
+
+def _step(step: Json) -> str:
+    claimed = f" attempt {step['attempts']}" if step["state"] == "Executing" and step.get("attempts", 1) > 1 else ""
+    revert = step.get("revert")
+    back = f" (back {revert['state']})" if revert else ""
+    return f"{step['name']}={step['state']}{claimed}{back}"
+
+
+def _changed(spec: Json) -> str:
+    template = spec.get("template")
+    if template:
+        return f"image={template['spec']['containers'][0]['image']}"
+    return ", ".join(f"{name}={value}" for name, value in spec.items())

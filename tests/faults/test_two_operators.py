@@ -1,0 +1,266 @@
+"""Two operators on one cluster: one acts, the other is ready to; whatever happens to them, each effect happens once."""
+
+import asyncio
+import threading
+import time
+from collections.abc import AsyncIterator, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from faults.drill import Ground, Scene, effects, knows_policies, new_namespace, open_scene, phase, send, steps, tell
+from faults.shapes import DEPLOYMENTS, INCIDENTS, NO_GUARDS, deployment, incident, label
+from testbed.api import eventually
+from testbed.faultproxy import Fault, Seen
+from testbed.operator_process import alert, payload, resolved
+
+Json = dict[str, Any]
+LEASE = "/apis/coordination.k8s.io/v1/namespaces/paramedic-system/leases/paramedic"
+LEAD_PASSES_IN = 15.0
+# Relative: acting twice would show as two more.
+ONE_MORE = [{"name": "room", "scale": {"replicas": "+1"}, "verify": {"rollout": True, "timeout": "90s"}}]
+
+
+@dataclass
+class Pair:
+    """Who leads and who follows, now."""
+
+    leader: Ground
+    follower: Ground
+
+
+@dataclass
+class Burst:
+    """Targets in one namespace, and an incident for each: most by alerts, the last ones applied by hand."""
+
+    scene: Scene
+    namespace: str
+    names: list[str]
+    by_hand: int
+    firing: list[Json]
+
+    async def begin(self, *grounds: Ground) -> None:
+        """Every alert goes to every webhook, as from Alertmanagers that do not know of each other."""
+        by_hand = [
+            incident(name=f"hand-{name}", target={"apiVersion": "apps/v1", "kind": "Deployment", "name": name})
+            for name in self.names[: self.by_hand]
+        ]
+        await asyncio.gather(
+            *(send(self.scene, payload(one), ground.operator) for one in self.firing for ground in grounds),
+            *(self.scene.admin.create(one, self.namespace) for one in by_hand),
+        )
+
+    async def end(self, *grounds: Ground) -> None:
+        """Waits until all have helped, says that the alerts have ended, waits until all is over, judges."""
+        await self._reaches(lambda one: any(step["state"] == "Succeeded" for step in steps(one)), "helped")
+        await asyncio.gather(
+            *(send(self.scene, payload(resolved(one)), ground.operator) for one in self.firing for ground in grounds)
+        )
+        await self._reaches(lambda one: phase(one) == "Resolved", "Resolved")
+        await self.judge()
+
+    async def _reaches(self, question: Any, what: str) -> None:
+        witness = self.scene.witness
+
+        def all_of_them() -> bool:
+            found = witness.incidents(self.namespace)
+            return len(found) == len(self.names) and all(question(one) for one in found)
+
+        assert await witness.sees(all_of_them, 60), f"not all {what} within 60 s:\n{self.story()}"
+
+    async def judge(self) -> None:
+        for name in self.names:
+            found = await self.scene.admin.get(DEPLOYMENTS, name, self.namespace)
+            assert found["spec"]["replicas"] == 2, f"{name}: {found['spec']['replicas']} replicas\n{self.story()}"
+            states = [replicas for replicas, _ in self.scene.witness.states(self.namespace, name)]
+            assert states == [1, 2], f"{name} went {states}\n{self.story()}"
+            stamps = self.scene.witness.stamps(self.namespace, name)
+            assert len(stamps) == 1, f"{name} was stamped by {stamps}\n{self.story()}"
+        done = effects(self.scene.ground.audit, self.namespace)
+        assert len(done) == len(self.names), f"{len(done)} patches for {len(self.names)} targets:\n{done}"
+
+    def story(self) -> str:
+        found = self.scene.witness.incidents(self.namespace)
+        unlike = [one for one in found if phase(one) != "Resolved"] or found
+        return "\n".join([f"{len(found)} incidents", *(line for one in unlike[:5] for line in tell(one))])
+
+
+@pytest.fixture
+async def both(pair: tuple[Ground, Ground]) -> Pair:
+    """Both alive, and one of them leads."""
+    for one in pair:
+        one.proxy.forget()
+        if not one.operator.alive:
+            await asyncio.to_thread(one.operator.start)
+        one.operator.thaw()
+        await asyncio.to_thread(one.operator.wait_ready)
+    leader = await _whoever_leads(pair)
+    return Pair(leader, next(one for one in pair if one is not leader))
+
+
+@pytest.fixture
+async def scene(pair: tuple[Ground, Ground]) -> AsyncIterator[Scene]:
+    async with open_scene(pair[0]) as opened:
+        yield opened
+
+
+async def _whoever_leads(among: Iterable[Ground]) -> Ground:
+    deadline = time.monotonic() + LEAD_PASSES_IN
+    candidates = list(among)
+    while time.monotonic() < deadline:
+        for one in candidates:
+            if await asyncio.to_thread(_leads, one):
+                return one
+        await asyncio.sleep(0.1)
+    raise AssertionError(f"nobody leads within {LEAD_PASSES_IN:g} s")
+
+
+def _leads(one: Ground) -> bool:
+    """Whether the Lease names it and it says so itself: one that has just lost the lead may not know yet."""
+    lease = one.cluster.api().request("GET", LEASE)
+    return str(lease["spec"].get("holderIdentity", "")).startswith(one.operator.identity) and one.operator.leads()
+
+
+async def _burst(scene: Scene, both: Pair, namespace: str, targets: int = 30, by_hand: int = 10) -> Burst:
+    names = [f"app-{number}" for number in range(targets)]
+    await new_namespace(scene.admin, namespace)
+    await scene.admin.create(_policy(), namespace)
+    created = time.time()
+    await asyncio.gather(*(scene.admin.create(deployment(name=name), namespace) for name in names))
+
+    def ready() -> bool:
+        known = all(knows_policies(one.proxy, created) for one in (both.leader, both.follower))
+        return known and all(scene.witness.states(namespace, name) for name in names)
+
+    assert await scene.witness.sees(ready, 30), "the policy is not known to both operators"
+    firing = [alert("Small", namespace=namespace, deployment=name) for name in names[by_hand:]]
+    return Burst(scene, namespace, names, by_hand, firing)
+
+
+def _policy() -> Json:
+    return {
+        "apiVersion": "paramedic.dev/v1alpha1",
+        "kind": "RemediationPolicy",
+        "metadata": {"name": "small"},
+        "spec": {
+            "mode": "Auto",
+            "match": {"alerts": [{"matchers": ['alertname="Small"']}], "incidents": {"types": ["HighLoad"]}},
+            "incident": {"type": "HighLoad", "severity": "P1", "groupBy": ["deployment"]},
+            "target": {"apiVersion": "apps/v1", "kind": "Deployment", "nameFromLabel": "deployment"},
+            "guards": NO_GUARDS,
+            "steps": ONE_MORE,
+        },
+    }
+
+
+def _touches(namespace: str, what: str) -> Any:
+    return lambda seen: seen.namespace == namespace and seen.is_write and label(seen).startswith(what)
+
+
+async def test_only_one_acts(scene: Scene, both: Pair, fresh_name: str) -> None:
+    burst = await _burst(scene, both, fresh_name)
+    await burst.begin(both.leader, both.follower)
+    await burst.end(both.leader, both.follower)
+    by_the_follower = [one for one in both.follower.proxy.writes(fresh_name) if one.resource == "deployments"]
+    assert not by_the_follower, f"the follower wrote to targets: {by_the_follower}"
+
+
+async def test_the_leader_is_killed(scene: Scene, both: Pair, fresh_name: str) -> None:
+    burst = await _burst(scene, both, fresh_name)
+    begun = asyncio.create_task(burst.begin(both.leader, both.follower))
+    await _some_effects(burst)
+    await asyncio.to_thread(both.leader.operator.kill)
+    assert await _whoever_leads([both.follower]) is both.follower
+    await asyncio.to_thread(both.leader.operator.start)
+    await begun
+    await burst.end(both.follower, both.leader)
+
+
+async def test_the_leader_stands_still_past_its_lease(scene: Scene, both: Pair, fresh_name: str) -> None:
+    burst = await _burst(scene, both, fresh_name)
+    begun = asyncio.create_task(burst.begin(both.follower))
+    await _some_effects(burst)
+    both.leader.operator.freeze()
+    assert await _whoever_leads([both.follower]) is both.follower
+    await begun
+    await asyncio.sleep(1)
+    both.leader.operator.thaw()
+    await burst.end(both.follower)
+    await eventually(lambda: not both.leader.operator.leads(), what="it no longer holds itself for the leader")
+
+
+async def _some_effects(burst: Burst) -> None:
+    """Until the work is under way, but not done."""
+
+    def begun() -> bool:
+        return any(len(burst.scene.witness.states(burst.namespace, name)) > 1 for name in burst.names)
+
+    assert await burst.scene.witness.sees(begun, 20), burst.story()
+
+
+@pytest.mark.parametrize("write", ["status room=Executing", "patch deployment", "status room=Verifying"])
+@pytest.mark.parametrize("applied", [False, True], ids=["before it is sent", "before its answer"])
+async def test_the_leader_stands_still_at_a_write(
+    scene: Scene, both: Pair, fresh_name: str, write: str, applied: bool
+) -> None:
+    """The other takes over and goes on; then the old write arrives, or the old leader learns that it had arrived."""
+    burst = await _burst(scene, both, fresh_name, targets=3, by_hand=1)
+    thawed = threading.Event()
+    old = both.leader.operator
+
+    def stand_still(_: Seen) -> None:
+        old.freeze()
+        thawed.wait(60)
+
+    fault = Fault(after=stand_still) if applied else Fault(before=stand_still)
+    rule = both.leader.proxy.on(_touches(fresh_name, write), fault)
+    begun = asyncio.create_task(burst.begin(both.follower))
+    assert await scene.witness.sees(rule.fired.is_set, 20), burst.story()
+    assert await _whoever_leads([both.follower]) is both.follower
+    await begun
+    await asyncio.sleep(1)
+    thawed.set()
+    old.thaw()
+    await burst.end(both.follower)
+
+
+async def test_both_send_the_same_change_at_the_same_time(scene: Scene, both: Pair, fresh_name: str) -> None:
+    """The old leader's change arrives when the new one has looked, found it undone, and is about to make it."""
+    burst = await _burst(scene, both, fresh_name, targets=1, by_hand=0)
+    first, second = threading.Event(), threading.Event()
+    old = both.leader.operator
+
+    def stand_still(_: Seen) -> None:
+        old.freeze()
+        first.wait(60)
+
+    def wait_for_the_other(_: Seen) -> None:
+        first.set()
+        second.wait(10)
+
+    one = Fault(before=stand_still, after=lambda _: second.set())
+    both.leader.proxy.on(_touches(fresh_name, "patch deployment"), one)
+    theirs = both.follower.proxy.on(_touches(fresh_name, "patch deployment"), Fault(before=wait_for_the_other))
+    begun = asyncio.create_task(burst.begin(both.follower))
+    assert await scene.witness.sees(theirs.fired.is_set, 30), burst.story()
+    await begun
+    old.thaw()
+    await burst.end(both.follower)
+    assert theirs.struck[0].upstream == 409, f"the second change was not refused: {theirs.struck[0]}"
+
+
+async def test_an_incident_has_one_owner_however_often_the_lead_changes(
+    scene: Scene, both: Pair, fresh_name: str
+) -> None:
+    burst = await _burst(scene, both, fresh_name)
+    begun = asyncio.create_task(burst.begin(both.leader, both.follower))
+    now, then = both.leader, both.follower
+    for _ in range(3):
+        now.operator.freeze()
+        assert await _whoever_leads([then]) is then
+        now.operator.thaw()
+        now, then = then, now
+    await begun
+    await burst.end(both.leader, both.follower)
+    assert len(await scene.admin.list(INCIDENTS, fresh_name)) == len(burst.names)
