@@ -19,6 +19,7 @@ from paramedic.clients.kube import Kube
 from paramedic.core import plan
 from paramedic.core.heard import Heard, absorb
 from paramedic.core.match import policy_for_incident
+from paramedic.core.summary import progress
 from paramedic.errors import Conflict, NotFound, ParamedicError, Retry
 from paramedic.execute import Executor, NotActing
 from paramedic.log import get_logger
@@ -209,7 +210,7 @@ class Reconciler:
         verdict = await self._verifier.judge_step(draft.incident, step, draft.now)
         draft.now = self._clock()
         if verdict.state == "Waiting":
-            return plan.Wait(f"{step.name}: {step.message}; verifying", next_look(step, draft.now))
+            return plan.Wait(progress(step), next_look(step, draft.now))
         self._verifier.forget(step)
         step.finished_at = draft.now
         if step.verification:

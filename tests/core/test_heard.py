@@ -232,7 +232,7 @@ def test_phases(whole: Incident, end: Any, phase: str) -> None:
 def test_the_line_that_people_read() -> None:
     whole = incident(step("a", "Skipped"), step("b", "Verifying", message="3 → 5"), step("c"))
     found = summarize(whole, None)
-    assert (found.message, found.step, found.target) == ("b: 3 → 5", "b", "Deployment/covet-app")
+    assert (found.message, found.step, found.target) == ("b: 3 → 5; verifying", "b", "Deployment/covet-app")
     assert (found.stalled, found.reconciling) == (False, True)
     assert summarize(whole, Wait("x" * 5000)).message == "x" * 1024
     nothing = summarize(incident(target={"kind": "DaemonSet", "name": "agent"}), Wait("no policy"))

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from paramedic.api.incident import Incident, Phase
+from paramedic.api.incident import Incident, Phase, StepStatus
 from paramedic.api.reasons import Reason
 from paramedic.core.plan import Resolve, Wait, current_step, holds_mitigation, is_firing
 
@@ -34,8 +34,13 @@ def summarize(incident: Incident, end: Wait | Resolve | None) -> Summary:
     step = current_step(incident)
     target = step.target if step and step.target else None
     named = str(target) if target else _spec_target(incident)
-    message = end.message if end else (f"{step.name}: {step.message}" if step else "")
+    message = end.message if end else (progress(step) if step else "")
     return Summary(_phase(incident, end), message[:1024], step.name if step else None, named)
+
+
+def progress(step: StepStatus) -> str:
+    """One line on a step that is under way."""
+    return f"{step.name}: {step.message}" + ("; verifying" if step.state == "Verifying" else "")
 
 
 def _phase(incident: Incident, end: Wait | Resolve | None) -> Phase:
