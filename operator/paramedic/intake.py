@@ -9,7 +9,6 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
 
 from paramedic.api.policy import RemediationPolicy
 from paramedic.clients.kube import Kube
@@ -20,7 +19,7 @@ from paramedic.errors import AlreadyExists, Conflict, NotFound, ParamedicError, 
 from paramedic.log import get_logger
 from paramedic.metrics import Metrics
 from paramedic.reconcile import Reconciler, take_news
-from paramedic.record import Recorder, incident_path
+from paramedic.record import Recorder, incident_path, reread
 from paramedic.store import GroupKey, Store, key_of
 
 _log = get_logger(__name__)
@@ -127,7 +126,7 @@ class Intake:
         try:
             stored = await self._kube.create(incident_path(namespace), manifest)
         except AlreadyExists:
-            await self._learn(namespace, manifest["metadata"]["name"])
+            await reread(self._kube, self._store, key_of(manifest))
             return None
         except (Refused, Terminal, NotFound) as error:
             self._metrics.alerts.labels("any", "refused").inc()
@@ -172,17 +171,8 @@ class Intake:
                 self._reconciler.queue.add(key)  # should the lead have come to this process meanwhile
                 return
             except Conflict:
-                await self._learn(*key.split("/", 1))
+                await reread(self._kube, self._store, key)
         raise Retry(f"{key} keeps changing")
-
-    async def _learn(self, namespace: str, name: str) -> None:
-        try:
-            self._store.put_incident(await self._kube.get(incident_path(namespace, name)))
-        except NotFound:
-            known = self._store.entries.get(f"{namespace}/{name}")
-            if known:
-                metadata: dict[str, Any] = {"namespace": namespace, "name": name, "uid": known.uid}
-                self._store.remove_incident({"metadata": metadata})
 
     @asynccontextmanager
     async def _one_at_a_time(self, key: GroupKey) -> AsyncIterator[None]:

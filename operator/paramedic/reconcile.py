@@ -24,7 +24,7 @@ from paramedic.errors import Conflict, NotFound, ParamedicError, Retry
 from paramedic.execute import Executor, NotActing
 from paramedic.log import get_logger
 from paramedic.metrics import Metrics
-from paramedic.record import Draft, Recorder, apply_summary, escalate, incident_path
+from paramedic.record import Draft, Recorder, apply_summary, escalate, reread
 from paramedic.store import Store
 from paramedic.verification import LEASE_POLL, Verifier, next_look
 from paramedic.workqueue import WorkQueue
@@ -336,13 +336,8 @@ class Reconciler:
 
     async def _refresh(self, key: str) -> bool:
         """Reads the Incident anew: the copy may be old, or a write without an answer may have been stored."""
-        namespace, _, name = key.partition("/")
         try:
-            self._store.put_incident(await self._kube.get(incident_path(namespace, name)))
-        except NotFound:
-            entry = self._store.entries.get(key)
-            if entry:
-                self._store.remove_incident({"metadata": {"namespace": namespace, "name": name, "uid": entry.uid}})
+            await reread(self._kube, self._store, key)
         except ParamedicError as error:
             _log.info("cannot read the incident", incident=key, error=str(error))
             return False

@@ -21,10 +21,10 @@ from paramedic.core.merge import merge_difference
 from paramedic.core.operation import new_operation
 from paramedic.core.plan import Resolve, Wait
 from paramedic.core.summary import summarize
-from paramedic.errors import ParamedicError
+from paramedic.errors import NotFound, ParamedicError
 from paramedic.log import get_logger
 from paramedic.metrics import Metrics
-from paramedic.store import Store, key_of
+from paramedic.store import Store
 
 Json = dict[str, Any]
 _FIRST_ENTRIES, _NEWEST_ENTRIES = 10, 100
@@ -238,6 +238,17 @@ class Recorder:
             self._metrics.events_dropped.inc()
 
 
+async def reread(kube: Kube, store: Store, key: str) -> bool:
+    """Reads an Incident anew into the mirror, or drops it there when it is gone; whether it was newer. Raises Retry,
+    Terminal, Refused.
+    """
+    try:
+        return store.put_incident(await kube.get(incident_path(*key.split("/", 1))))
+    except NotFound:
+        store.drop_incident(key)
+        return False
+
+
 def incident_path(namespace: str, name: str = "") -> str:
     """The API path of an Incident, or of all of a namespace."""
     base = f"/apis/{API_VERSION}/namespaces/{namespace}/incidents"
@@ -246,6 +257,3 @@ def incident_path(namespace: str, name: str = "") -> str:
 
 def _events_path(namespace: str) -> str:
     return f"/apis/events.k8s.io/v1/namespaces/{namespace}/events"
-
-
-__all__ = ["Draft", "Recorder", "bounded", "incident_path", "key_of"]

@@ -5,18 +5,18 @@ behind what lists show is dead: then liveness fails, and the process is started 
 """
 
 import asyncio
-import contextlib
 import time
 from datetime import timedelta
 from typing import Any
 
 from paramedic.api import API_VERSION
 from paramedic.clients.kube import Kube
-from paramedic.errors import NotFound, ParamedicError
+from paramedic.errors import ParamedicError
 from paramedic.log import get_logger
 from paramedic.metrics import Metrics
 from paramedic.policies import read_policy
 from paramedic.reconcile import Reconciler
+from paramedic.record import reread
 from paramedic.store import Store, WatchProgress, key_of
 
 Json = dict[str, Any]
@@ -127,21 +127,17 @@ class Resync:
                 seen.add(key)
                 entry = self._store.entries.get(key)
                 if entry is None or entry.version < version:
-                    await self._read(raw)
+                    await self._read(key)
         for key in set(known) - seen:
             self._drop_ghost(key, known[key])
         return newest
 
-    async def _read(self, metadata: Json) -> None:
-        namespace, name = metadata["metadata"]["namespace"], metadata["metadata"]["name"]
-        with contextlib.suppress(NotFound):
-            raw = await self._kube.get(f"/apis/{API_VERSION}/namespaces/{namespace}/incidents/{name}")
-            if self._store.put_incident(raw):
-                self._reconciler.queue.add(key_of(raw))
+    async def _read(self, key: str) -> None:
+        if await reread(self._kube, self._store, key):
+            self._reconciler.queue.add(key)
 
     def _drop_ghost(self, key: str, version: int) -> None:
         """One that was open before the list and is neither in it nor changed since: it was deleted unseen."""
         entry = self._store.entries.get(key)
         if entry and entry.open and entry.version == version:
-            namespace, _, name = key.partition("/")
-            self._store.remove_incident({"metadata": {"namespace": namespace, "name": name, "uid": entry.uid}})
+            self._store.drop_incident(key)

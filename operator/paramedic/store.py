@@ -18,7 +18,7 @@ from paramedic.api import FINALIZER
 from paramedic.api.incident import Incident, Phase
 from paramedic.api.policy import RemediationPolicy
 from paramedic.core.guard import ActionRecord, TargetKey
-from paramedic.core.plan import has_acted
+from paramedic.core.plan import is_remediating
 
 Json = dict[str, Any]
 GroupKey = tuple[str, str, str]
@@ -104,6 +104,10 @@ class Store:
         known = self.entries.get(key)
         if known and known.uid == raw["metadata"].get("uid"):
             self._forget(key)
+
+    def drop_incident(self, key: str) -> None:
+        """Forgets an Incident that is known to be gone."""
+        self._forget(key)
 
     def open_incident(self, key: str) -> tuple[Incident, Json] | None:
         """The whole Incident, the caller's own, and its status as stored; None when it is over, gone or unreadable."""
@@ -274,7 +278,7 @@ def _entry(key: str, version: int, raw: Json, incident: Incident) -> Entry:
         firing=_firing(incident),
         alert_labels=dict(incident.spec.alert.labels) if incident.spec.alert and not over else None,
         busy_targets=_busy_targets(incident),
-        remediating=has_acted(incident) and incident.status.phase in ("Remediating", "Verifying"),
+        remediating=is_remediating(incident),
         actions=tuple(_actions(incident, key, policy or "")),
         left=tuple(_left(incident)),
         created_at=incident.metadata.creation_timestamp,

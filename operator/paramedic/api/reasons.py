@@ -25,7 +25,6 @@ class Reason(StrEnum):
 
     # What came in
     ALERT_RECEIVED = "AlertReceived", "An alert opened the incident."
-    ALERT_FIRING = "AlertFiring", "The alert still fires."
     ALERT_RESOLVED = "AlertResolved", "The alert has ended."
     INCIDENT_OPENED = "IncidentOpened", "A person or a program applied the incident."
     POLICY_MATCHED = "PolicyMatched", "A policy was matched and pinned at its generation."
@@ -101,7 +100,6 @@ class Reason(StrEnum):
     IN_PROGRESS = "InProgress", "Work is under way."
     ACKNOWLEDGED = "Acknowledged", "A person works on it."
     DELETED = "Deleted", "The incident is being deleted; what it holds is put back first."
-    INTERNAL_ERROR = "InternalError", "Paramedic met an error of its own; see its log."
 
 
 # Reasons that stand for something that a person should look at: their Events are Warnings.
@@ -142,6 +140,5 @@ WARNINGS = frozenset(
         Reason.REMEDIES_EXHAUSTED,
         Reason.NO_STEP_APPLIED,
         Reason.ALERT_STILL_FIRING,
-        Reason.INTERNAL_ERROR,
     }
 )

@@ -1,6 +1,6 @@
 """How a manifest names the object to act on."""
 
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import ConfigDict, Field
 
@@ -58,8 +58,3 @@ class BoundTarget(StatusModel):
     def key(self) -> tuple[str, str, str]:
         """What identifies the target for locks and cooldowns: namespace, kind, name."""
         return self.namespace, self.kind, self.name
-
-
-def describe_target(target: dict[str, Any] | None) -> str:
-    """``Deployment/covet-app``, or a dash when there is no target."""
-    return f"{target.get('kind', 'Deployment')}/{target['name']}" if target and "name" in target else "-"
