@@ -17,14 +17,14 @@ QUICK = {
 }
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
     """A real Prometheus, without rules at first."""
     with Prometheus(tmp_path_factory.mktemp("prometheus")) as running:
         yield running
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def operator(installed: Access, prometheus: Prometheus, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operator]:
     """A running operator that leads."""
     folder = tmp_path_factory.mktemp("operator")
