@@ -74,6 +74,8 @@ REFUSED = [
     ('foo="bar\\"', "not closed"),
     ('foo="', "not closed"),
     ("{foo=bar", "brace"),
+    ("{foo=bar} ", "brace"),
+    (" {foo=bar}", "brace"),
     ("foo=bar}", "brace"),
     ("foo=bar,,baz=qux", "not a matcher"),
     (",foo=bar", "not a matcher"),

@@ -67,6 +67,8 @@ def parse_matchers(text: str) -> tuple[Matcher, ...]:
     try:
         return tuple(_classic(part) for part in _classic_parts(_without_braces(text)))
     except ValueError as error:
+        if _is_lopsided(text):  # Alertmanager takes the brace for a part of the value: neither is what was meant
+            raise
         try:
             return tuple(_utf8(_without_braces(text.strip(_SPACES))))
         except ValueError:
@@ -78,8 +80,12 @@ def all_match(matchers: tuple[Matcher, ...], labels: Mapping[str, str]) -> bool:
     return all(m.matches(labels) for m in matchers)
 
 
+def _is_lopsided(text: str) -> bool:
+    return text.startswith("{") != text.endswith("}")
+
+
 def _without_braces(text: str) -> str:
-    if text.startswith("{") != text.endswith("}"):
+    if _is_lopsided(text):
         raise ValueError(f"{text!r}: a brace is opened or closed without the other")
     return text[1:-1] if text.startswith("{") else text
 
