@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import ssl
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -31,6 +32,7 @@ STAMP = "paramedic.dev/operation"
 JSON, MERGE = "application/json", "application/merge-patch+json"
 FIXTURES_AT_ONCE = 24
 POLICIES_LIMIT = 90
+IDLE_LOOK, IDLE_LOOKS, IDLE_SHARE = 0.5, 4, 0.1
 
 
 @dataclass(frozen=True)
@@ -99,6 +101,14 @@ class Bed:
     floor: Bare
     admin: Api
     scale: Scale
+
+    async def idle(self, limit: float = 60) -> None:
+        """Until the operator has nothing more to do, such as diagnoses, which wait for a quiet moment."""
+        deadline, calm = time.monotonic() + limit, 0
+        while calm < IDLE_LOOKS and time.monotonic() < deadline:
+            cpu = self.operator.cpu_seconds()
+            await asyncio.sleep(IDLE_LOOK)
+            calm = calm + 1 if self.operator.cpu_seconds() - cpu < IDLE_SHARE * IDLE_LOOK else 0
 
     @property
     def audit(self) -> AuditLog:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from bench import latency, stored, storm, writes
+from bench import diagnosis, latency, stored, storm, writes
 from bench.bed import QUICK, Bed, Scale, bed
 from bench.figures import Figure, save, table
 from demo.janitor import temporary_folder
@@ -27,6 +27,7 @@ ROWS: dict[str, Row] = {
     "hot-target": storm.hot_target,
     "writes": writes.measure,
     "stored": stored.measure,
+    "diagnosis": diagnosis.measure,
 }
 
 

@@ -51,6 +51,7 @@ async def _rounds(
     for start in (0, *range(WARM_UP, len(ours), size)):
         end = start + (size if start else WARM_UP)
         mine += [await _one_alert(seen, sender, name) for name in ours[start:end]]
+        await b.idle()  # what an alert leads to afterwards must not burden the floor
         bare += [await _one_floor(b, seen, name) for name in floors[start:end]]
     return mine[WARM_UP:], bare[WARM_UP:]
 

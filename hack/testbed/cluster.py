@@ -160,6 +160,7 @@ class Cluster(Access):
         write_private(system / "service-accounts.key", new_key())
         write_private(system / "audit-policy.yaml", json.dumps(audit_policy()))
         write_private(self.folder / "kwok" / "container.log", CONTAINER_LOG)
+        write_private(self.folder / "kwok" / "previous.log", PREVIOUS_LOG)
 
     def _token_file(self) -> str:
         users = {"admin": ["system:masters"], **SYSTEM_USERS}
@@ -280,7 +281,9 @@ class Cluster(Access):
         folder = self.folder / "kwok"
         return {
             "kubeconfig": self._kubeconfig_of("testbed:kwok"),
-            "config": nodes.write_stages(folder, toolchain.kwok_stages(), folder / "container.log"),
+            "config": nodes.write_stages(
+                folder, toolchain.kwok_stages(), folder / "container.log", folder / "previous.log"
+            ),
             "manage-nodes-with-annotation-selector": nodes.NODE_SELECTOR,
             "node-ip": HOST,
             "node-port": self._kwok_port,
@@ -296,6 +299,9 @@ CONTAINER_LOG = """\
 2026-01-01T00:00:02.000000000Z stderr F cannot reach the database: connection refused
 """
 """What `kubectl logs` answers for every pod, in the container runtime's format."""
+
+PREVIOUS_LOG = "2025-12-31T23:59:59.000000000Z stderr F out of memory\n"
+"""What `kubectl logs --previous` answers."""
 
 
 def audit_policy() -> dict[str, Any]:

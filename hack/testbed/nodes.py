@@ -7,7 +7,8 @@ A pod is *bad* when
 
 A bad pod is Running but not Ready, for ever, as one whose readiness probe fails: a rollout to it hangs, and after
 `progressDeadlineSeconds` says so. A Job's bad pod fails with exit code 1. All other pods are Ready, or for a Job
-complete, within a fraction of a second. Container logs (`kubectl logs`) are one fixed text.
+complete, within a fraction of a second. Container logs (`kubectl logs`) are one fixed text, and another for what ran
+before a restart (`--previous`).
 """
 
 from __future__ import annotations
@@ -47,13 +48,13 @@ def node() -> Json:
     }
 
 
-def write_stages(folder: Path, defaults: list[Path], container_log: Path) -> list[Path]:
+def write_stages(folder: Path, defaults: list[Path], container_log: Path, previous_log: Path) -> list[Path]:
     """Writes our stages (JSON is YAML) into `folder`; returns all config files for kwok, its defaults first.
 
     Where several stages fit a pod, kwok takes only those with a weight. The defaults have none, so ours win.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    own = {"never-ready": _never_ready(), "job-fails": _job_fails(), "logs": _logs(container_log)}
+    own = {"never-ready": _never_ready(), "job-fails": _job_fails(), "logs": _logs(container_log, previous_log)}
     files = []
     for name, document in own.items():
         file = folder / f"{name}.yaml"
@@ -96,12 +97,12 @@ def _job_fails() -> Json:
     return _stage("pod-job-fails", selector, FAILED_STATUS)
 
 
-def _logs(container_log: Path) -> Json:
+def _logs(container_log: Path, previous_log: Path) -> Json:
     return {
         "apiVersion": "kwok.x-k8s.io/v1alpha1",
         "kind": "ClusterLogs",
         "metadata": {"name": "all"},
-        "spec": {"logs": [{"logsFile": str(container_log), "follow": False}]},
+        "spec": {"logs": [{"logsFile": str(container_log), "previousLogsFile": str(previous_log), "follow": False}]},
     }
 
 

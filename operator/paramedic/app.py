@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import signal
 import time
 from collections.abc import Coroutine
@@ -10,24 +11,35 @@ from importlib.metadata import version
 from typing import Any
 
 from paramedic import log
+from paramedic.acting import Acting
 from paramedic.actions import ACTIONS
+from paramedic.actions.base import Clients
+from paramedic.background import Background
+from paramedic.clients.connections import Connections
+from paramedic.clients.evidence import EvidenceStore, Limits
+from paramedic.clients.evidence_directory import DirectoryBackend
+from paramedic.clients.evidence_s3 import S3Backend
 from paramedic.clients.kube import Configuration, Kube, load_configuration
 from paramedic.clients.prometheus import Prometheus
 from paramedic.core.guard import GUARDS
+from paramedic.diagnostician import Diagnostician, Examiner
 from paramedic.errors import NotFound, ParamedicError, Retry
 from paramedic.execute import Executor
 from paramedic.handlers import Handlers
 from paramedic.intake import Intake
 from paramedic.leadership import Leadership
 from paramedic.metrics import Metrics
+from paramedic.permit import Permits
 from paramedic.policies import PolicyReporter
 from paramedic.poller import Poller
+from paramedic.putback import PutBack
+from paramedic.reachable import Reachable
 from paramedic.receiver import Receiver
 from paramedic.reconcile import Reconciler
 from paramedic.record import Recorder
 from paramedic.resync import Resync
 from paramedic.server import serve
-from paramedic.settings import Settings
+from paramedic.settings import EvidenceSettings, Settings
 from paramedic.store import Store
 from paramedic.verification import Verifier
 
@@ -35,6 +47,7 @@ _log = log.get_logger(__name__)
 _POLICY_COUNTS_EVERY = timedelta(seconds=60)
 _FRESH_LOAD_SECONDS = 5.0
 _GRACE_SECONDS = 5.0
+_GC_YOUNG = 10_000
 
 
 class App:
@@ -47,24 +60,39 @@ class App:
         self._kube = kube
         self._leadership = leadership
         self._prometheus = _prometheus(settings)
+        self._evidence = _evidence(settings.evidence)
+        self._connections = Connections(settings.connections, kube, never_block=settings.never_block)
         namespace = settings.namespace
         metrics.expect(ACTIONS, map(str, GUARDS))
+        if leadership is None:
+            metrics.leader.set(1)
         self.recorder = Recorder(kube, self.store, self.metrics, settings.identity)
-        self._executor = Executor(
-            kube,
+        examiner = Examiner(kube, self._evidence, _clock)
+        acting = Acting(
+            Clients(kube, self._evidence, examiner, self._connections),
             self.store,
             self.recorder,
             self.metrics,
-            namespace=namespace,
             may_act=self.leads,
-            clock=lambda: datetime.now(UTC),
+            clock=_clock,
+        )
+        executor = Executor(
+            acting,
+            self.store,
+            self.metrics,
+            Background(),
+            Permits(kube, self.store, self.metrics),
+            namespace=namespace,
         )
         self.reconciler = Reconciler(
             kube,
             self.store,
             self.recorder,
-            self._executor,
+            acting,
+            executor,
+            PutBack(acting),
             Verifier(kube, self._prometheus),
+            Diagnostician(examiner, _clock, kube.gate.quiet_seconds, enabled=settings.diagnose),
             self.metrics,
             namespace=namespace,
             workers=settings.workers,
@@ -73,7 +101,7 @@ class App:
         self.intake = Intake(
             kube, self.store, self.recorder, self.reconciler, self.metrics, namespace=namespace, leads=self.leads
         )
-        self.reporter = PolicyReporter(kube, self.store, self.leads, _POLICY_COUNTS_EVERY)
+        self.reporter = PolicyReporter(kube, self.store, self.leads, _POLICY_COUNTS_EVERY, Reachable(self._connections))
         self.handlers = Handlers(kube, self.store, self.reconciler, self.reporter, namespace)
         self.resync = Resync(
             kube,
@@ -115,6 +143,7 @@ class App:
         async with server as port:
             _log.info("listening", port=port, version=version("paramedic"))
             await self._load()
+            _spare_what_stays()
             await self._run_until_stopped()
 
     async def _stop_and_wait(self) -> None:
@@ -166,11 +195,14 @@ class App:
         await asyncio.wait([watch], timeout=_GRACE_SECONDS + 2)  # it gives what it does not know 5 s
         if self._prometheus:
             self._prometheus.close()
+        if self._evidence:
+            self._evidence.close()
+        self._connections.close()
 
     def _jobs(self) -> dict[str, Coroutine[Any, Any, None]]:
         jobs = {
             "the reconciler": self.reconciler.queue.run(),
-            "the event sender": self.recorder.run(lambda: len(self.reconciler.queue) > 0),
+            "the event sender": self.recorder.run(),
             "the resync": self.resync.run(),
             "the policy reporter": self.reporter.run(),
             "the leadership": self._lead(),
@@ -208,6 +240,18 @@ class App:
         self.reporter.wake()
 
 
+def _clock() -> datetime:
+    return datetime.now(UTC)
+
+
+def _spare_what_stays() -> None:
+    """Libraries and what was loaded stay: to look through them for garbage would hold up everything for 150 ms, and
+    most likely in a storm. What is made from now on is looked through in larger portions.
+    """
+    gc.freeze()
+    gc.set_threshold(_GC_YOUNG, 10, 10)
+
+
 async def run(settings: Settings) -> None:
     """Runs the operator. Raises ParamedicError with what a person can do about it."""
     log.configure(settings.log_level, settings.log_format)
@@ -238,3 +282,13 @@ def _prometheus(settings: Settings) -> Prometheus | None:
     return Prometheus(
         chosen.url, timeout_seconds=chosen.timeout.total_seconds(), bearer_token_file=chosen.bearer_token_file
     )
+
+
+def _evidence(chosen: EvidenceSettings) -> EvidenceStore | None:
+    """Raises Terminal when the place cannot be used as configured."""
+    limits = Limits(chosen.max_item_bytes, chosen.max_total_bytes)
+    if chosen.directory:
+        return EvidenceStore(DirectoryBackend(chosen.directory), limits)
+    if chosen.s3:
+        return EvidenceStore(S3Backend(**chosen.s3.model_dump()), limits)
+    return None

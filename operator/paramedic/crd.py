@@ -69,6 +69,7 @@ def policy_crd() -> Json:
     crd = _crd("RemediationPolicy", "remediationpolicies", "rpol", description, columns, PolicySpec, PolicyStatus)
     spec = crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]
     _add_actions(spec["properties"]["steps"]["items"])
+    spec["x-kubernetes-validations"] += [_consent_in_mode_auto(n) for n, a in ACTIONS.items() if a.needs_approval]
     return crd
 
 
@@ -223,13 +224,34 @@ def _add_actions(step: Json) -> None:
         )
     )
     for name, action in ACTIONS.items():
-        if not action.undoable:
+        if action.needs_approval:
+            rules.append(
+                rule(
+                    f"!has(self.{name}) || !has(self.approval) || self.approval == 'Required'",
+                    f"{name} always waits for a person: write approval: Required",
+                )
+            )
+        if action.needs_ttl:
+            rules.append(
+                rule(
+                    f"!has(self.{name}) || has(self.ttl)",
+                    f"{name} is for a while only: set ttl, for example 30m, after which it is put back",
+                )
+            )
+        if not (action.undoable and action.leasable):
             rules.append(
                 rule(
                     f"!has(self.{name}) || !(has(self.ttl) || has(self.revertWhen))",
                     f"{name} cannot be put back, so ttl and revertWhen make no sense on it",
                 )
             )
+
+
+def _consent_in_mode_auto(name: str) -> Json:
+    return rule(
+        f"self.mode != 'Auto' || self.steps.all(s, !has(s.{name}) || has(s.approval))",
+        f"{name} always waits for a person: in mode Auto, write approval: Required on the step",
+    )
 
 
 def _column(name: str, path: str, description: str, *, kind: str = "string", priority: int = 0) -> Json:

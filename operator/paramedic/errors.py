@@ -22,6 +22,13 @@ class Retry(ParamedicError):
         self.uncertain = uncertain
 
 
+class Unreachable(Retry):
+    """A system outside of the cluster (a database, AWS) cannot be reached, or does not let Paramedic in for now.
+
+    A step that has not begun fails by it, so that a person hears of it; what has begun is looked at until it answers.
+    """
+
+
 class Conflict(ParamedicError):
     """Somebody else changed the object since it was read: read it anew and decide afresh."""
 
@@ -44,6 +51,14 @@ class Refused(ParamedicError):
 
 class Terminal(ParamedicError):
     """It cannot be done, now or later; ``reason`` and the message say why. Nothing was changed."""
+
+    def __init__(self, reason: Reason, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class PartlyDone(ParamedicError):
+    """Some of several changes were made when one could not be; ``reason`` and the message say which stopped it."""
 
     def __init__(self, reason: Reason, message: str) -> None:
         super().__init__(message)

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
 from paramedic.api.policy import RemediationPolicy
 from paramedic.clients.kube import Kube
@@ -16,23 +17,28 @@ from paramedic.core.alert import Alert
 from paramedic.core.heard import Heard
 from paramedic.core.match import incident_manifest, is_new_firing, policies_for_alert
 from paramedic.errors import AlreadyExists, Conflict, NotFound, ParamedicError, Refused, Retry, Terminal
+from paramedic.gate import Urgency
 from paramedic.log import get_logger
 from paramedic.metrics import Metrics
 from paramedic.reconcile import Reconciler, take_news
 from paramedic.record import Recorder, incident_path, reread
 from paramedic.store import GroupKey, Store, key_of
 
+Json = dict[str, Any]
 _log = get_logger(__name__)
-_GROUPS_AT_ONCE = 24
+_GROUPS_AT_ONCE = 16
 _TRIES = 6
 
 
 @dataclass(frozen=True, slots=True)
 class _Place:
-    """Where a batch belongs: the incident, and what of the batch it has not heard yet."""
+    """Where a batch belongs: the incident, what of the batch it has not heard yet, and what its first status will tell
+    of.
+    """
 
     incident: str
-    rest: list[Heard]
+    rest: Sequence[Heard] = ()
+    told: Sequence[asyncio.Future[None]] = ()
 
 
 class Intake:
@@ -110,56 +116,69 @@ class Intake:
         if not new:
             for heard in batch:
                 self._count(source, "ended" if heard.alert.state == "resolved" else "repeated")
-            return _Place("", [])
+            return _Place("")
         first = min(new, key=lambda h: h.alert.starts_at)
-        opened = await self._open(key[0], policy, first)
+        rest = [h for h in batch if h is not first]
+        opened = await self._open(key[0], policy, first, rest)
         if opened is None:
             return None
         self._count(source, "opened")
-        return _Place(opened, [h for h in batch if h is not first])
+        if opened.told:
+            self._count_joined(rest, source)
+        return opened
 
-    async def _open(self, namespace: str, policy: RemediationPolicy, heard: Heard) -> str | None:
-        """Creates the Incident and returns its key; None when it is there already."""
-        manifest = incident_manifest(policy, namespace, heard.alert)
-        if self._leads():
-            self._reconciler.look_ahead(policy, manifest)
+    async def _open(
+        self, namespace: str, policy: RemediationPolicy, first: Heard, rest: Sequence[Heard]
+    ) -> _Place | None:
+        """Creates the Incident; None when it is there already."""
+        manifest = incident_manifest(policy, namespace, first.alert)
+        key = key_of(manifest)
         try:
-            stored = await self._kube.create(incident_path(namespace), manifest)
+            if not self._leads():
+                await self._create(policy, manifest)
+                return _Place(key, rest)
+            self._reconciler.look_ahead(policy, manifest)
+            with self._reconciler.opening(key, first, rest) as told:
+                await self._create(policy, manifest)
+            return _Place(key, told=told)
         except AlreadyExists:
-            await reread(self._kube, self._store, key_of(manifest))
+            await reread(self._kube, self._store, key)
             return None
+
+    async def _create(self, policy: RemediationPolicy, manifest: Json) -> None:
+        path = incident_path(manifest["metadata"]["namespace"])
+        try:
+            stored = await self._kube.create(path, manifest, Urgency.OPEN)
         except (Refused, Terminal, NotFound) as error:
             self._metrics.alerts.labels("any", "refused").inc()
             _log.error("an incident was refused", policy=policy.key, error=str(error))
             raise Retry(str(error)) from error
         self._store.put_incident(stored)
-        if self._leads():
-            self._reconciler.start(key_of(stored), heard)
-        return key_of(stored)
 
     async def _join(self, place: _Place, source: str) -> bool:
-        """Resends are only counted; what changes who fires is stored before this returns. False when the incident has
-        ended meanwhile."""
+        """Returns once all is stored. False when the incident has ended meanwhile."""
+        try:
+            await asyncio.gather(*place.told)
+            return not place.rest or await self._tell(place, source)
+        except NotFound:
+            return False
+
+    async def _tell(self, place: _Place, source: str) -> bool:
+        """Resends are only counted; what changes who fires is stored before this returns."""
         entry = self._store.entries.get(place.incident)
-        if not place.rest:
-            return True
         if entry is None:
             return False
         changing, resent = _split(place.rest, entry.firing)
-        for heard in place.rest:
-            self._count(source, "resolved" if heard.alert.state == "resolved" else "joined")
-        try:
-            if self._leads():
-                for heard in resent:
-                    self._reconciler.hear(entry.key, heard)
-                await asyncio.gather(*(self._reconciler.tell(entry.key, h) for h in changing))
-            elif changing:
-                await self._write_down(entry.key, place.rest)
-        except NotFound:
-            return False
+        self._count_joined(place.rest, source)
+        if self._leads():
+            for heard in resent:
+                self._reconciler.hear(entry.key, heard)
+            await asyncio.gather(*(self._reconciler.tell(entry.key, h) for h in changing))
+        elif changing:
+            await self._write_down(entry.key, place.rest)
         return True
 
-    async def _write_down(self, key: str, batch: list[Heard]) -> None:
+    async def _write_down(self, key: str, batch: Sequence[Heard]) -> None:
         """Without the lead there is no reconciler: the news goes straight to the status."""
         for _ in range(_TRIES):
             draft = self._recorder.open_draft(key, datetime.now(UTC))
@@ -189,11 +208,15 @@ class Intake:
             else:
                 self._locks[key] = lock, users - 1
 
+    def _count_joined(self, batch: Sequence[Heard], source: str) -> None:
+        for heard in batch:
+            self._count(source, "resolved" if heard.alert.state == "resolved" else "joined")
+
     def _count(self, source: str, outcome: str) -> None:
         self._metrics.alerts.labels(source, outcome).inc()
 
 
-def _split(batch: list[Heard], firing: frozenset[str]) -> tuple[list[Heard], list[Heard]]:
+def _split(batch: Sequence[Heard], firing: frozenset[str]) -> tuple[list[Heard], list[Heard]]:
     """What changes who fires, and what is only heard once more."""
     changing: list[Heard] = []
     resent: list[Heard] = []

@@ -46,7 +46,6 @@ class Leadership:
         retry_period: timedelta,
     ) -> None:
         self._configuration = configuration
-        self._metrics = metrics
         self._namespace = namespace
         self._claim = IdentityClaim(identity)
         self._lease = lease
@@ -55,6 +54,8 @@ class Leadership:
         self._renewed_at: float | None = None
         self._leading = False
         self._on_resumed: Callable[[], None] = lambda: None
+        # Asked, not set: a process that was frozen past its Lease does not lead when it wakes, and must not say so.
+        metrics.leader.set_function(self.leads)
         # The library logs a stack trace for every lost race and every outage of the API server.
         logging.getLogger("kubernetes.aio.leaderelection").setLevel(logging.CRITICAL)
 
@@ -89,7 +90,6 @@ class Leadership:
         async def started() -> None:
             _log.info("leading", identity=self._claim.identity)
             self._leading = True
-            self._metrics.leader.set(1)
             await on_started()
 
         async def stopped() -> None:
@@ -108,7 +108,6 @@ class Leadership:
         if self._leading:
             _log.info("no longer leading", identity=self._claim.identity)
             self._leading = False
-            self._metrics.leader.set(0)
             on_stopped()
 
     def _note_renewal(self, began: float) -> None:

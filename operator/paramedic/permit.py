@@ -3,21 +3,20 @@
 import asyncio
 from datetime import datetime
 
-from paramedic.actions.base import Observed, annotation, collection_path
+from paramedic.actions.base import Observed, annotation
 from paramedic.api import ANNOTATION_OPERATION
 from paramedic.api import conditions as c
 from paramedic.api.incident import StepStatus
 from paramedic.api.policy import Guards
+from paramedic.api.workload import WORKLOADS, collection_path
 from paramedic.clients.kube import Kube
 from paramedic.core.guard import Refusal, Situation, first_refusal
 from paramedic.core.operation import operation_time
-from paramedic.core.plan import Wait, has_acted
+from paramedic.core.plan import Wait, has_acted, is_begun
 from paramedic.core.rollout import is_healthy
 from paramedic.metrics import Metrics
 from paramedic.record import Draft, escalate
 from paramedic.store import Store
-
-_WORKLOAD_KINDS = ("Deployment", "StatefulSet", "DaemonSet")
 
 
 class Permits:
@@ -39,7 +38,7 @@ class Permits:
         if _guards(draft).min_healthy_fraction == 0:
             return None
         namespace = draft.incident.metadata.namespace
-        paths = [(kind, collection_path(kind, namespace)) for kind in _WORKLOAD_KINDS]
+        paths = [(kind, collection_path(kind, namespace)) for kind in WORKLOADS]
         found = await asyncio.gather(*(self._kube.list(path) for _, path in paths))
         workloads = [{"kind": kind} | item for (kind, _), items in zip(paths, found, strict=True) for item in items]
         return sum(is_healthy(w) for w in workloads), len(workloads)
@@ -76,6 +75,7 @@ class Permits:
             open_remediations=self._store.open_remediations(pinned.key, draft.key),
             target_acted_at=_stamped_at(observed),
             healthy=healthy,
+            procedure_begun=is_begun(draft.incident.status.steps, step),
         )
 
 

@@ -13,8 +13,9 @@ from paramedic.actions import ACTIONS
 from paramedic.api import API_VERSION
 from paramedic.api import conditions as c
 from paramedic.api.checks import Checks, RevertWhen
-from paramedic.api.policy import PolicyStatus, RemediationPolicy, Step
+from paramedic.api.policy import PolicySpec, PolicyStatus, RemediationPolicy, Step
 from paramedic.api.reasons import Reason
+from paramedic.clients.extras import is_installed
 from paramedic.clients.kube import Kube
 from paramedic.core import schedule
 from paramedic.core.expressions import ExpressionError, compile_expression
@@ -23,7 +24,9 @@ from paramedic.core.matchers import parse_matchers
 from paramedic.core.merge import merge_difference
 from paramedic.core.templates import compile_template
 from paramedic.errors import ParamedicError
+from paramedic.gate import Urgency
 from paramedic.log import get_logger
+from paramedic.reachable import Reachable
 from paramedic.store import PolicyEntry, Store
 
 Json = dict[str, Any]
@@ -56,22 +59,43 @@ def find_problems(policy: RemediationPolicy, namespace: str) -> Iterator[str]:
         yield f"namespaces: only a policy in {namespace} may serve other namespaces"
     yield from _check_problems("verify", spec.verify)
     for step in spec.steps:
-        yield from _step_problems(step)
-    names = [step.name for step in spec.steps]
+        yield from _step_problems(step, spec)
+    names = [part.name for step in spec.steps for part in _parts(step)]
     yield from (f"steps: the name {name} is used twice" for name in sorted(set(names)) if names.count(name) > 1)
 
 
-def _step_problems(step: Step) -> Iterator[str]:
+def _parts(step: Step) -> list[Step]:
+    """The steps that it becomes on an Incident's status."""
+    try:
+        return ACTIONS[step.action].expand(step)
+    except (KeyError, ValidationError):
+        return [step]
+
+
+def _step_problems(step: Step, spec: PolicySpec) -> Iterator[str]:
     where = f"steps.{step.name}"
     action = ACTIONS.get(step.action)
     if action is None:
         yield f"{where}: there is no action {step.action}; there are {', '.join(sorted(ACTIONS))}"
         return
     yield from _problem(f"{where}.{step.action}", lambda: action.params.model_validate(step.params))
+    parts = _parts(step)
+    if step.target and all(part.target != step.target for part in parts):
+        yield f"{where}: {step.action} names its objects itself: leave target out"
+    target = parts[0].target or spec.target
+    if target and target.kind not in action.kinds:
+        kinds = ", ".join(action.kinds)
+        yield f"{where}: {step.action} is for {kinds}, not for {target.kind}: give the step a target of its own"
+    if action.needs_approval and (step.approval == "NotRequired" or (spec.mode == "Auto" and not step.approval)):
+        yield f"{where}: {step.action} always waits for a person: write approval: Required on the step"
     if step.when:
         yield from _problem(f"{where}.when", lambda: compile_expression(step.when or "", NAMES))
-    if (step.ttl or step.revert_when) and not action.undoable:
+    if (step.ttl or step.revert_when) and not (action.undoable and action.leasable):
         yield f"{where}: {step.action} cannot be put back, so ttl and revertWhen make no sense"
+    if action.needs_ttl and not step.ttl:
+        yield f"{where}: {step.action} is for a while only: set ttl, for example 30m"
+    if action.extra and not is_installed(action.extra):
+        yield f"{where}: {step.action} needs a library that is not installed: pip install 'paramedic[{action.extra}]'"
     yield from _check_problems(f"{where}.verify", step.verify)
     yield from _check_problems(f"{where}.revertWhen", step.revert_when)
 
@@ -95,8 +119,11 @@ def _problem(where: str, check: Callable[[], object]) -> Iterator[str]:
 class PolicyReporter:
     """Writes policies' status: Ready at once, counts at intervals, and nothing when nothing has changed."""
 
-    def __init__(self, kube: Kube, store: Store, leads: Callable[[], bool], every: timedelta) -> None:
+    def __init__(
+        self, kube: Kube, store: Store, leads: Callable[[], bool], every: timedelta, reachable: Reachable
+    ) -> None:
         self._kube = kube
+        self._reachable = reachable
         self._store = store
         self._leads = leads
         self._every = every
@@ -118,10 +145,19 @@ class PolicyReporter:
     async def _report_all(self) -> None:
         counts = self._count_matches()
         for key, entry in list(self._store.policies.items()):
-            wanted = self._wanted_status(key, entry, counts.get(key))
+            problem = await self._problem(entry)
+            wanted = self._wanted_status(key, entry, problem, counts.get(key))
             difference = merge_difference(entry.raw.get("status") or {}, wanted)
             if difference:
                 await self._write(entry, difference)
+
+    async def _problem(self, entry: PolicyEntry) -> tuple[Reason, str] | None:
+        """What is wrong in the policy, or with what it needs. The latter may mend by itself, so such a policy still
+        answers to incidents: better a step that fails, and a person who is told, than an alert that matches nothing.
+        """
+        if entry.problem is not None:
+            return Reason.POLICY_INVALID, entry.problem
+        return await self._reachable.problem(entry.policy) if entry.policy else None
 
     def _count_matches(self) -> dict[str, tuple[int, datetime | None]]:
         counts: dict[str, tuple[int, datetime | None]] = {}
@@ -132,17 +168,23 @@ class PolicyReporter:
                 counts[entry.policy] = number + 1, newest
         return counts
 
-    def _wanted_status(self, key: str, entry: PolicyEntry, count: tuple[int, datetime | None] | None) -> Json:
+    def _wanted_status(
+        self,
+        key: str,
+        entry: PolicyEntry,
+        problem: tuple[Reason, str] | None,
+        count: tuple[int, datetime | None] | None,
+    ) -> Json:
         now = datetime.now(UTC)
         old = PolicyStatus.model_validate(entry.raw.get("status") or {})
         generation = int(entry.raw["metadata"].get("generation") or 1)
-        ok = entry.problem is None
+        reason, message = problem or (Reason.POLICY_VALID, "the policy can be used")
         old.conditions = c.with_condition(
             old.conditions,
             c.READY,
-            "True" if ok else "False",
-            Reason.POLICY_VALID if ok else Reason.POLICY_INVALID,
-            entry.problem or "the policy can be used",
+            "False" if problem else "True",
+            reason,
+            message[:2000],
             now,
             generation,
         )
@@ -158,7 +200,7 @@ class PolicyReporter:
         path = f"/apis/{API_VERSION}/namespaces/{meta['namespace']}/remediationpolicies/{meta['name']}/status"
         body = {"metadata": {"uid": meta["uid"], "resourceVersion": meta["resourceVersion"]}, "status": difference}
         try:
-            stored = await self._kube.merge_patch(path, body)
+            stored = await self._kube.merge_patch(path, body, Urgency.RECORD)
         except ParamedicError as error:
             _log.info("policy status not written", policy=f"{meta['namespace']}/{meta['name']}", error=str(error))
             return

@@ -7,29 +7,35 @@ received and not yet written down, and their senders wait for that.
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from paramedic.acting import Acting, NotActing
+from paramedic.actions import ACTIONS
 from paramedic.api import conditions as c
 from paramedic.api.policy import RemediationPolicy
 from paramedic.api.reasons import Reason
-from paramedic.api.workload import BoundTarget
+from paramedic.api.workload import bound
 from paramedic.clients.kube import Kube
 from paramedic.core import plan
 from paramedic.core.heard import Heard, absorb
 from paramedic.core.match import policy_for_incident
 from paramedic.core.summary import progress
+from paramedic.diagnostician import Diagnostician
 from paramedic.errors import Conflict, NotFound, ParamedicError, Retry
-from paramedic.execute import Executor, NotActing
+from paramedic.execute import Executor
 from paramedic.log import get_logger
 from paramedic.metrics import Metrics
+from paramedic.putback import PutBack
 from paramedic.record import Draft, Recorder, apply_summary, escalate, reread
 from paramedic.store import Store
 from paramedic.verification import LEASE_POLL, Verifier, next_look
 from paramedic.workqueue import WorkQueue
 
 Json = dict[str, Any]
+News = tuple[Heard, asyncio.Future[None] | None]
 _log = get_logger(__name__)
 _MAX_MOVES = 64
 _FIRST_BACKOFF, _LAST_BACKOFF = timedelta(milliseconds=200), timedelta(seconds=30)
@@ -44,8 +50,11 @@ class Reconciler:
         kube: Kube,
         store: Store,
         recorder: Recorder,
+        acting: Acting,
         executor: Executor,
+        putback: PutBack,
         verifier: Verifier,
+        diagnostician: Diagnostician,
         metrics: Metrics,
         *,
         namespace: str,
@@ -56,15 +65,20 @@ class Reconciler:
         self._kube = kube
         self._store = store
         self._recorder = recorder
+        self._acting = acting
         self._executor = executor
+        self._putback = putback
         self._verifier = verifier
+        self._diagnostician = diagnostician
         self._metrics = metrics
         self._namespace = namespace
         self._may_act = may_act
         self._clock = clock
         self._failures: dict[str, int] = defaultdict(int)
-        self._news: dict[str, list[tuple[Heard, asyncio.Future[None] | None]]] = {}
+        self._news: dict[str, list[News]] = {}
         self.queue = WorkQueue(self._work, workers)
+        executor.when_done = self.queue.add
+        diagnostician.wake = self.queue.add_after
         metrics.queue_depth.set_function(lambda: len(self.queue))
 
     # -- the edges speak ----------------------------------------------------------------------------------------------
@@ -73,8 +87,8 @@ class Reconciler:
         """An Incident is about to be stored: its target can be read meanwhile."""
         first, target = policy.spec.steps[0], manifest["spec"].get("target")
         if target and first.target is None:
-            bound = BoundTarget(namespace=manifest["metadata"]["namespace"], kind=target["kind"], name=target["name"])
-            self._executor.look_ahead(first.action, bound)
+            namespace = manifest["metadata"]["namespace"]
+            self._acting.look_ahead(first.action, first.params, bound(target["kind"], namespace, target["name"]))
 
     def hear(self, key: str, news: Heard) -> None:
         """An alert's resend: counted with the next write, and within half a minute."""
@@ -83,10 +97,29 @@ class Reconciler:
         if first:
             self.queue.add_after(key, _COUNT_LATER)
 
-    def start(self, key: str, news: Heard) -> None:
-        """An alert that has just become an Incident."""
-        self._news.setdefault(key, []).append((news, None))
+    @contextmanager
+    def opening(self, key: str, first: Heard, rest: Sequence[Heard]) -> Iterator[list[asyncio.Future[None]]]:
+        """While an Incident is being created: its first status tells of the whole batch, also when the watch shows it
+        before the answer comes. Gives what is done once the status of each of the ``rest`` is stored (or fails as
+        ``tell`` does); ``first`` is stored by the creation. When that fails, the news is taken back.
+        """
+        stored = [asyncio.get_running_loop().create_future() for _ in rest]
+        news = [(first, None), *zip(rest, stored, strict=True)]
+        self._news.setdefault(key, []).extend(news)
+        try:
+            yield stored
+        except BaseException:
+            self._take_back(key, news)
+            raise
         self.queue.add(key)
+
+    def _take_back(self, key: str, news: list[News]) -> None:
+        left = [item for item in self._news.pop(key, []) if all(item is not one for one in news)]
+        if left:
+            self._news[key] = left
+        for _, waiter in news:
+            if waiter:
+                waiter.cancel()
 
     async def tell(self, key: str, news: Heard) -> None:
         """An alert's end or a further alert of the group: returns once it is stored. Raises Retry when the lead is
@@ -98,8 +131,10 @@ class Reconciler:
         await stored
 
     def stop(self) -> None:
-        """The lead is lost: forgets what waits, and sends back who waits for a write."""
+        """The lead is lost: forgets what waits and what runs, and sends back who waits for a write."""
         self.queue.clear()
+        self._executor.stop()
+        self._diagnostician.stop()
         for pending in self._news.values():
             _answer(pending, Retry("another process is the leader now"))
         self._news.clear()
@@ -114,16 +149,20 @@ class Reconciler:
             _answer(news, NotFound(f"{key} is over or gone"))
             return
         before = self._store.entries[key]
+        heard = [item for item, _ in news]
+        draft.afterwards(lambda: _answer(news, None))  # by the first write, which holds it all
         try:
-            end = await self._advance(draft, [heard for heard, _ in news])
+            end = await self._advance(draft, heard)
         except (Conflict, Retry):
-            self._news[key] = news + self._news.get(key, [])
+            if news:
+                self._news[key] = news + self._news.get(key, [])
             raise
         except BaseException as error:
             _answer(news, Retry(f"{key}: {error!r}"))
             raise
         _answer(news, None)
         self._wake_others(key, before.busy_targets, before.remediating, before.policy)
+        self._diagnostician.attend(draft.incident)
         if isinstance(end, plan.Wait) and end.until:
             self.queue.add_after(key, end.until - self._clock())
         elif end is None:  # as many moves as one round may have, and not at rest yet
@@ -141,6 +180,7 @@ class Reconciler:
         if draft.incident.metadata.deletion_timestamp and not draft.incident.metadata.finalizers:
             return None
         apply_summary(draft, end)
+        self._diagnostician.take(draft)
         await self._recorder.commit(draft)
         return end
 
@@ -148,6 +188,7 @@ class Reconciler:
         """What was heard, what people say, which policy."""
         status, spec = draft.incident.status, draft.incident.spec
         take_news(draft, news)
+        self._diagnostician.take(draft)
         if spec.acknowledged_by:
             who = spec.acknowledged_by
             draft.say(Reason.ACKNOWLEDGED, f"acknowledged by {who}", actor=who, condition=(c.ACKNOWLEDGED, "True"))
@@ -161,7 +202,7 @@ class Reconciler:
             draft.say(Reason.NO_POLICY, self._why_no_policy(draft), condition=(c.REMEDIATION_ALLOWED, "False"))
             return
         status.policy = plan.pin(policy)
-        status.steps = plan.pinned_steps(policy, draft.incident)
+        status.steps = plan.pinned_steps(policy, draft.incident, lambda step: ACTIONS[step.action].expand(step))
         draft.say(Reason.POLICY_MATCHED, f"policy {policy.key} at generation {policy.metadata.generation}")
 
     def _why_no_policy(self, draft: Draft) -> str:
@@ -182,16 +223,19 @@ class Reconciler:
         match plan.next_move(draft.incident, draft.now, over):
             case plan.Look(step):
                 await self._executor.look(draft, step)
+            case plan.Follow(step):
+                return await self._executor.follow(draft, step)
             case plan.LookAtRevert(step):
-                await self._executor.look_at_revert(draft, step)
+                await self._putback.look(draft, step)
             case plan.PutBack(step, reason):
-                await self._executor.put_back(draft, step, reason)
+                await self._putback.put_back(draft, step, reason)
             case plan.RunStep(step):
-                return await self._executor.run_step(draft, step)
+                looking = self._diagnostician.wait_for_findings(draft, draft.incident.status.steps[step])
+                return looking or await self._executor.run_step(draft, step)
             case plan.VerifyStep(step):
                 return await self._verify(draft, step)
             case plan.ObservePlan():
-                await self._observe_all(draft)
+                return await self._observe_all(draft)
             case plan.Escalate(reason, message):
                 escalate(draft, reason, message)
             case plan.Release():
@@ -235,7 +279,7 @@ class Reconciler:
         draft.set_condition(c.REMEDIATED, "True", Reason.REMEDIATION_SUCCEEDED, step.message)
         self._metrics.actions.labels(step.action, "Verified").inc()
         pinned = draft.incident.status.policy
-        if pinned and pinned.strategy == "UntilRecovered":
+        if pinned and pinned.strategy == "UntilRecovered" and not plan.goes_on(steps, index):
             _skip_pending(draft, Reason.RECOVERED, f"step {step.name} helped")
 
     async def _did_not_help(self, draft: Draft, index: int, message: str) -> None:
@@ -246,13 +290,17 @@ class Reconciler:
         self._metrics.actions.labels(step.action, "VerificationFailed").inc()
         done = step.message
         step.message = f"{done}; did not help: {message}"
-        await self._executor.put_back(draft, index, Reason.VERIFICATION_FAILED)
+        await self._putback.put_back(draft, index, Reason.VERIFICATION_FAILED)
 
-    async def _observe_all(self, draft: Draft) -> None:
+    async def _observe_all(self, draft: Draft) -> plan.Wait | None:
+        for step in draft.incident.status.steps:
+            if looking := self._diagnostician.wait_for_findings(draft, step):
+                return looking
         draft.set_condition(c.REMEDIATION_ALLOWED, "False", Reason.OBSERVE_MODE, "the policy's mode is Observe")
         for index, step in enumerate(draft.incident.status.steps):
             if step.state == "Pending":
                 await self._executor.describe_plan(draft, index)
+        return None
 
     async def _resolve(self, draft: Draft, move: plan.Resolve) -> None:
         await self._recorder.set_finalizer(draft, present=False)
@@ -344,7 +392,7 @@ class Reconciler:
         return True
 
 
-def take_news(draft: Draft, news: list[Heard]) -> None:
+def take_news(draft: Draft, news: Sequence[Heard]) -> None:
     """What was heard of the alert, onto the status and the timeline."""
     status = draft.incident.status
     ended_before = plan.is_firing(draft.incident) is False
@@ -380,7 +428,8 @@ def _skip_pending(draft: Draft, reason: Reason, message: str) -> None:
             step.state, step.reason, step.message = "Skipped", str(reason), message
 
 
-def _answer(news: list[tuple[Heard, asyncio.Future[None] | None]], error: Exception | None) -> None:
+def _answer(news: list[News], error: Exception | None) -> None:
+    """Tells who waits, and forgets the news."""
     for _, waiter in news:
         if waiter is None or waiter.done():
             continue
@@ -388,3 +437,4 @@ def _answer(news: list[tuple[Heard, asyncio.Future[None] | None]], error: Except
             waiter.set_result(None)
         else:
             waiter.set_exception(error)
+    news.clear()

@@ -5,23 +5,25 @@ A ``Draft`` is one incident's status while it is being worked on. Nothing that i
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from paramedic.api import API_VERSION, FINALIZER
 from paramedic.api import conditions as c
 from paramedic.api.base import format_time
 from paramedic.api.conditions import ConditionStatus
-from paramedic.api.incident import EscalationStatus, Incident, TimelineEntry
+from paramedic.api.incident import EscalationStatus, Evidence, Finding, Incident, TimelineEntry
 from paramedic.api.reasons import WARNINGS, Reason
 from paramedic.clients.kube import Kube
+from paramedic.core.evidence import joined
 from paramedic.core.merge import merge_difference
 from paramedic.core.operation import new_operation
 from paramedic.core.plan import Resolve, Wait
 from paramedic.core.summary import summarize
-from paramedic.errors import NotFound, ParamedicError
+from paramedic.errors import AlreadyExists, NotFound, ParamedicError, Retry
+from paramedic.gate import Urgency
 from paramedic.log import get_logger
 from paramedic.metrics import Metrics
 from paramedic.store import Store
@@ -29,8 +31,9 @@ from paramedic.store import Store
 Json = dict[str, Any]
 _FIRST_ENTRIES, _NEWEST_ENTRIES = 10, 100
 _MESSAGE_LIMIT = 1024
+_MOST_FINDINGS = 10
 _MAX_EVENTS_WAITING = 1000
-_PATIENCE, _PAUSE_SECONDS = 20, 0.05
+_EVENTS_AT_ONCE, _EVENT_RETRY = 4, timedelta(seconds=1)
 _log = get_logger(__name__)
 
 
@@ -136,6 +139,19 @@ def escalate(draft: Draft, reason: Reason, message: str) -> None:
     draft.say(reason, f"escalated: {message}", condition=(c.ESCALATED, "True"), event=True)
 
 
+def keep_evidence(draft: Draft, evidence: Iterable[Evidence]) -> None:
+    """Adds to the status what was kept for later, the newest of each place, within what a status can hold."""
+    draft.incident.status.evidence = joined(draft.incident.status.evidence, list(evidence))
+
+
+def put_findings(draft: Draft, findings: Iterable[Finding]) -> None:
+    """The diagnosis' findings on the status, and the gravest of them on the timeline."""
+    status = draft.incident.status
+    status.findings, status.diagnosed_at = list(findings)[:_MOST_FINDINGS], draft.now
+    said = "; ".join(finding.message for finding in status.findings[:3]) or "nothing conspicuous"
+    draft.say(Reason.DIAGNOSED, f"found: {said}")
+
+
 def apply_summary(draft: Draft, end: Wait | Resolve | None) -> None:
     """Phase, message and the kstatus conditions from what the draft says."""
     status = draft.incident.status
@@ -177,7 +193,8 @@ class Recorder:
             meta = draft.incident.metadata
             body = {"metadata": {"uid": meta.uid, "resourceVersion": meta.resource_version}, "status": changes}
             path = f"{incident_path(meta.namespace, meta.name)}/status"
-            self._take(draft, await self._kube.merge_patch(path, body), draft.incident)
+            stored = await self._kube.merge_patch(path, body, _urgency(draft.incident))
+            self._take(draft, stored, draft.incident)
         self._publish(draft)
         return bool(changes)
 
@@ -190,24 +207,36 @@ class Recorder:
         body = {
             "metadata": {"uid": meta.uid, "resourceVersion": meta.resource_version, "finalizers": finalizers or None}
         }
-        stored = await self._kube.merge_patch(incident_path(meta.namespace, meta.name), body)
+        urgency = Urgency.INTENT if present else Urgency.RECORD
+        stored = await self._kube.merge_patch(incident_path(meta.namespace, meta.name), body, urgency)
         meta.finalizers = finalizers
         # The draft's status may be ahead of what is stored.
         self._take(draft, stored, None)
 
-    async def run(self, busy: Callable[[], bool]) -> None:
-        """Sends Events until cancelled. While ``busy``, they wait a little: what is done comes before what is said."""
+    async def run(self) -> None:
+        """Sends Events until cancelled, a few at a time."""
+        async with asyncio.TaskGroup() as group:
+            for number in range(_EVENTS_AT_ONCE):
+                group.create_task(self._send_events(), name=f"event sender {number}")
+
+    async def _send_events(self) -> None:
         while True:
             event = await self._events.get()
-            for _ in range(_PATIENCE):
-                if not busy():
-                    break
-                await asyncio.sleep(_PAUSE_SECONDS)
             try:
-                await self._kube.create(_events_path(event["metadata"]["namespace"]), event)
+                await self._create_event(event)
+            except AlreadyExists:
+                continue  # the first try was stored, though its answer was lost
             except ParamedicError as error:
                 self._metrics.events_dropped.inc()
                 _log.warning("event not sent", incident=event["regarding"]["name"], error=str(error))
+
+    async def _create_event(self, event: Json) -> None:
+        path = _events_path(event["metadata"]["namespace"])
+        try:
+            await self._kube.create(path, event, Urgency.RECORD)
+        except Retry as error:
+            await asyncio.sleep((error.after or _EVENT_RETRY).total_seconds())
+            await self._kube.create(path, event, Urgency.RECORD)
 
     def _take(self, draft: Draft, stored: Json, incident: Incident | None) -> None:
         draft.incident.metadata.resource_version = stored["metadata"]["resourceVersion"]
@@ -247,6 +276,13 @@ async def reread(kube: Kube, store: Store, key: str) -> bool:
     except NotFound:
         store.drop_incident(key)
         return False
+
+
+def _urgency(incident: Incident) -> Urgency:
+    """An action waits for the status that holds its intent; any other status only tells."""
+    steps = incident.status.steps
+    intent = any(s.state == "Executing" or (s.revert and s.revert.state == "Executing") for s in steps)
+    return Urgency.INTENT if intent else Urgency.RECORD
 
 
 def incident_path(namespace: str, name: str = "") -> str:

@@ -5,14 +5,15 @@ import re
 import socket
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, YamlConfigSettingsSource
 from yaml import YAMLError
 
 from paramedic.api import SYSTEM_NAMESPACE
 from paramedic.api.base import parse_duration
+from paramedic.api.connection import ConnectionSettings, Network
 from paramedic.errors import ParamedicError
 
 Duration = Annotated[timedelta, BeforeValidator(parse_duration)]
@@ -31,10 +32,12 @@ class _CamelCaseYaml(YamlConfigSettingsSource):
 
 
 def _snake_keys(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_snake_keys(item) for item in value]
     if not isinstance(value, dict):
         return value
     return {
-        re.sub(r"(?<=[a-z0-9])([A-Z])", lambda m: "_" + m.group(1).lower(), str(key)): (
+        re.sub(r"(?<=[a-z0-9])([A-Z]+)", lambda m: "_" + m.group(1).lower(), str(key)): (
             inner if key == "externalLabels" else _snake_keys(inner)
         )
         for key, inner in value.items()
@@ -69,6 +72,32 @@ class PrometheusSettings(_Section):
     )
 
 
+class S3Settings(_Section):
+    """A bucket for evidence; credentials come from the default chain of AWS' libraries."""
+
+    bucket: str = Field(min_length=1)
+    prefix: str = ""
+    region: str | None = None
+    endpoint_url: str | None = Field(None, description="Of a service that speaks S3's protocol; none: AWS.")
+    encryption: Literal["AES256", "aws:kms"] | None = Field("AES256", description="At rest, done by the service.")
+    kms_key_id: str | None = Field(None, description="Key of aws:kms; none: the bucket's default.")
+
+
+class EvidenceSettings(_Section):
+    """Where evidence is kept; without a place captureEvidence is refused."""
+
+    directory: Path | None = Field(None, description="Usually a volume that all replicas mount. It must exist.")
+    s3: S3Settings | None = None
+    max_item_bytes: int = Field(256 * 1024 * 1024, ge=1024, le=40 * 1024**3, description="What is larger is cut.")
+    max_total_bytes: int = Field(4 * 1024 * 1024 * 1024, ge=1024, description="Of one operation.")
+
+    @model_validator(mode="after")
+    def _one_place(self) -> Self:
+        if self.directory and self.s3:
+            raise ValueError("set one of directory and s3, not both")
+        return self
+
+
 class Settings(BaseSettings):
     """All settings; every one has a default that works."""
 
@@ -93,11 +122,19 @@ class Settings(BaseSettings):
     lease_duration: Duration = timedelta(seconds=15)
     renew_deadline: Duration = timedelta(seconds=10)
     retry_period: Duration = timedelta(seconds=3)
-    workers: int = Field(32, ge=1, description="Incidents reconciled at once.")
+    workers: int = Field(256, ge=1, description="Incidents reconciled at once.")
     resync_interval: Duration = Field(timedelta(seconds=60), description="Between full looks for missed watch events.")
+    diagnose: bool = Field(True, description="Look for the cause of every incident, once.")
     log_level: str = Field("INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$")
     log_format: str = Field("json", pattern="^(json|console)$")
     prometheus: PrometheusSettings = Field(default_factory=PrometheusSettings)
+    evidence: EvidenceSettings = Field(default_factory=EvidenceSettings)
+    connections: list[ConnectionSettings] = Field(
+        default_factory=list, description="Databases, queues and AWS accounts that steps may name."
+    )
+    never_block: list[Network] = Field(
+        default_factory=list, description="CIDRs that blockAddresses never blocks, whatever a policy or an alert says."
+    )
 
     @classmethod
     def settings_customise_sources(

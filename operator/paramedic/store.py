@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from paramedic.api import FINALIZER
 from paramedic.api.incident import Incident, Phase
-from paramedic.api.policy import RemediationPolicy
+from paramedic.api.policy import READING, RemediationPolicy
 from paramedic.core.guard import ActionRecord, TargetKey
 from paramedic.core.plan import is_remediating
 
@@ -317,6 +317,7 @@ def _busy_targets(incident: Incident) -> tuple[TargetKey, ...]:
             s.target.key
             for s in steps
             if s.target
+            and s.action not in READING
             and (s.state in ("Executing", "Verifying") or (s.revert is not None and s.revert.state == "Executing"))
         }
     )
@@ -325,7 +326,7 @@ def _busy_targets(incident: Incident) -> tuple[TargetKey, ...]:
 def _actions(incident: Incident, key: str, policy: str) -> Iterator[ActionRecord]:
     for step in incident.status.steps:
         target = step.target.key if step.target else None
-        if step.operation and step.attempts and step.started_at:
+        if step.operation and step.attempts and step.started_at and step.action not in READING:
             yield ActionRecord(policy, target, step.started_at, key, step.operation)
         if step.revert and step.revert.started_at:
             yield ActionRecord("", target, step.revert.started_at, key, step.revert.operation)
@@ -333,5 +334,5 @@ def _actions(incident: Incident, key: str, policy: str) -> Iterator[ActionRecord
 
 def _left(incident: Incident) -> Iterator[tuple[TargetKey, Json]]:
     for step in incident.status.steps:
-        if step.target and step.before and step.action == "rollback" and step.state == "Succeeded":
+        if step.target and step.before and step.action == "rollback" and step.state in ("Succeeded", "Unknown"):
             yield step.target.key, step.before

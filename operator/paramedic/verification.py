@@ -6,16 +6,18 @@ from datetime import datetime, timedelta
 from paramedic.actions.base import read_target
 from paramedic.api.checks import Checks, PrometheusCheck, RevertWhen
 from paramedic.api.incident import Incident, StepStatus
+from paramedic.api.workload import WORKLOADS, BoundTarget, bound
 from paramedic.clients.kube import Kube
 from paramedic.clients.prometheus import Prometheus
 from paramedic.core.plan import is_firing, verification_deadline
 from paramedic.core.rollout import rollout_result
 from paramedic.core.verify import Facts, Result, Verdict, judge
-from paramedic.errors import NotFound, Retry, Terminal
+from paramedic.errors import NotFound, Refused, Retry, Terminal
 
 _POLL = ((timedelta(seconds=15), timedelta(seconds=1)), (timedelta(minutes=1), timedelta(seconds=2)))
 _SLOW_POLL = timedelta(seconds=5)
 LEASE_POLL = timedelta(seconds=15)
+_WORST_FIRST = ("Failed", "Inconclusive", "Waiting", "Passed")
 
 
 class Verifier:
@@ -66,22 +68,26 @@ class Verifier:
     async def _gather(self, incident: Incident, step: StepStatus, checks: Checks | RevertWhen) -> Facts:
         asks_rollout = isinstance(checks, Checks) and bool(checks.rollout)
         rollout, (samples, unreadable) = await asyncio.gather(
-            self._rollout(step) if asks_rollout else _nothing(),
+            self._rollouts(incident, step) if asks_rollout else _nothing(),
             self._ask(checks.prometheus),
         )
         return Facts(rollout, is_firing(incident), samples, unreadable)
 
-    async def _rollout(self, step: StepStatus) -> Result:
-        if step.target is None:
-            return Result("Inconclusive", "there is no target")
+    async def _rollouts(self, incident: Incident, step: StepStatus) -> Result:
+        """The worst of the rollouts that the step has set off; good where it set off none."""
+        targets = rolled_out(incident, step)
+        results = await asyncio.gather(*(self._rollout(target) for target in targets))
+        return min(results, key=lambda r: _WORST_FIRST.index(r.state), default=Result("Passed", "nothing to roll out"))
+
+    async def _rollout(self, target: BoundTarget) -> Result:
         try:
-            found = await read_target(step.target, self._kube)
+            found = await read_target(target, self._kube)
         except NotFound:
-            return Result("Failed", f"{step.target} does not exist any more")
-        except (Retry, Terminal) as error:
-            return Result("Inconclusive", f"{step.target} could not be read: {error}")
-        if step.target.uid and found["metadata"]["uid"] != step.target.uid:
-            return Result("Failed", f"{step.target} was deleted and made anew")
+            return Result("Failed", f"{target} does not exist any more")
+        except (Refused, Retry, Terminal) as error:
+            return Result("Inconclusive", f"{target} could not be read: {error}")
+        if target.uid and found["metadata"]["uid"] != target.uid:
+            return Result("Failed", f"{target} was deleted and made anew")
         return rollout_result(found)
 
     async def _ask(self, check: PrometheusCheck | None) -> tuple[list[float] | None, str | None]:
@@ -93,6 +99,22 @@ class Verifier:
             return await self._prometheus.query(check.query), None
         except Retry as error:
             return None, str(error)
+
+
+def rolled_out(incident: Incident, step: StepStatus) -> list[BoundTarget]:
+    """The workloads whose rollout shows whether the step went well: its target, or those among the objects that it
+    changed, or else the workload that the incident is about.
+    """
+    if step.target is None:
+        return []
+    if step.target.kind in WORKLOADS:
+        return [step.target]
+    namespace, about = step.target.namespace, incident.spec.target
+    parts = [part.partition("/") for part in step.after or {}]
+    changed = [bound(kind, namespace, name) for kind, _, name in parts if kind in WORKLOADS and name]
+    if changed or about is None or about.kind not in WORKLOADS:
+        return changed
+    return [bound(about.kind, namespace, about.name)]
 
 
 def next_look(step: StepStatus, now: datetime) -> datetime:

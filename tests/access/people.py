@@ -24,6 +24,8 @@ PEOPLE = {
     "owner": ["everything-of-paramedic"],  # verbs * on paramedic.dev/*, but no workload
     "boss": ["cluster-admin"],
     "narrow": ["only-covet-app", "paramedic-edit"],
+    "runner": ["only-covet-app", "only-jobs", "paramedic-edit"],  # may create Jobs besides, under no other's name
+    "keeper": ["only-covet-app", "only-config", "paramedic-edit"],  # may patch ConfigMaps and Services besides
 }
 """Who has which role in team a; nobody has any in team b, besides the neighbour."""
 
@@ -100,16 +102,20 @@ def _object(version: str, kind: str, name: str, namespace: str | None = None, **
 
 def _own_roles(namespace: str) -> list[Json]:
     patch = {"apiGroups": ["apps"], "resources": ["deployments"], "resourceNames": ["covet-app"], "verbs": ["patch"]}
+    config = {"apiGroups": [""], "resources": ["configmaps", "services"], "verbs": ["patch"]}
+    jobs = {"apiGroups": ["batch"], "resources": ["jobs"], "verbs": ["create"]}
     everything = {"apiGroups": ["paramedic.dev"], "resources": ["*"], "verbs": ["*"]}
     rbac = "rbac.authorization.k8s.io/v1"
     return [
         _object(rbac, "Role", "only-covet-app", namespace, rules=[patch]),
+        _object(rbac, "Role", "only-config", namespace, rules=[config]),
+        _object(rbac, "Role", "only-jobs", namespace, rules=[jobs]),
         _object(rbac, "Role", "everything-of-paramedic", namespace, rules=[everything]),
     ]
 
 
 def _binding(who: str, role: str, namespace: str, people: str) -> Json:
-    own = role in ("only-covet-app", "everything-of-paramedic")
+    own = role in ("only-covet-app", "only-config", "only-jobs", "everything-of-paramedic")
     kind = "Role" if own else "ClusterRole"
     return _object(
         "rbac.authorization.k8s.io/v1",

@@ -137,7 +137,7 @@ def test_scale_there_and_back(present: int, replicas: int | str, cap: int) -> No
     moved = observed(workload(replicas=change.after["replicas"]))
     back = SCALE.restore(moved, change.before, OPERATION)
     assert back.after == {"replicas": present}
-    assert SCALE.settled(seen, change.before, "another") is Outcome.NOT_APPLIED
+    assert SCALE.settled(seen, change.before, change.after, "another") is Outcome.NOT_APPLIED
 
 
 # -- restart -----------------------------------------------------------------------------------------------------------
@@ -324,10 +324,10 @@ def test_planning_changes_nothing_that_it_was_given() -> None:
 def test_settled_by_stamp_then_by_state() -> None:
     stamped = workload(replicas=9)
     stamped["metadata"]["annotations"] = {ANNOTATION_OPERATION: OPERATION}
-    assert SCALE.settled(observed(stamped), {"replicas": 2}, OPERATION) is Outcome.APPLIED
-    assert SCALE.settled(observed(stamped), {"replicas": 2}, "another") is Outcome.UNKNOWN
-    assert SCALE.settled(observed(stamped), {"replicas": 9}, "another") is Outcome.NOT_APPLIED
-    assert SCALE.settled(observed(hpa=[hpa(stamp=OPERATION)]), {}, OPERATION) is Outcome.APPLIED
+    assert SCALE.settled(observed(stamped), {"replicas": 2}, {"replicas": 3}, OPERATION) is Outcome.APPLIED
+    assert SCALE.settled(observed(stamped), {"replicas": 2}, {"replicas": 3}, "another") is Outcome.UNKNOWN
+    assert SCALE.settled(observed(stamped), {"replicas": 9}, {"replicas": 3}, "another") is Outcome.NOT_APPLIED
+    assert SCALE.settled(observed(hpa=[hpa(stamp=OPERATION)]), {}, {}, OPERATION) is Outcome.APPLIED
     assert stamps(observed(stamped, hpa=[hpa(stamp="x")])) == {OPERATION, "x"}
 
 

@@ -28,7 +28,12 @@ def _documents(text: str) -> list[Json]:
     return [one for one in yaml.safe_load_all(text) if one]
 
 
-POLICIES = list(_documents((COVET / "policies.yaml").read_text()))
+POLICIES = [
+    one
+    for file in sorted(COVET.glob("*.yaml"))
+    for one in _documents(file.read_text())
+    if one["kind"] == "RemediationPolicy"
+]
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +58,7 @@ def test_the_sample_incidents_are_taken(installed: Access, covet: str) -> None:
     told = installed.kubectl(
         "apply", "--dry-run=server", "--validate=strict", "-n", covet, "-f", COVET / "incidents.yaml"
     )
-    assert told.count("created (server dry run)") == 3
+    assert told.count("created (server dry run)") == 5
 
 
 @pytest.mark.parametrize("policy", POLICIES, ids=lambda one: one["metadata"]["name"])

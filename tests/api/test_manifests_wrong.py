@@ -39,7 +39,145 @@ def case(path: str, value: Any, *words: str) -> Any:
     return pytest.param(path, value, words, id=f"{path}={shown}"[:70])
 
 
+def config_case(params: Json, *words: str) -> Any:
+    """A step that changes configuration with these parameters."""
+    step = {"name": "config", "patchConfig": params, "target": {"kind": "ConfigMap", "name": "covet-config"}}
+    return pytest.param("spec.steps.0", step, words, id=f"patchConfig={params}"[:70])
+
+
+def block_case(params: Json, *words: str) -> Any:
+    """A step that blocks traffic with these parameters."""
+    step = {"name": "block", "blockTraffic": params, "target": {"kind": "Service", "name": "covet-service"}}
+    return pytest.param("spec.steps.0", step, words, id=f"blockTraffic={params}"[:70])
+
+
+def limit_case(params: Json, *words: str) -> Any:
+    """A step that limits requests with these parameters."""
+    return pytest.param("spec.steps.0", {"name": "limit", "rateLimit": params}, words, id=f"rateLimit={params}"[:70])
+
+
+def job_case(pod: Json, *words: str, **container: Any) -> Any:
+    """A Job whose pod, or whose container, says something more."""
+    spec = {"containers": [{"name": "c", "image": "i:1"} | container]} | pod
+    whole = {"name": "j", "runJob": {"template": {"spec": spec}}}
+    return pytest.param("spec.steps.1", whole, words, id=f"runJob={pod or container}"[:70])
+
+
+def aws_case(action: str, params: Json, *words: str, **step: Any) -> Any:
+    """A step of an action on a connection, or that uses one, with these parameters."""
+    wrong = {"name": "aws", "target": {"kind": "Connection", "name": "covet-db"}, action: params} | step
+    return pytest.param("spec.steps.0", wrong, words, id=f"{action}={params}{step or ''}"[:70])
+
+
+def database_case(action: str, params: Json, *words: str, **step: Any) -> Any:
+    """A step on a database, or by a queue, with these parameters."""
+    wrong = {"name": "db", "target": {"kind": "Connection", "name": "covet-db"}, action: params} | step
+    return pytest.param("spec.steps.0", wrong, words, id=f"{action}={params}{step or ''}"[:70])
+
+
+def shutdown_case(params: Json, *words: str, **step: Any) -> Any:
+    whole = {"name": "s", "approval": "Required", "shutdown": {"services": ["s"]} | params} | step
+    return pytest.param("spec.steps.1", whole, words, id=f"shutdown={params or step}"[:70])
+
+
+def recover_case(params: Json, *words: str, **step: Any) -> Any:
+    whole = {"name": "r", "approval": "Required", "recover": {"workloads": [{"name": "w"}]} | params} | step
+    return pytest.param("spec.steps.1", whole, words, id=f"recover={params or step}"[:70])
+
+
+_JOB = {"template": {"spec": {"containers": [{"name": "c", "image": "i:1"}]}}}
+JOB_CASES = [
+    job_case({"hostNetwork": True}, "hostNetwork must be false", "no rights on the node"),
+    job_case({"hostPID": True}, "hostPID must be false", "no rights on the node"),
+    job_case({"hostIPC": True}, "hostIPC must be false", "no rights on the node"),
+    job_case({}, "privileged must be false", securityContext={"privileged": True}),
+    job_case({}, 'supported values: "NET_BIND_SERVICE"', securityContext={"capabilities": {"add": ["SYS_ADMIN"]}}),
+    job_case({"volumes": [{"name": "v", "hostPath": {"path": "/"}}]}, "hostPath must be left out"),
+    job_case({"volumes": [{"name": "v"}]}, "set exactly one of configMap, secret, emptyDir, persistentVolumeClaim"),
+    job_case({"volumes": [{"name": "v", "projected": {}}]}, "unknown field", "projected"),
+    job_case({"automountServiceAccountToken": True}, "only under a serviceAccountName that the policy names"),
+    job_case({"serviceAccountName": "Root"}, "serviceAccountName", "Root"),
+    job_case({"nodeName": "n"}, "unknown field", "nodeName"),
+    job_case({"initContainers": [{"name": "i", "image": "a b"}]}, "initContainers[0].image", "a b"),
+    job_case({"containers": []}, "containers", "at least 1"),
+    job_case({}, "command", "must be of type array", command="rm -rf /"),
+    job_case(
+        {},
+        "set value or valueFrom, not both",
+        env=[{"name": "A", "value": "1", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}],
+    ),
+    job_case({}, "set exactly one of secretKeyRef, configMapKeyRef, fieldRef", env=[{"name": "A", "valueFrom": {}}]),
+    job_case({}, "set exactly one of configMapRef, secretRef", envFrom=[{"prefix": "A_"}]),
+    case("spec.steps.1", {"name": "j", "runJob": {}}, "runJob.template", "Required value"),
+    case("spec.steps.1", {"name": "j", "runJob": _JOB | {"backoffLimit": 99}}, "less than or equal to 10"),
+    case("spec.steps.1", {"name": "j", "runJob": _JOB, "ttl": "1h"}, "runJob cannot be put back, so ttl"),
+]
+_QUEUE = {"connection": "covet-queue", "key": "jobs", "perReplica": 10, "max": 5}
+DATABASE_CASES = [
+    database_case("terminateQueries", {}, "terminateQueries.olderThan", "Required value"),
+    database_case("terminateQueries", {"olderThan": "ages"}, "a duration is a number with a unit"),
+    database_case("terminateQueries", {"olderThan": "1m", "states": ["idle"]}, "states", '"idle in transaction"'),
+    database_case("terminateQueries", {"olderThan": "1m", "atMost": 1000}, "less than or equal to 100"),
+    database_case("terminateQueries", {"olderThan": "1m", "includeDdl": True}, "unknown field", "includeDdl"),
+    database_case("terminateQueries", {"olderThan": "1m"}, "terminateQueries cannot be put back, so ttl", ttl="1h"),
+    database_case("slowQueryLog", {}, "slowQueryLog is for a while only: set ttl"),
+    database_case("slowQueryLog", {"top": 0}, "greater than or equal to 1", ttl="1h"),
+    database_case("scaleByQueue", {"connection": "q", "key": "k", "max": 3}, "perReplica", "Required value"),
+    database_case("scaleByQueue", _QUEUE | {"min": 6}, "min must not be more than max"),
+    database_case("scaleByQueue", _QUEUE | {"type": "Stream"}, "type Stream needs group"),
+    database_case("scaleByQueue", _QUEUE | {"type": "List", "group": "g"}, "only a Stream has a group"),
+    database_case("scaleByQueue", _QUEUE | {"type": "Hash"}, '"List", "Stream", "SortedSet"'),
+]
+EMERGENCY_CASES = [
+    shutdown_case({"services": []}, "name at least one object in services or workloads"),
+    shutdown_case({"workloads": [{"kind": "DaemonSet", "name": "d"}]}, "DaemonSet", '"Deployment", "StatefulSet"'),
+    shutdown_case({"workloads": [{"name": "A B"}]}, "workloads[0].name", "A B"),
+    shutdown_case({"selector": {}}, "selector", "at least 1"),
+    shutdown_case({}, "shutdown always waits for a person", approval="NotRequired"),
+    case(
+        "spec",
+        {"mode": "Auto", "match": {"incidents": {}}, "steps": [{"name": "s", "shutdown": {"services": ["s"]}}]},
+        "shutdown always waits for a person: in mode Auto, write approval: Required on the step",
+    ),
+    case(
+        "spec",
+        {"mode": "Auto", "match": {"incidents": {}}, "steps": [{"name": "r", "recover": {"services": ["s"]}}]},
+        "recover always waits for a person: in mode Auto, write approval: Required on the step",
+    ),
+    recover_case({"workloads": []}, "name at least one object in services or workloads"),
+    recover_case({"stages": [1, "50%"]}, "the last stage must be 100%"),
+    recover_case({"stages": [0, "100%"]}, "stages[0]", "greater than or equal to 1"),
+    recover_case({"stages": ["half", "100%"]}, "stages[0]", "half"),
+    recover_case({"stages": []}, "stages", "at least 1"),
+    recover_case({"from": {"configMap": "b"}}, "from.sha256", "Required value"),
+    recover_case({"from": {"configMap": "b", "sha256": "abc"}}, "from.sha256", "abc"),
+    recover_case(
+        {"databaseCheck": {"template": {"spec": {"hostNetwork": True, "containers": [{"name": "c", "image": "i"}]}}}},
+        "hostNetwork must be false",
+    ),
+    recover_case({"services": ["s"], "workloads": [], "databaseCheck": _JOB}, "databaseCheck comes before workloads"),
+    recover_case({}, "recover cannot be put back, so ttl", ttl="1h"),
+    recover_case({}, "recover always waits for a person", approval="NotRequired"),
+]
+AWS_CASES = [
+    aws_case("blockAddresses", {}, "blockAddresses needs addresses, addressesFromLabel or addressesFromAnnotation"),
+    aws_case("blockAddresses", {"addresses": []}, "as it stands nothing is blocked"),
+    aws_case("blockAddresses", {"addresses": ["example.com"]}, "addresses[0]", "example.com"),
+    aws_case("blockAddresses", {"addresses": ["203.0.113.7"], "neverBlock": ["us"]}, "neverBlock[0]", "us"),
+    aws_case("blockAddresses", {"addresses": ["203.0.113.7"], "statusCode": 200}, "greater than or equal to 400"),
+    aws_case("blockAddresses", {"addresses": ["203.0.113.7"], "shortestPrefixIPv4": 0}, "greater than or equal to 8"),
+    aws_case("blockAddresses", {"addressesFromLabel": "a b"}, "addressesFromLabel", "a b"),
+    aws_case("databaseFailover", {"targetInstance": "Covet 2"}, "targetInstance", "Covet 2"),
+    aws_case("databaseFailover", {"unknownLag": "Ignore"}, "unknownLag", '"Refuse", "Accept"'),
+    aws_case("databaseFailover", {"maxReplicaLag": "soon"}, "a duration is a number with a unit"),
+    aws_case("databaseFailover", {"configMap": {"key": "DB_HOST"}}, "configMap.name", "Required value"),
+    aws_case("databaseFailover", {}, "databaseFailover cannot be put back, so ttl", ttl="1h"),
+    aws_case("awaitDatabase", {}, "awaitDatabase cannot be put back, so ttl", ttl="1h"),
+    aws_case("captureEvidence", {"snapshots": {"volumes": ["vol-0123456789abcdef0"]}}, "snapshots.connection"),
+    aws_case("captureEvidence", {"snapshots": {"connection": "a", "volumes": ["snap-1"]}}, "volumes[0]", "snap-1"),
+]
 WRONG_POLICIES = [
+    *AWS_CASES,
     case("spec", GONE, "spec: Required value"),
     case("spec.match", GONE, "spec.match: Required value"),
     case("spec.match", {}, "match needs alerts, incidents, or both"),
@@ -65,7 +203,8 @@ WRONG_POLICIES = [
     case("spec.target", {"kind": "Deployment"}, "exactly one of target.name and target.nameFromLabel"),
     case("spec.target.nameFromLabel", "deployment", "exactly one of target.name and target.nameFromLabel"),
     case("spec.target", {"nameFromLabel": "my-label"}, "nameFromLabel", "my-label"),
-    case("spec.target.kind", "Service", "spec.target.kind", '"Deployment", "StatefulSet", "DaemonSet"'),
+    case("spec.target.kind", "Pod", "spec.target.kind", '"Deployment", "StatefulSet", "DaemonSet"'),
+    case("spec.target.apiVersion", "v1", "spec.target", "leave apiVersion out"),
     case("spec.target.apiVersion", "apps/v1beta1", "spec.target.apiVersion", '"apps/v1"'),
     case("spec.target.name", "Covet_App", "spec.target.name", "Covet_App"),
     case("spec.target.namespace", "team-b", "unknown field", "spec.target.namespace"),
@@ -79,7 +218,7 @@ WRONG_POLICIES = [
     case("spec.guards.windows.deny.0.duration", GONE, "deny[0].duration", "Required value"),
     case("spec.guards.coolDown", "10m", "unknown field", "coolDown"),
     case("spec.steps", [], "spec.steps", "at least 1"),
-    case("spec.steps.0", {"name": "nothing"}, "a step needs exactly one action of", "restart, rollback, scale"),
+    case("spec.steps.0", {"name": "nothing"}, "a step needs exactly one action of", "restart, rollback, "),
     case("spec.steps.0.restart", {}, "a step needs exactly one action of"),
     case("spec.steps.0.reboot", {}, "unknown field", "reboot"),
     case("spec.steps.0.name", GONE, "spec.steps[0].name", "Required value"),
@@ -95,6 +234,53 @@ WRONG_POLICIES = [
     case("spec.steps.1.scale.replicas", "ten", "scale.replicas", "ten"),
     case("spec.steps.1.scale.replicas", "50%", "scale.replicas", "50%"),
     case("spec.steps.1.scale", {"replicas": 10, "maxReplicas": 5}, "replicas must not be more than maxReplicas"),
+    config_case({}, "patchConfig needs data or valueFrom"),
+    config_case({"data": {}, "valueFrom": []}, "patchConfig needs data or valueFrom"),
+    config_case({"data": {"DB HOST": "x"}}, "a key of a ConfigMap or Secret consists of letters", "DB_HOST"),
+    config_case({"data": {"": "x"}}, "a key of a ConfigMap or Secret consists of letters"),
+    config_case({"data": {"PORT": 5432}}, "data.PORT", "must be of type string"),
+    config_case({"data": {"A": "x"}, "restart": "All"}, "restart", "All", '"Users", "None", "Named"'),
+    config_case({"data": {"A": "x"}, "restart": "Named"}, "workloads belongs to restart: Named, which needs it"),
+    config_case({"data": {"A": "x"}, "workloads": [{"name": "a"}]}, "workloads belongs to restart: Named"),
+    config_case({"data": {"A": "x"}, "restart": "Named", "workloads": []}, "workloads", "at least 1"),
+    config_case(
+        {"data": {"A": "x"}, "restart": "Named", "workloads": [{"kind": "Pod", "name": "a"}]},
+        "workloads[0].kind",
+        '"Deployment", "StatefulSet", "DaemonSet"',
+    ),
+    config_case({"valueFrom": [{"key": "A"}]}, "valueFrom[0].secretName", "Required value"),
+    config_case({"valueFrom": [{"key": "A", "secretName": "s", "secretKey": "a/b"}]}, "valueFrom[0].secretKey", "a/b"),
+    block_case({"method": "Firewall"}, "method", "Firewall", '"Service", "NetworkPolicy", "Selector"'),
+    block_case({"direction": "Both"}, "direction, allow and dns belong to method NetworkPolicy"),
+    block_case({"method": "Selector", "allow": [{"cidr": "10.0.0.0/8"}]}, "belong to method NetworkPolicy"),
+    block_case({"method": "NetworkPolicy", "direction": "Egress"}, "direction", '"Ingress", "Both"'),
+    block_case({"method": "NetworkPolicy", "dns": False}, "only direction: Both blocks"),
+    block_case({"method": "NetworkPolicy", "allow": [{}]}, "an exception needs namespace, podLabels, cidr or ports"),
+    block_case({"method": "NetworkPolicy", "allow": [{"podLabels": {}}]}, "podLabels", "at least 1"),
+    block_case(
+        {"method": "NetworkPolicy", "allow": [{"cidr": "10.0.0.0/8", "namespace": "a"}]},
+        "an exception is for pods (namespace, podLabels) or for addresses (cidr)",
+    ),
+    block_case({"method": "NetworkPolicy", "allow": [{"cidr": "10.0.0.1"}]}, "allow[0].cidr", "10.0.0.1"),
+    block_case({"method": "NetworkPolicy", "allow": [{"ports": [{"port": 70000}]}]}, "ports[0].port", "65535"),
+    block_case({"method": "NetworkPolicy", "allow": [{"ports": []}]}, "allow[0].ports", "at least 1"),
+    limit_case({}, "rateLimit.method", "Required value"),
+    limit_case({"method": "Istio"}, "method", "Istio", '"EnvoyFilter", "BackendTrafficPolicy", "Ingress"'),
+    limit_case({"method": "EnvoyFilter", "requests": 0}, "requests", "greater than or equal to 1"),
+    limit_case({"method": "EnvoyFilter", "per": "10ms"}, "per must be from 50ms", "24h"),
+    limit_case({"method": "EnvoyFilter", "per": "2d"}, "per must be from 50ms", "24h"),
+    limit_case({"method": "EnvoyFilter", "per": "a minute"}, "a duration is a number with a unit"),
+    limit_case({"method": "EnvoyFilter", "context": "ANY"}, "context", '"SIDECAR_INBOUND", "GATEWAY"'),
+    limit_case({"method": "EnvoyFilter", "port": 0}, "port", "greater than or equal to 1"),
+    limit_case({"method": "EnvoyFilter", "connections": 9}, "burstMultiplier and connections belong to method Ingress"),
+    limit_case({"method": "Ingress", "context": "GATEWAY"}, "context and port belong to method EnvoyFilter"),
+    limit_case({"method": "BackendTrafficPolicy", "port": 80}, "context and port belong to method EnvoyFilter"),
+    limit_case({"method": "BackendTrafficPolicy", "per": "90s"}, "counts per second, minute, hour or day", "1m"),
+    limit_case({"method": "Ingress", "per": "1h"}, "ingress-nginx counts per second or per minute"),
+    limit_case({"method": "Ingress", "per": "1d"}, "ingress-nginx counts per second or per minute"),
+    *JOB_CASES,
+    *EMERGENCY_CASES,
+    *DATABASE_CASES,
     case("spec.steps.1.ttl", "soon", "spec.steps[1].ttl", "soon", "for example"),
     case("spec.steps.1.revertWhen", {}, "revertWhen needs alertResolved: true or a prometheus query"),
     case("spec.verify", {"prometheus": {"query": "up"}}, "prometheus.condition", "Required value"),

@@ -23,7 +23,7 @@ def test_every_count_is_right(tmp_path: Path) -> None:
     figures = json.loads(results.read_text())["figures"]
     counts = [one for one in figures if one["exact"]]
     assert [one for one in counts if not one["reached"]] == []
-    assert len(counts) == 15
+    assert len(counts) == 17
     assert ended.returncode == 0, ended.stdout
 
 

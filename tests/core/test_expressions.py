@@ -62,7 +62,7 @@ def test_without_a_known_rollout_nothing_is_young() -> None:
 
 
 REFUSED = [
-    ("foo > 1", "unknown foo; known are alert, incident, target"),
+    ("foo > 1", "unknown foo; known are alert, findings, incident, steps, target"),
     ("size(foo, 1) > 1", "unknown foo"),
     ("foo.all(x, true)", "unknown foo"),
     ("[1].all(x, foo > y)", "unknown foo, y"),

@@ -55,6 +55,13 @@ COOLDOWN, RATE = {"cooldown": "10m"}, {"rateLimit": {"actions": 2, "period": "1h
         (COOLDOWN, {"target_acted_at": later(9)}, Reason.COOLDOWN, later(10)),
         (COOLDOWN, {"target_acted_at": ago(1), "on_target": [action(ago(1), OWN)]}, None, None),
         ({"cooldown": "0s"}, {"on_target": [action(NOW)]}, None, None),
+        # half of a procedure is worse than none: what says whether to begin says nothing in the middle of one
+        (RATE, {"under_policy": [action(ago(1), OWN), action(ago(2), OWN)], "procedure_begun": True}, None, None),
+        ({"windows": FREEZE}, {"procedure_begun": True}, None, None),
+        ({"minHealthy": "50%"}, {"healthy": (0, 2), "procedure_begun": True}, None, None),
+        ({}, {"policy_paused": True, "procedure_begun": True}, Reason.POLICY_PAUSED, NOW + 15 * SECOND),
+        ({}, {"busy_with": "covet/other", "procedure_begun": True}, Reason.TARGET_BUSY, NOW + 15 * SECOND),
+        (COOLDOWN, {"on_target": [action(ago(9))], "procedure_begun": True}, Reason.COOLDOWN, later(1)),
         # rateLimit
         (RATE, {"under_policy": [action(ago(1))]}, None, None),
         (RATE, {"under_policy": [action(ago(1)), action(ago(2), OWN)]}, Reason.RATE_LIMITED, later(58)),

@@ -16,6 +16,7 @@ from builders import NOW, OPERATION, ago, held, incident, later, minutes, policy
 from paramedic.api import FINALIZER
 from paramedic.api.checks import RevertWhen
 from paramedic.api.incident import EscalationStatus, Incident, Resolution, Revert, StepStatus, Verification
+from paramedic.api.policy import Step
 from paramedic.api.reasons import Reason
 from paramedic.core import plan
 from paramedic.core.plan import (
@@ -38,6 +39,16 @@ DELETED = {"deletionTimestamp": NOW.isoformat()}
 REVERTING = {"state": "Executing", "operation": OPERATION}
 UNDONE = {"state": "Succeeded", "operation": OPERATION, "reason": "VerificationFailed"}
 WHEN_OVER: dict[str, Any] = {"ttl": None, "revert_at": None, "revert_when": {"alertResolved": True}}
+
+
+def parts(*states: str, group: str = "stop", **fields: Any) -> list[StepStatus]:
+    """The parts of a procedure, in these states."""
+    return [step(f"{group}-{n}", state, part_of=group, **fields) for n, state in enumerate(states, 1)]
+
+
+def leased_parts(*ends: Any, **fields: Any) -> list[StepStatus]:
+    """The parts of a leased procedure that are in place until then."""
+    return [held(f"stop-{n}", part_of="stop", revert_at=end, **fields) for n, end in enumerate(ends, 1)]
 
 
 def reverted(name: str = "undo", reason: str = "VerificationFailed", **fields: Any) -> StepStatus:
@@ -146,6 +157,66 @@ MOVES: list[tuple[str, Incident, Any]] = [
         incident(step("a", "Unknown", on_failure="Stop", reason="OutcomeUnknown"), step("b")),
         Escalate,
     ),
+    # a procedure: several steps for one of the policy's, done to its end, or left out from where it failed
+    ("a procedure begins", incident(*parts("Pending", "Pending")), RunStep(0)),
+    ("a part that helped is not the end", incident(*parts("Succeeded", "Pending")), RunStep(1)),
+    ("nor is one that was in place", incident(*parts("Skipped", "Pending")), RunStep(1)),
+    ("until all of it is done", incident(*parts("Succeeded", "Succeeded"), step("b"), alert_state=None), Resolve),
+    ("the last in place already", incident(*parts("Succeeded", "Skipped"), step("b"), alert_state=None), Resolve),
+    ("all of it in place already", incident(*parts("Skipped", "Skipped"), step("b"), alert_state=None), RunStep(2)),
+    ("in a sequence", incident(*parts("Succeeded", "Succeeded"), step("b"), strategy="Sequence"), RunStep(2)),
+    ("a part failed: a person", incident(*parts("Succeeded", "Failed", "Pending"), step("b")), Escalate),
+    (
+        "a part failed, continue: the rest of it is left out",
+        incident(*parts("Succeeded", "Failed", "Pending", on_failure="Continue"), step("b")),
+        RunStep(3),
+    ),
+    (
+        "a stage was taken back: the same",
+        incident(
+            *parts("Succeeded", on_failure="Continue"),
+            reverted("stop-2", part_of="stop", on_failure="Continue"),
+            step("stop-3", part_of="stop"),
+            step("b"),
+        ),
+        RunStep(3),
+    ),
+    (
+        "a part failed, continue, nothing else: in vain",
+        incident(*parts("Succeeded", "Failed", "Pending", on_failure="Continue"), alert_state=None),
+        Escalate(Reason.REMEDIES_EXHAUSTED, IN_VAIN),
+    ),
+    ("a part unknown", incident(*parts("Unknown", "Pending", reason="OutcomeUnknown"), step("b")), Escalate),
+    (
+        "not to be done at all",
+        incident(step("stop-1", "Skipped", reason="ConditionFalse", part_of="stop"), *parts("Pending"), step("b")),
+        RunStep(2),
+    ),
+    ("another procedure", incident(*parts("Failed", on_failure="Continue"), *parts("Pending", group="go")), RunStep(1)),
+    ("the alert ends in between", incident(*parts("Succeeded", "Pending"), alert_state="resolved"), RunStep(1)),
+    ("the alert ends before", incident(*parts("Pending", "Pending"), alert_state="resolved"), Resolve),
+    ("the alert ends after", incident(*parts("Succeeded", "Succeeded"), alert_state="resolved"), Resolve),
+    (
+        "the alert ends, a part has failed",
+        incident(*parts("Succeeded", "Failed", "Pending"), alert_state="resolved"),
+        Resolve,
+    ),
+    ("paused in between", incident(*parts("Succeeded", "Pending"), paused=True), Wait),
+    ("closed in between", incident(*parts("Succeeded", "Pending"), **CLOSED), Resolve),
+    # its leases end together, the last part first
+    ("one part's lease over, not the last's", incident(*leased_parts(ago(1), later(1)), alert_state=None), Wait),
+    ("all over", incident(*leased_parts(ago(2), ago(1)), alert_state=None), PutBack(1, Reason.LEASE_ENDED)),
+    (
+        "the last put back, then the one before",
+        incident(*leased_parts(ago(2)), reverted("stop-2", "LeaseEnded", part_of="stop"), alert_state=None),
+        PutBack(0, Reason.LEASE_ENDED),
+    ),
+    (
+        "its own lease is over while the last is verified",
+        incident(*leased_parts(ago(1)), *leased_parts(ago(1), state="Verifying"), alert_state=None),
+        VerifyStep(1),
+    ),
+    ("another's lease does not wait", incident(*leased_parts(ago(1)), held("b", revert_at=later(9))), PutBack),
     # at the end
     ("all skipped", incident(step(state="Skipped")), Escalate(Reason.NO_STEP_APPLIED, NOTHING)),
     ("no steps", incident(), Escalate),
@@ -223,6 +294,40 @@ def test_who_must_approve(mode: str, approval: str | None, required: bool) -> No
     assert plan.pinned_steps(policy(mode=mode, steps=[one]), incident())[0].approval_required is required
 
 
+def test_evidence_of_a_breach_comes_before_anything_is_changed() -> None:
+    breach = incident(alert_state=None, type="SecurityBreach")
+    app = {"kind": "Deployment", "name": "covet-app"}
+    chosen = policy(
+        target=None,
+        steps=[
+            {"name": "kick", "restart": {}, "target": app},
+            {"name": "room", "scale": {"replicas": 1}, "target": app},
+        ],
+    )
+    first, *rest = plan.pinned_steps(chosen, breach)
+    assert (first.name, first.action, first.on_failure) == ("capture-evidence", "captureEvidence", "Continue")
+    assert str(first.target) == "Deployment/covet-app"
+    assert [s.name for s in rest] == ["kick", "room"]
+    assert [s.name for s in plan.pinned_steps(chosen, incident())] == ["kick", "room"]
+
+
+def test_a_policys_own_capture_is_moved_to_the_front() -> None:
+    breach = incident(alert_state=None, type="SecurityBreach")
+    steps = [{"name": "kick", "restart": {}}, {"name": "logs", "captureEvidence": {"since": "24h"}}]
+    pinned = plan.pinned_steps(policy(steps=steps), breach)
+    assert [(s.name, s.params) for s in pinned] == [("logs", {"since": "24h"}), ("kick", {})]
+
+
+def test_reading_needs_no_approval_unless_it_is_asked_for() -> None:
+    steps = [
+        {"name": "logs", "captureEvidence": {}},
+        {"name": "asked", "captureEvidence": {}, "approval": "Required"},
+        {"name": "kick", "restart": {}},
+    ]
+    pinned = plan.pinned_steps(policy(mode="Approve", steps=steps), incident())
+    assert [s.approval_required for s in pinned] == [False, True, True]
+
+
 @pytest.mark.parametrize("label", ["", "Web", "a/b", "../secrets", "a b", "-a", "a" * 254, "a\n", "é", "a;rm -rf"])
 def test_a_label_that_is_no_name_selects_nothing(label: str) -> None:
     fired = incident(alert={"labels": {"deployment": label}, "startsAt": NOW.isoformat()})
@@ -235,6 +340,48 @@ def test_the_default_is_to_verify_the_rollout_and_the_alerts_end() -> None:
     assert by_person
     assert (by_alert.rollout, by_alert.alert_resolved) == (True, True)
     assert (by_person.rollout, by_person.alert_resolved) == (True, None)
+
+
+def test_waits_for_a_procedures_lease_as_long_as_its_last_part_has() -> None:
+    over, left = ago(1), later(1)
+    move = next_move(incident(*leased_parts(over, left), alert_state=None), NOW)
+    assert isinstance(move, Wait)
+    assert move.until == left
+
+
+def test_a_procedure_becomes_its_parts() -> None:
+    def expand(one: Step) -> list[Step]:
+        return [one] if one.action != "scale" else [one.model_copy(update={"name": f"{one.name}-{n}"}) for n in "ab"]
+
+    steps = [{"name": "kick", "restart": {}}, {"name": "stop", "scale": {"replicas": 0}}]
+    pinned = plan.pinned_steps(policy(steps=steps), incident(), expand)
+    assert [(s.name, s.part_of) for s in pinned] == [("kick", None), ("stop-a", "stop"), ("stop-b", "stop")]
+
+
+def test_a_procedure_of_one_part_is_one_too() -> None:
+    steps = [{"name": "stop", "scale": {"replicas": 0}}]
+    renamed = plan.pinned_steps(
+        policy(steps=steps), incident(), lambda one: [one.model_copy(update={"name": f"{one.name}-a"})]
+    )
+    assert [(s.name, s.part_of) for s in renamed] == [("stop-a", "stop")]
+
+
+@pytest.mark.parametrize(
+    ("steps", "index", "follows", "begun"),
+    [
+        (parts("Verifying", "Pending"), 0, True, False),
+        (parts("Succeeded", "Pending"), 1, False, True),
+        ([*parts("Succeeded"), step("b")], 0, False, False),
+        ([step("a", "Succeeded"), step("b")], 0, False, False),
+        ([step("a", "Succeeded"), step("b")], 1, False, False),
+        (parts("Skipped", "Pending"), 1, False, False),
+    ],
+)
+def test_what_follows_in_a_procedure_and_whether_it_is_begun(
+    steps: list[StepStatus], index: int, follows: bool, begun: bool
+) -> None:
+    assert plan.goes_on(steps, index) is follows
+    assert plan.is_begun(steps, steps[index]) is begun
 
 
 # -- any history -------------------------------------------------------------------------------------------------------
@@ -261,8 +408,10 @@ class Life:
 
     def run(self) -> None:
         """Until nothing can happen any more."""
+        rounds = 0
         while not self.released:
-            since_wait = 0
+            rounds, since_wait = rounds + 1, 0
+            assert rounds < 1000, "it never comes to rest"
             while not isinstance(move := next_move(self.incident, self.now, self._leases_over()), Wait):
                 self.moves, since_wait = self.moves + 1, since_wait + 1
                 assert since_wait <= 64, "the reconciler's limit of moves in a round"
@@ -336,13 +485,25 @@ class Life:
         assert status.phase != "Resolved"
         assert self.incident.metadata.deletion_timestamp is None
         assert index not in self.begun, "a step is run twice"
-        assert all(s.state in ("Skipped", "Succeeded", "Failed", "Reverted") for s in self.steps[:index])
-        assert all(s.on_failure == "Continue" for s in self.steps[:index] if plan.failed(s))
+        one, before = self.steps[index], self.steps[:index]
+        own = [s for s in before if s.part_of and s.part_of == one.part_of]
+        assert all(s.state in ("Skipped", "Succeeded", "Failed", "Reverted") or self._left_out(s) for s in before)
+        assert all(s.on_failure == "Continue" for s in before if plan.failed(s))
+        assert not any(plan.failed(s) or s.state == "Reverted" for s in own), "a procedure goes on where it has failed"
         if plan.is_firing(self.incident) is False:
-            assert status.policy.strategy == "Sequence"
+            assert status.policy.strategy == "Sequence" or plan.is_begun(self.steps, one)
             assert self.begun, "begun after the alert's end"
         if status.policy.strategy == "UntilRecovered":
-            assert not any(plan.helped(s) for s in self.steps[:index])
+            others = [s for s in before if s not in own]
+            whole = [s for s in others if plan.helped(s) and not any(map(plan.failed, self._group(s)))]
+            assert not whole, "a remedy has helped already"
+
+    def _group(self, one: StepStatus) -> list[StepStatus]:
+        return [s for s in self.steps if s.part_of and s.part_of == one.part_of] or [one]
+
+    def _left_out(self, one: StepStatus) -> bool:
+        earlier = self._group(one)[: self._group(one).index(one)]
+        return one.state in plan.WAITING_STATES and any(plan.failed(s) or s.state == "Reverted" for s in earlier)
 
     def _change(self, index: int) -> None:
         self.made[index] += 1
@@ -383,7 +544,8 @@ class Life:
         one.finished_at = self.now
         if verdict == "Passed":
             one.state = "Succeeded"
-            if self.incident.status.policy and self.incident.status.policy.strategy == "UntilRecovered":
+            strategy = self.incident.status.policy.strategy if self.incident.status.policy else ""
+            if strategy == "UntilRecovered" and not plan.goes_on(self.steps, index):
                 self._skip_pending()
         elif verdict == "Inconclusive":
             one.state, one.reason = "Unknown", "VerificationInconclusive"
@@ -395,6 +557,8 @@ class Life:
     def _put_back(self, index: int, why: Reason = Reason.LEASE_ENDED) -> None:
         one = self.steps[index]
         assert one.revert is None, "put back twice"
+        later = [s for s in self.steps[index + 1 :] if s.part_of and s.part_of == one.part_of]
+        assert not any(s.holds_mitigation for s in later), "the last part of a procedure is put back first"
         one.revert = Revert(state="Executing", operation=OPERATION, reason=str(why))
         if self.chance.random() < 0.7:
             self._end_revert(index)
@@ -431,9 +595,11 @@ class Life:
     # -- what time and people do ---------------------------------------------------------------------------------------
 
     def _leases_over(self) -> frozenset[int]:
-        """As the reconciler looks: at steps that succeeded."""
+        """As the reconciler looks: at steps that succeeded, or of which that is not known."""
         watched = [
-            i for i, s in enumerate(self.steps) if s.holds_mitigation and s.revert_when and s.state == "Succeeded"
+            i
+            for i, s in enumerate(self.steps)
+            if s.holds_mitigation and s.revert_when and s.state in ("Succeeded", "Unknown")
         ]
         return frozenset(watched if self.news == 0 else ())
 
@@ -472,6 +638,8 @@ def a_life(chance: Random) -> Life:
         checked = {"verify": verify(rollout=True, timeout="2m") if chance.random() < 0.7 else verify()}
         how = {"on_failure": chance.choice(["Continue", "Continue", "Stop", "Escalate"])}
         steps.append(step(f"s{number}", **leased, **checked, **how))
+    if chance.random() < 0.5:
+        _make_procedure(steps, chance)
     return Life(
         incident(
             *steps,
@@ -482,6 +650,18 @@ def a_life(chance: Random) -> Life:
         ),
         chance,
     )
+
+
+def _make_procedure(steps: list[StepStatus], chance: Random) -> None:
+    """Some neighbours become the parts of one of the policy's steps, with its lease and its onFailure."""
+    first = chance.randrange(len(steps))
+    for part in steps[first : first + chance.randint(1, 3)]:
+        part.part_of = "all"
+        part.ttl, part.revert_when, part.on_failure = (
+            steps[first].ttl,
+            steps[first].revert_when,
+            steps[first].on_failure,
+        )
 
 
 @settings(max_examples=800, deadline=None)

@@ -18,6 +18,10 @@ def one(**fields: Any) -> dict[str, Any]:
     return {"steps": [{"name": "undo"} | ({} if set(fields) & {"restart", "scale"} else {"rollback": {}}) | fields]}
 
 
+STOP = {"name": "stop", "approval": "Required", "shutdown": {"services": ["web"]}}
+BACK = {"name": "back", "approval": "Required", "recover": {"workloads": [{"name": "app"}]}}
+
+
 @pytest.mark.parametrize(
     ("spec", "problem"),
     [
@@ -43,7 +47,7 @@ def one(**fields: Any) -> dict[str, Any]:
         ),
         (one(when="target.replicas >"), "steps.undo.when: 'target.replicas >': "),
         (one(when="policy.name == 'a'"), "steps.undo.when: \"policy.name == 'a'\": unknown policy"),
-        ({"steps": [{"name": "undo", "reboot": {}}]}, "steps.undo: there is no action reboot; there are restart, "),
+        ({"steps": [{"name": "undo", "reboot": {}}]}, "steps.undo: there is no action reboot; there are "),
         (one(restart={}, ttl="1h"), "steps.undo: restart cannot be put back, so ttl and revertWhen make no sense"),
         (one(restart={}, revertWhen={"alertResolved": True}), "steps.undo: restart cannot be put back"),
         (one(restart={"hard": True}), "steps.undo.restart.hard: Extra inputs are not permitted"),
@@ -51,12 +55,35 @@ def one(**fields: Any) -> dict[str, Any]:
         (one(scale={"replicas": 2, "maxReplicas": 0}), "steps.undo.scale.maxReplicas: Input should be greater"),
         (one(rollback={"toRevision": "last"}), "steps.undo.rollback.toRevision: "),
         ({"steps": [{"name": "a", "restart": {}}] * 2}, "steps: the name a is used twice"),
+        (
+            {"steps": [STOP, {"name": "stop-service-web", "restart": {}}]},
+            "steps: the name stop-service-web is used twice",
+        ),
+        ({"steps": [STOP | {"approval": "NotRequired"}]}, "steps.stop: shutdown always waits for a person"),
+        ({"steps": [{"name": "stop", "shutdown": {"services": ["web"]}}]}, "steps.stop: shutdown always waits"),
+        ({"steps": [STOP | {"target": {"name": "x"}}]}, "steps.stop: shutdown names its objects itself"),
+        ({"steps": [STOP | {"shutdown": {"services": ["a", "a"]}}]}, "steps.stop.shutdown.: Value error, Service/a"),
+        ({"steps": [BACK | {"ttl": "1h"}]}, "steps.back: recover cannot be put back"),
+        (
+            {"steps": [BACK | {"recover": {"workloads": [{"name": "a"}], "stages": ["half"]}}]},
+            "steps.back.recover.stages.0",
+        ),
     ],
 )
 def test_each_mistake_is_named(spec: dict[str, Any], problem: str) -> None:
     found = list(find_problems(policy(**spec), SYSTEM))
     assert len(found) == 1, found
     assert problem in found[0]
+
+
+def test_a_procedure_needs_no_target_and_no_particular_one_of_the_policy() -> None:
+    agent = {"kind": "DaemonSet", "name": "agent"}
+    assert list(find_problems(policy(target=agent, steps=[STOP, BACK]), SYSTEM)) == []
+    assert list(find_problems(policy(mode="Approve", steps=[{"name": "s", **_without(STOP)}]), SYSTEM)) == []
+
+
+def _without(step: dict[str, Any]) -> dict[str, Any]:
+    return {k: v for k, v in step.items() if k not in ("name", "approval")}
 
 
 def test_a_good_policy_has_no_problem() -> None:
@@ -102,7 +129,7 @@ def test_all_mistakes_are_told_at_once() -> None:
         ({"steps": [{"name": "undo"}]}, "exactly one action is needed, got []"),
         ({"steps": [{"name": "undo", "rollback": {}, "restart": {}}]}, "got ['restart', 'rollback']"),
         ({"priority": "high"}, "spec.priority"),
-        ({"target": {"kind": "Secret", "name": "x"}}, "spec.target.kind"),
+        ({"target": {"kind": "Pod", "name": "x"}}, "spec.target.kind"),
     ],
 )
 def test_what_cannot_be_read_is_no_policy(spec: dict[str, Any], field: str) -> None:
@@ -117,4 +144,4 @@ def test_a_policy_with_a_mistake_can_still_be_read() -> None:
     found, problem = read_policy(policy_manifest(paused=True, **one(when="x")), SYSTEM)
     assert found
     assert found.spec.paused
-    assert problem == "steps.undo.when: 'x': unknown x; known are alert, incident, target"
+    assert problem == "steps.undo.when: 'x': unknown x; known are alert, findings, incident, steps, target"

@@ -350,3 +350,16 @@ async def _gone(world: World, name: str, timeout: float = 20) -> None:
         return await world.admin.find(INCIDENTS, name, world.namespace) is None
 
     await eventually(probe, timeout=timeout, what=f"{name} gone")
+
+
+async def test_a_step_whose_plan_names_its_operation_can_be_approved(world: World) -> None:
+    """A restart's plan holds the operation id, which must not look like another plan with each look."""
+    await world.workload()
+    await world.policy(RESTART, mode="Approve")
+    await world.incident()
+    await world.reaches("AwaitingApproval")
+    await world.stays("AwaitingApproval", 1)
+    await world.edit("incident", {"approvals": [{"step": "restart", "approvedBy": "admin"}]})
+    found = await world.reaches("Resolved")
+    assert step(found)["approvedBy"] == "admin"
+    assert await world.stamp() == step(found)["operation"]

@@ -12,8 +12,9 @@ from typing import Any
 
 import aiohttp
 
-from faults.shapes import ASIDE, BAD, DEPLOYMENTS, INCIDENTS, TARGET, Shape, deployment, incident, labels
+from faults.shapes import ASIDE, BAD, DEPLOYMENTS, INCIDENTS, TARGET, Shape, config_map, deployment, incident, labels
 from faults.witness import Witness
+from products import ENVOY_FILTERS, install
 from testbed.api import Api, ApiError, eventually
 from testbed.audit import AuditLog
 from testbed.cluster import Cluster
@@ -24,6 +25,8 @@ Json = dict[str, Any]
 PATIENCE = 60.0
 # A claim for each look; the deployment controller writes its status meanwhile, and each such write can cost one more.
 MOST_ATTEMPTS = 6
+CONFIG_MAPS = "v1/configmaps"
+TOUCHED = {"incidents": INCIDENTS, "envoyfilters": ENVOY_FILTERS, "configmaps": CONFIG_MAPS}
 
 
 @dataclass
@@ -75,7 +78,11 @@ class Drill:
     async def prepare(self, scene: Scene) -> None:
         """The namespace with its target, as it is a moment before the incident."""
         admin = scene.admin
+        if self.shape.creates:
+            await install(admin, self.shape.creates)
         await new_namespace(admin, self.namespace)
+        if self.shape.config:
+            await admin.create(config_map(), self.namespace)
         await admin.create(self.shape.policy, self.namespace)
         created = time.time()
         await admin.create(deployment(), self.namespace)
@@ -120,7 +127,8 @@ class Drill:
 
         async def applied() -> bool:
             if not await scene.admin.find(INCIDENTS, "applied", self.namespace):
-                await scene.admin.create(incident(), self.namespace)
+                consents = [{"step": step, "approvedBy": "admin"} for step in self.shape.approved]
+                await scene.admin.create(incident(approvals=consents), self.namespace)
             return True
 
         await eventually(applied, timeout=PATIENCE, interval=0.3, what="the incident is applied")
@@ -154,7 +162,7 @@ class Drill:
                 self.problems.append(f"the timeline tells {reason} {told[reason]} times instead of {times}")
         for step in steps(found):
             attempts = step.get("attempts", 0)
-            if not 1 <= attempts <= MOST_ATTEMPTS:
+            if step["state"] != "Skipped" and not 1 <= attempts <= MOST_ATTEMPTS:
                 self.problems.append(f"step {step['name']} has {attempts} attempts")
         if found["metadata"].get("finalizers"):
             self.problems.append(f"finalizers are left: {found['metadata']['finalizers']}")
@@ -168,11 +176,18 @@ class Drill:
             self.problems.append(f"the target went {_arrows(states)} instead of {_arrows(self.shape.changes)}")
         operations = [operation(found, index, back=back) for index, back in self.shape.operations]
         stamps = scene.witness.stamps(self.namespace)
-        if stamps != operations:
+        if stamps != ([] if self.shape.creates else operations):
             self.problems.append(f"the target was stamped {stamps}, the incident says {operations}")
+        if self.shape.creates and (left := await scene.admin.list(self.shape.creates, self.namespace)):
+            self.problems.append(f"{len(left)} objects are left that were created for the incident")
         patches = effects(scene.ground.audit, self.namespace)
-        if len(patches) != len(operations):
-            self.problems.append(f"the API server carried out {len(patches)} patches instead of {len(operations)}")
+        expected = len(operations) * (2 if self.shape.config else 1)
+        if len(patches) != expected:
+            self.problems.append(f"the API server carried out {len(patches)} changes instead of {expected}")
+        if self.shape.config:
+            held = (await scene.admin.get(CONFIG_MAPS, "config", self.namespace))["data"]
+            if held != config_map()["data"]:
+                self.problems.append(f"the ConfigMap holds {held}")
 
     def _tell(self, scene: Scene) -> str:
         found = scene.witness.incidents(self.namespace)
@@ -259,11 +274,13 @@ def knows_policies(proxy: FaultProxy, since: float) -> bool:
 
 
 def effects(audit: AuditLog, namespace: str) -> list[str]:
-    """The target's changes that the API server has carried out for the operator."""
+    """The changes of the target, and beside it, that the API server has carried out for the operator."""
     return [
         f"{one.received_at} {one.verb} {one.uri}"
         for one in audit.writes(user=USER, namespace=namespace)
-        if one.resource in ("deployments", "horizontalpodautoscalers") and one.status < 300
+        if one.resource in ("deployments", "horizontalpodautoscalers", "envoyfilters", "configmaps")
+        and one.status < 300
+        and "dryRun=" not in one.uri
     ]
 
 
@@ -294,13 +311,16 @@ def tell(found: Json) -> list[str]:
 
 async def touch(admin: Api, seen: Seen) -> None:
     """Another writer was quicker: makes the write that waits a conflict."""
-    if seen.method == "POST":
+    if seen.method == "POST" and seen.resource == "incidents":
         await admin.create(seen.json, seen.namespace)
         return
-    resource = INCIDENTS if seen.resource.startswith("incidents") else DEPLOYMENTS
+    # What is about to be created cannot be touched, but what it is for can.
+    resource, name = TOUCHED.get(seen.resource.partition("/")[0], DEPLOYMENTS), seen.name
+    if seen.method == "POST":
+        resource, name = DEPLOYMENTS, TARGET
     patch = {"metadata": {"annotations": {"example.com/touched": uuid.uuid4().hex}}}
     try:
-        await admin.patch(resource, seen.name, patch, seen.namespace)
+        await admin.patch(resource, name, patch, seen.namespace)
     except ApiError as error:
         raise AssertionError(f"cannot touch {seen}: {error}") from error
 

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
+from products import ENVOY_FILTERS
 from testbed.faultproxy import Seen
 
 Json = dict[str, Any]
@@ -35,6 +36,12 @@ class Shape:
     """(replicas, image) of the target, from before the incident to its end, each value once."""
     operations: tuple[tuple[int, bool], ...]
     """Which operations stamp the target, in order: (index of the step, whether it is its putting back)."""
+    creates: str = ""
+    """The resource of which the operations create and delete an object instead, and leave the target alone."""
+    config: bool = False
+    """Whether the operations change a ConfigMap first, and the target with it."""
+    approved: tuple[str, ...] = ()
+    """The steps that the applied Incident says yes to."""
 
 
 def _policy(name: str, match: Json, steps: list[Json], **spec: Any) -> Json:
@@ -130,7 +137,99 @@ UNDO = Shape(
     operations=((0, False), (0, True), (1, False)),
 )
 
-SHAPES = {shape.name: shape for shape in (ROLLBACK, LEASE, UNDO)}
+LIMIT = Shape(
+    name="limit",
+    policy=_policy(
+        "limit",
+        {"incidents": {"types": ["HighLoad"]}},
+        [{"name": "limit", "rateLimit": {"method": "EnvoyFilter"}, "ttl": "6s"}],
+    ),
+    by_alert=False,
+    released=False,
+    writes=(
+        "add finalizer",
+        "status limit=Executing",
+        "POST envoyfilters",
+        "status limit=Verifying",
+        "status limit=Succeeded",
+        "status limit=Succeeded (back Executing)",
+        "DELETE envoyfilters",
+        "remove finalizer",
+        "status limit=Reverted (back Succeeded), Resolved",
+    ),
+    changes=((1, GOOD),),
+    operations=((0, False), (0, True)),
+    creates=ENVOY_FILTERS,
+)
+
+CONFIG = Shape(
+    name="config",
+    policy=_policy(
+        "config",
+        {"incidents": {"types": ["HighLoad"]}},
+        [
+            {
+                "name": "config",
+                "target": {"kind": "ConfigMap", "name": "config"},
+                "patchConfig": {"data": {"DB": "new"}, "restart": "Named", "workloads": [{"name": TARGET}]},
+                "ttl": "6s",
+            }
+        ],
+    ),
+    by_alert=False,
+    released=False,
+    writes=(
+        "add finalizer",
+        "status config=Executing",
+        "try deployment stamped",
+        "patch configmap DB=new",
+        "patch deployment stamped",
+        "status config=Verifying",
+        "status config=Succeeded",
+        "status config=Succeeded (back Executing)",
+        "try deployment unstamped",
+        "patch configmap DB=old",
+        "patch deployment unstamped",
+        "remove finalizer",
+        "status config=Reverted (back Succeeded), Resolved",
+    ),
+    changes=((1, GOOD),),
+    operations=((0, False), (0, True)),
+    config=True,
+)
+
+PROCEDURES = Shape(
+    name="procedures",
+    policy=_policy(
+        "procedures",
+        {"incidents": {"types": ["HighLoad"]}},
+        [
+            {"name": "stop", "approval": "Required", "shutdown": {"workloads": [{"name": TARGET}]}},
+            {
+                "name": "back",
+                "approval": "Required",
+                "recover": {"workloads": [{"name": TARGET}], "stages": ["100%"]},
+            },
+        ],
+        strategy="Sequence",
+    ),
+    by_alert=False,
+    released=False,
+    writes=(
+        "status stop-deployment-app=Executing",
+        "patch deployment replicas=0",
+        "status stop-deployment-app=Verifying",
+        "status stop-deployment-app=Succeeded, back-deployment-app-to-100pct=Executing",
+        "patch deployment replicas=1",
+        "status stop-deployment-app=Succeeded, back-deployment-app-to-100pct=Verifying",
+        "status stop-deployment-app=Succeeded, back-deployment-app-to-100pct=Succeeded, Resolved",
+    ),
+    changes=((1, GOOD), (0, GOOD), (1, GOOD)),
+    operations=((0, False), (2, False)),
+    approved=("stop", "back"),
+)
+
+SHAPES = {shape.name: shape for shape in (ROLLBACK, LEASE, UNDO, LIMIT, CONFIG, PROCEDURES)}
 ASIDE = ("event", "policy status", "status of")
 """Writes beside the remediation's own, at no fixed place among them."""
 
@@ -159,6 +258,10 @@ def deployment(image: str = GOOD, replicas: int = 1, name: str = TARGET) -> Json
             },
         },
     }
+
+
+def config_map() -> Json:
+    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "config"}, "data": {"DB": "old"}}
 
 
 def incident(kind: str = "HighLoad", name: str = "applied", **spec: Any) -> Json:
@@ -193,8 +296,11 @@ def label(write: Seen) -> str:
             return "policy status"
         case "events", "POST":
             return f"event {write.json['reason']}"
+        case "configmaps", "PATCH":
+            return f"patch configmap DB={write.json['data']['DB']}"
         case resource, "PATCH":
-            return f"patch {resource.removesuffix('s')} {_changed(write.json['spec'])}"
+            how = "try" if "dryRun" in write.query else "patch"
+            return f"{how} {resource.removesuffix('s')} {_changed(write.json['spec'])}"
         case resource, method:
             return f"{method} {resource}"
 
@@ -214,6 +320,8 @@ def _step(step: Json) -> str:
 
 def _changed(spec: Json) -> str:
     template = spec.get("template")
+    if template and "spec" not in template:
+        return "stamped" if template["metadata"]["annotations"][OPERATION] else "unstamped"
     if template:
         return f"image={template['spec']['containers'][0]['image']}"
     return ", ".join(f"{name}={value}" for name, value in spec.items())

@@ -18,10 +18,19 @@ from faults.shapes import SHAPES, label, labels, leased_for
 from testbed.faultproxy import CUT, Answer, Fault, FaultProxy, Hook, Rule, Seen
 
 CLEAN = "clean"
-EVENTS = {"rollback": "event Applied", "lease": "event PutBack", "undo": "event VerificationFailed"}
+EVENTS = {
+    "rollback": "event Applied",
+    "lease": "event PutBack",
+    "undo": "event VerificationFailed",
+    "limit": "event PutBack",
+    "config": "event PutBack",
+    "procedures": "event Applied",
+}
 KILLS = ("killed before", "killed after", "killed twice")
 HELD_TOGETHER = 13.0  # seconds; the operator itself gives a request up after 15
 PREPARED_AT_ONCE = 12
+AT_ONCE = 90
+"""Drills of one wave: what two cores can carry without delays that would look like faults."""
 
 FAULTS: dict[str, Fault] = {
     "cut after": Fault(answer=CUT),
@@ -86,7 +95,9 @@ class Waves:
 
     def drill(self, point: Point) -> Drill:
         if point not in self.done:
-            together = [one for one in self.wanted if _wave(one) == _wave(point)] or [point]
+            alike = [one for one in self.wanted if _wave(one) == _wave(point)] or [point]
+            first = alike.index(point) // AT_ONCE * AT_ONCE
+            together = alike[first : first + AT_ONCE]
             self.done |= asyncio.run(_run_wave(self.ground, together))
         return self.done[point]
 
@@ -102,7 +113,7 @@ def waves(ground: Ground, request: pytest.FixtureRequest) -> Waves:
 
 
 def _wave(point: Point) -> str:
-    """What runs together: by the way to die, and otherwise as much as two cores can carry without delay."""
+    """What may run together: an operator dies in one way at a time."""
     if point.way in KILLS or point.way == "applied when given up":
         return point.way
     if point.way.startswith("answered"):

@@ -6,34 +6,45 @@ applied, whether somebody else has changed it since, and how to put it back; so 
 to read its state and how to patch it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import datetime
 from enum import Enum
-from typing import Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from paramedic.api import ANNOTATION_INCIDENT, ANNOTATION_OPERATION
 from paramedic.api.base import Model
-from paramedic.api.incident import StepStatus
+from paramedic.api.diagnosis import DiagnoseParams
+from paramedic.api.incident import AlertSource, Evidence, Finding, StepStatus
+from paramedic.api.policy import READING, Step
 from paramedic.api.reasons import Reason
-from paramedic.api.workload import BoundTarget
-from paramedic.errors import Refused
+from paramedic.api.workload import WORKLOADS, BoundTarget, target_path
+from paramedic.errors import NotFound, PartlyDone, Refused, Terminal
+
+if TYPE_CHECKING:
+    from paramedic.clients.connections import Connections
+    from paramedic.clients.evidence import EvidenceStore
+    from paramedic.clients.kube import Kube
 
 State = dict[str, Any]
 Json = dict[str, Any]
-_PLURALS = {"Deployment": "deployments", "StatefulSet": "statefulsets", "DaemonSet": "daemonsets"}
 
 
-class Clients(Protocol):
-    """What an action may use of the outside world."""
+Examine = Callable[
+    [BoundTarget, DiagnoseParams, str, datetime | None], Awaitable[tuple[tuple[Finding, ...], tuple[Evidence, ...]]]
+]
+"""Looks for the cause of an incident of this name since then. What cannot be looked at is left out, never raised."""
 
-    async def get(self, path: str) -> Json:
-        """Reads one object. Raises NotFound, Retry, Terminal."""
 
-    async def list(self, path: str, label_selector: str = "") -> list[Json]:
-        """Reads all objects of a collection. Raises Retry, Terminal."""
+@dataclass(frozen=True, slots=True)
+class Clients:
+    """What an action may use of the outside world; what is not configured is None."""
 
-    async def merge_patch(self, path: str, body: Json) -> Json:
-        """Writes one merge patch. Raises Conflict, NotFound, Retry, Terminal."""
+    kube: "Kube"
+    evidence: "EvidenceStore | None" = None
+    examine: Examine | None = None
+    connections: "Connections | None" = None
 
 
 class Outcome(Enum):
@@ -50,13 +61,22 @@ class Observed:
 
     ``related`` holds lists of further objects by kind (an HPA, ReplicaSets); ``left`` the states that Paramedic has
     moved this target away from in earlier incidents, so that it does not go back to what was bad; ``incident`` the
-    name that is stamped beside the operation.
+    name that is stamped beside the operation, ``incident_uid`` and ``step`` what else names what an action creates;
+    ``since`` when the incident's trouble began; ``alert`` what opened it, which is anybody's text; ``seen`` what was
+    read of something outside of the cluster, in a form of the action's own; ``operation`` the one under which the step
+    was done, if it was.
     """
 
     target: Json
     related: Mapping[str, list[Json]] = field(default_factory=dict)
     left: tuple[State, ...] = ()
     incident: str = ""
+    incident_uid: str = ""
+    step: str = ""
+    since: datetime | None = None
+    alert: AlertSource | None = None
+    seen: Any = None
+    operation: str = ""
 
     @property
     def kind(self) -> str:
@@ -81,21 +101,93 @@ class Patch:
     path: str
     body: Json
 
+    async def write(self, kube: "Kube") -> None:
+        """Raises Conflict, NotFound, Refused, Retry, Terminal."""
+        await kube.merge_patch(self.path, self.body)
+
+
+@dataclass(frozen=True, slots=True)
+class Create:
+    """One new object in the collection at ``path``; its name, taken from the operation, makes a second one fail."""
+
+    path: str
+    body: Json
+
+    async def write(self, kube: "Kube") -> None:
+        """Raises Conflict when it is there already, Refused, Retry, Terminal."""
+        await kube.create(self.path, self.body)
+
+
+@dataclass(frozen=True, slots=True)
+class Apply:
+    """One server-side apply to an object that is there: its UID and resourceVersion in the body are preconditions."""
+
+    path: str
+    body: Json
+
+    async def write(self, kube: "Kube") -> None:
+        """Raises Conflict, NotFound, Refused, Retry, Terminal."""
+        await kube.apply(self.path, self.body)
+
+
+@dataclass(frozen=True, slots=True)
+class Delete:
+    """The end of one object, bound to its UID and resourceVersion as they were read."""
+
+    path: str
+    uid: str
+    resource_version: str
+
+    async def write(self, kube: "Kube") -> None:
+        """One that is gone already is no error. Raises Conflict, Refused, Retry, Terminal."""
+        with suppress(NotFound):
+            await kube.delete(self.path, self.uid, self.resource_version)
+
+
+Write = Patch | Create | Apply | Delete
+
+
+def _tell_nobody(text: str) -> None:
+    """Where nobody listens."""
+
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A planned change. ``forward`` makes it and ``inverse`` undoes it; ``before`` and ``after`` go on the status."""
+    """A planned change. ``forward`` makes it and ``inverse`` undoes it; ``before`` and ``after`` go on the status.
+
+    ``work`` is what ``apply`` needs besides. A slow action has only that; the executor sets in how many ``seconds`` it
+    is to be done at most, and ``tell`` for how it gets on. ``no_undo`` says why this one could not be put back; as a
+    leased mitigation it is then refused.
+    """
 
     before: State
     after: State
-    forward: tuple[Patch, ...]
+    forward: tuple[Write, ...]
     inverse: State | None
     message: str
+    work: Any = None
+    seconds: float = 0.0
+    no_undo: str = ""
+    tell: Callable[[str], None] = _tell_nobody
 
     @property
     def is_empty(self) -> bool:
         """Whether the target is already as wanted."""
-        return not self.forward
+        return not self.forward and self.work is None
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What a slow action has to tell: in one line, as values for ``when`` (``steps['name'].result``), as evidence.
+
+    ``failed`` is for work that ended badly; what was kept of it counts all the same.
+    """
+
+    message: str
+    result: Mapping[str, Any] | None = None
+    evidence: tuple[Evidence, ...] = ()
+    findings: tuple[Finding, ...] | None = None
+    failed: bool = False
 
 
 class Action:
@@ -104,11 +196,50 @@ class Action:
     name: ClassVar[str]
     summary: ClassVar[str]
     params: ClassVar[type[Model]]
+    kinds: ClassVar[tuple[str, ...]] = WORKLOADS
+    """Kinds of target that it is for."""
+    part_params: ClassVar[type[Model] | None] = None
+    """Parameters of the steps that ``expand`` makes, where they differ."""
     undoable: ClassVar[bool] = True
+    leasable: ClassVar[bool] = True
+    """Whether ``ttl`` and ``revertWhen`` make sense: somebody may want it undone although all went well."""
+    needs_approval: ClassVar[bool] = False
+    """Always waits for a person, whatever the policy's mode; a policy that says otherwise is refused."""
+    connection_types: ClassVar[tuple[str, ...]] = ()
+    """Types of the connection that it uses: its target, or what ``connection_named`` says."""
+    needs_ttl: ClassVar[bool] = False
+    """Only for a while: a step without ``ttl`` is refused."""
+    extra: ClassVar[str] = ""
+    """The extra of Paramedic's package that it cannot do without."""
+    slow: ClassVar[bool] = False
+    """Takes longer than a few writes, so it runs in the background. It may be begun again under the same operation id
+    after a crash, so it must find what it has done already, or be harmless to repeat."""
+    beyond_target: ClassVar[bool] = False
+    """Changes objects besides its target. Who may change an Incident's target need not be allowed to change those, so
+    it is done only for alerts and for Incidents that leave the target to the policy."""
+
+    @property
+    def reads_only(self) -> bool:
+        """Whether it changes nothing: then there is nothing to verify, and no guard that counts it."""
+        return self.name in READING
+
+    def expand(self, step: Step) -> list[Step]:
+        """The steps that a step of the policy stands for, in order; a procedure has several, each with the name of
+        this one and a suffix. They are one group: approved together, and all of it done.
+        """
+        return [step]
+
+    def connection_named(self, params: Json, target: str | None) -> str | None:
+        """The name of the connection that it uses with these parameters (as written) on this target."""
+        return target if self.connection_types else None
 
     async def observe(self, target: BoundTarget, clients: Clients) -> Observed:
         """Reads the target and what the action needs beside it. Raises NotFound, Retry, Terminal."""
-        return Observed(await read_target(target, clients))
+        return Observed(await read_target(target, clients.kube))
+
+    async def observe_for(self, target: BoundTarget, params: Json, clients: Clients) -> Observed:
+        """The same, where what is to be read beside the target depends on the parameters (as written)."""
+        return await self.observe(target, clients)
 
     def state(self, observed: Observed) -> State:
         """The present values of the fields that this action governs."""
@@ -120,16 +251,54 @@ class Action:
         """
         raise NotImplementedError
 
+    def plan_again(self, observed: Observed, params: Any, operation: str, before: State, after: State) -> Change:
+        """The change for an intent that was stored and has not been carried out, or not wholly. Raises Refused when it
+        has become another one.
+        """
+        change = self.plan(observed, params, operation)
+        if change.after != after:
+            raise Refused(Reason.TARGET_CHANGED, "what the step would do has changed since it was planned")
+        return change
+
+    def plan_as_shown(self, observed: Observed, params: Any, operation: str, before: State, after: State) -> Change:
+        """The change for a plan that a person has been shown: planned anew, unless part of what was shown is enough."""
+        return self.plan(observed, params, operation)
+
     def restore(self, observed: Observed, before: State, operation: str) -> Change:
         """The change that brings the state back to ``before``."""
         raise NotImplementedError
 
-    async def apply(self, change: Change, clients: Clients) -> None:
-        """Makes the change. Applying the same change twice fails the second time on the resourceVersion."""
-        for patch in change.forward:
-            await clients.merge_patch(patch.path, patch.body)
+    async def apply(self, change: Change, clients: Clients) -> Report | None:
+        """Makes the change. Applying the same change twice fails the second time on the resourceVersion. Raises
+        PartlyDone when one of several writes cannot be made after others were.
+        """
+        for number, write in enumerate(change.forward):
+            try:
+                await write.write(clients.kube)
+            except (NotFound, Refused, Terminal) as error:
+                if number == 0:
+                    raise
+                reason = Reason.TARGET_NOT_FOUND if isinstance(error, NotFound) else error.reason
+                raise PartlyDone(
+                    reason, f"{number} of {len(change.forward)} changes were made, then: {error}"
+                ) from error
+        return None
 
-    def settled(self, observed: Observed, before: State, operation: str) -> Outcome:
+    def reaches_beyond(self, params: Json) -> bool:
+        """Whether with these parameters (as written) it changes objects besides its target."""
+        return self.beyond_target
+
+    def require_unchanged(self, observed: Observed, before: State, after: State) -> None:
+        """Raises Refused when others have changed what a step has made ``after`` of ``before``."""
+        present = self.state(observed)
+        if not same_state(present, after):
+            raise Refused(
+                Reason.TARGET_CHANGED,
+                f"{observed.kind}/{observed.name} was changed by others since ({describe(present)} instead of "
+                f"{describe({k: after.get(k) for k in present})}): hands off",
+            )
+
+    def settled(self, observed: Observed, before: State, after: State, operation: str) -> Outcome:
         """What the target tells about the operation: its stamp, else its state."""
         if operation in stamps(observed):
             return Outcome.APPLIED
@@ -149,29 +318,13 @@ def may_put_back(action: Action, observed: Observed, step: StepStatus) -> None:
     """Raises Refused unless the fields are still as the step left them and the object is the same."""
     if step.target and step.target.uid and step.target.uid != observed.uid:
         raise Refused(Reason.TARGET_REPLACED, f"{observed.kind}/{observed.name} was made anew since: hands off")
-    present = action.state(observed)
-    if not same_state(present, step.after or {}):
-        raise Refused(
-            Reason.TARGET_CHANGED,
-            f"{observed.kind}/{observed.name} was changed by others since ({describe(present)} instead of "
-            f"{describe({k: (step.after or {}).get(k) for k in present})}): hands off",
-        )
+    action.require_unchanged(observed, step.before or {}, step.after or {})
 
 
-async def read_target(target: BoundTarget, clients: Clients) -> Json:
+async def read_target(target: BoundTarget, kube: "Kube") -> Json:
     """A live read of the target. Raises NotFound, Retry, Terminal."""
-    found = await clients.get(target_path(target.kind, target.namespace, target.name))
+    found = await kube.get(target_path(target.kind, target.namespace, target.name))
     return {"apiVersion": target.api_version, "kind": target.kind} | found
-
-
-def target_path(kind: str, namespace: str, name: str) -> str:
-    """The API path of a workload."""
-    return f"{collection_path(kind, namespace)}/{name}"
-
-
-def collection_path(kind: str, namespace: str) -> str:
-    """The API path of all workloads of a kind."""
-    return f"/apis/apps/v1/namespaces/{namespace}/{_PLURALS[kind]}"
 
 
 def patch_of(obj: Json, path: str, changes: Json, operation: str, incident: str = "") -> Patch:

@@ -2,10 +2,11 @@
 
 from typing import Any
 
-from paramedic.actions.base import Action, Change, Observed, State, annotation, patch_of, target_path
+from paramedic.actions.base import Action, Change, Observed, State, annotation, patch_of
 from paramedic.api import ANNOTATION_OPERATION
 from paramedic.api.base import Model
 from paramedic.api.reasons import Reason
+from paramedic.api.workload import target_path
 from paramedic.errors import Refused
 
 

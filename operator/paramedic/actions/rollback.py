@@ -21,12 +21,11 @@ from paramedic.actions.base import (
     annotation,
     patch_of,
     read_target,
-    target_path,
 )
 from paramedic.api import ANNOTATION_LEFT_REVISIONS, ANNOTATION_OPERATION
 from paramedic.api.base import Model, parse_time
 from paramedic.api.reasons import Reason
-from paramedic.api.workload import BoundTarget
+from paramedic.api.workload import BoundTarget, target_path
 from paramedic.core.merge import merge_difference
 from paramedic.errors import Refused, Retry
 
@@ -65,11 +64,11 @@ class Rollback(Action):
 
     async def observe(self, target: BoundTarget, clients: Clients) -> Observed:
         """Reads the workload and its rollout history."""
-        workload = await read_target(target, clients)
+        workload = await read_target(target, clients.kube)
         labels = workload["spec"]["selector"].get("matchLabels") or {}
         kind = "replicasets" if target.kind == "Deployment" else "controllerrevisions"
         path = f"/apis/apps/v1/namespaces/{target.namespace}/{kind}"
-        found = await clients.list(path, ",".join(f"{k}={v}" for k, v in sorted(labels.items())))
+        found = await clients.kube.list(path, ",".join(f"{k}={v}" for k, v in sorted(labels.items())))
         uid = workload["metadata"]["uid"]
         return Observed(workload, {kind: [o for o in found if _owned_by(o, uid)]})
 

@@ -17,11 +17,10 @@ from paramedic.actions.base import (
     describe,
     patch_of,
     read_target,
-    target_path,
 )
 from paramedic.api.base import Model, rule
 from paramedic.api.reasons import Reason
-from paramedic.api.workload import BoundTarget
+from paramedic.api.workload import BoundTarget, target_path
 from paramedic.errors import Refused
 
 _RELATIVE = re.compile(r"([+-][0-9]+)(%?)")
@@ -56,17 +55,13 @@ class ScaleParams(Model):
     )
 
 
-class Scale(Action):
-    """Patches ``spec.replicas``, or the owning HPA's ``minReplicas`` and ``maxReplicas``."""
-
-    name = "scale"
-    summary = "Changes replicas; where an HPA owns the workload, moves the HPA's bounds."
-    params = ScaleParams
+class Scaling(Action):
+    """What actions share that change how many replicas there are: ``spec.replicas``, or the owning HPA's bounds."""
 
     async def observe(self, target: BoundTarget, clients: Clients) -> Observed:
         """Reads the workload and the HPA that scales it."""
-        workload = await read_target(target, clients)
-        hpas = await clients.list(f"/apis/autoscaling/v2/namespaces/{target.namespace}/horizontalpodautoscalers")
+        workload = await read_target(target, clients.kube)
+        hpas = await clients.kube.list(f"/apis/autoscaling/v2/namespaces/{target.namespace}/horizontalpodautoscalers")
         return Observed(workload, {"hpa": [h for h in hpas if _scales(h, target)]})
 
     def state(self, observed: Observed) -> State:
@@ -76,6 +71,41 @@ class Scale(Action):
             spec = hpa["spec"]
             return {"minReplicas": spec.get("minReplicas", 1), "maxReplicas": spec["maxReplicas"]}
         return {"replicas": observed.target["spec"].get("replicas", 1)}
+
+    def restore(self, observed: Observed, before: State, operation: str) -> Change:
+        """Back to the earlier replicas or bounds."""
+        return self.change_to(observed, before, operation)
+
+    def change_to(self, observed: Observed, after: State, operation: str) -> Change:
+        """The change to another state. Raises Refused when something else scales the workload by now."""
+        before = self.state(observed)
+        if set(before) != set(after):
+            raise Refused(
+                Reason.TARGET_CHANGED,
+                f"an autoscaler was added to or removed from {observed.name} meanwhile: hands off",
+            )
+        message = f"{observed.name}: {_describe_change(before, after)}"
+        if before == after:
+            return Change(before, after, (), None, message)
+        return Change(before, after, (self.write(observed, after, operation),), before, message)
+
+    def write(self, observed: Observed, after: State, operation: str) -> Patch:
+        """The patch of what holds the state: the workload, or its HPA."""
+        hpa = _hpa(observed)
+        namespace = observed.target["metadata"]["namespace"]
+        if hpa:
+            path = f"/apis/autoscaling/v2/namespaces/{namespace}/horizontalpodautoscalers/{hpa['metadata']['name']}"
+            return patch_of(hpa, path, {"spec": dict(after)}, operation, observed.incident)
+        path = target_path(observed.kind, namespace, observed.name)
+        return patch_of(observed.target, path, {"spec": dict(after)}, operation, observed.incident)
+
+
+class Scale(Scaling):
+    """Patches ``spec.replicas``, or the owning HPA's ``minReplicas`` and ``maxReplicas``."""
+
+    name = "scale"
+    summary = "Changes replicas; where an HPA owns the workload, moves the HPA's bounds."
+    params = ScaleParams
 
     def plan(self, observed: Observed, params: ScaleParams, operation: str) -> Change:
         """The patch to the wanted number. Raises Refused for a DaemonSet, or a number that makes no sense."""
@@ -87,21 +117,7 @@ class Scale(Action):
         wanted = _wanted(params.replicas, present)
         if params.max_replicas is not None:
             wanted = min(wanted, max(params.max_replicas, present) if wanted > present else params.max_replicas)
-        return self._change_to(observed, before, _state_for(before, wanted, params.max_replicas), operation)
-
-    def restore(self, observed: Observed, before: State, operation: str) -> Change:
-        """Back to the earlier replicas or bounds."""
-        return self._change_to(observed, self.state(observed), before, operation)
-
-    def _change_to(self, observed: Observed, before: State, after: State, operation: str) -> Change:
-        if set(before) != set(after):
-            raise Refused(
-                Reason.TARGET_CHANGED, f"an HPA was added to or removed from {observed.name} meanwhile: hands off"
-            )
-        message = f"{observed.name}: {_describe_change(before, after)}"
-        if before == after:
-            return Change(before, after, (), None, message)
-        return Change(before, after, (_patch(observed, after, operation),), before, message)
+        return self.change_to(observed, _state_for(before, wanted, params.max_replicas), operation)
 
 
 def _scales(hpa: Json, target: BoundTarget) -> bool:
@@ -131,16 +147,6 @@ def _state_for(before: State, wanted: int, cap: int | None) -> State:
         return {"replicas": wanted}
     floor = max(1, wanted)
     return {"minReplicas": floor, "maxReplicas": max(cap or before["maxReplicas"], floor)}
-
-
-def _patch(observed: Observed, after: State, operation: str) -> Patch:
-    hpa = _hpa(observed)
-    namespace = observed.target["metadata"]["namespace"]
-    if hpa:
-        path = f"/apis/autoscaling/v2/namespaces/{namespace}/horizontalpodautoscalers/{hpa['metadata']['name']}"
-        return patch_of(hpa, path, {"spec": dict(after)}, operation, observed.incident)
-    path = target_path(observed.kind, namespace, observed.name)
-    return patch_of(observed.target, path, {"spec": dict(after)}, operation, observed.incident)
 
 
 def _describe_change(before: State, after: State) -> str:

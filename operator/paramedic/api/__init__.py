@@ -8,6 +8,8 @@ SYSTEM_NAMESPACE = "paramedic-system"
 
 ANNOTATION_OPERATION = f"{GROUP}/operation"
 ANNOTATION_INCIDENT = f"{GROUP}/incident"
+ANNOTATION_WRITTEN_KEYS = f"{GROUP}/written-keys"
 ANNOTATION_LEFT_REVISIONS = f"{GROUP}/left-revisions"
+ANNOTATION_BEFORE_SHUTDOWN = f"{GROUP}/before-shutdown"
 LABEL_MANAGED_BY = "app.kubernetes.io/managed-by"
 FINALIZER = f"{GROUP}/put-back"

@@ -172,6 +172,7 @@ class StepStatus(StatusModel):
     """One step: as resolved when the policy was pinned, and what came of it."""
 
     name: str = Field(description="Name of the step.")
+    part_of: str | None = Field(None, description="The policy's step that stands for several, of which this is one.")
     action: str = Field(description="Action.")
     state: StepState = Field("Pending", description="State.")
     reason: str = Field("", description="CamelCase constant.")
@@ -193,6 +194,9 @@ class StepStatus(StatusModel):
     started_at: Time | None = Field(None, description="When its intent was written.")
     finished_at: Time | None = Field(None, description="When it ended.")
     revert_at: Time | None = Field(None, description="When a leased mitigation is put back.")
+    result: dict[str, Any] | None = Field(
+        None, description="What it found, for the when of later steps.", json_schema_extra=Opaque
+    )
     verification: Verification | None = Field(None, description="Progress of its verification.")
     revert: Revert | None = Field(None, description="How it was put back.")
 
@@ -217,8 +221,18 @@ class Evidence(StatusModel):
     """Something kept for later."""
 
     name: str = Field(description="What.")
-    uri: str = Field(description="Where.")
-    sha256: str = Field(description="Checksum.")
+    uri: str | None = Field(None, description="Where; absent when it could not be captured.")
+    sha256: str | None = Field(None, description="Checksum of what is there.")
+    size_bytes: int | None = Field(None, description="Size of what is there, in bytes.")
+    note: str | None = Field(None, description="What is missing or was cut, and why.")
+
+
+class Finding(StatusModel):
+    """One thing that the diagnosis found."""
+
+    reason: str = Field(description="CamelCase constant: RecentRollout, CrashLooping, OOMKilled and so on.")
+    message: str = Field(description="For a person, with numbers and times relative to the alert.")
+    object: str | None = Field(None, description="Kind/name of what it speaks of.")
 
 
 class ChecklistItem(StatusModel):
@@ -252,7 +266,17 @@ class IncidentStatus(StatusModel):
     steps: list[StepStatus] = Field(default_factory=list, description="Every step and what came of it.")
     escalation: EscalationStatus | None = Field(None, description="How far it has been escalated.")
     external: dict[str, str] | None = Field(None, description="Ids in PagerDuty, Slack and others.")
-    evidence: list[Evidence] = Field(default_factory=list, description="What was kept for later.")
+    evidence: list[Evidence] = Field(
+        default_factory=list,
+        max_length=200,
+        description="What was kept for later; the item index.json lists what has no room here.",
+    )
+    findings: list[Finding] = Field(
+        default_factory=list,
+        max_length=10,
+        description="What the diagnosis found, causes before their symptoms; the whole of it is kept as evidence.",
+    )
+    diagnosed_at: Time | None = Field(None, description="When the diagnosis was made.")
     checklist: list[ChecklistItem] = Field(default_factory=list, description="The post-incident checklist.")
     resolved_at: Time | None = Field(None, description="When the incident ended.")
     timeline: list[TimelineEntry] = Field(

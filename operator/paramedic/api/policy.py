@@ -25,6 +25,8 @@ Mode = Literal["Observe", "Approve", "Auto"]
 Strategy = Literal["UntilRecovered", "Sequence"]
 OnFailure = Literal["Continue", "Stop", "Escalate"]
 Severity = Literal["P0", "P1", "P2", "P3"]
+READING = frozenset({"diagnose", "captureEvidence", "awaitDatabase"})
+"""Actions that change nothing: no guard counts them, and by themselves they are no remedy."""
 _INCIDENT_TYPE_PATTERN = r"^[A-Z][A-Za-z0-9]{1,62}$"
 _CAMEL_CASE = rule(
     f"self.matches('{_INCIDENT_TYPE_PATTERN}')", "an incident type is one CamelCase word, for example APIOutage"

@@ -4,19 +4,24 @@ The table in ``docs/reasons.md`` is made from here (``paramedic reasons``).
 """
 
 from enum import StrEnum
+from typing import Self
 
 
-class Reason(StrEnum):
+class _Documented(StrEnum):
     """A CamelCase constant and its meaning."""
 
     meaning: str
 
-    def __new__(cls, value: str, meaning: str) -> "Reason":
+    def __new__(cls, value: str, meaning: str) -> Self:
         """Keeps the meaning beside the value."""
         member = str.__new__(cls, value)
         member._value_ = value
         member.meaning = meaning
         return member
+
+
+class Reason(_Documented):
+    """What a condition, an Event, a step or an entry of the timeline can say."""
 
     @classmethod
     def of(cls, value: str) -> "Reason":
@@ -29,6 +34,7 @@ class Reason(StrEnum):
     INCIDENT_OPENED = "IncidentOpened", "A person or a program applied the incident."
     POLICY_MATCHED = "PolicyMatched", "A policy was matched and pinned at its generation."
     NO_POLICY = "NoPolicy", "No policy that is Ready answers to this incident; nothing will be done."
+    DIAGNOSED = "Diagnosed", "The diagnosis was made; status.findings has what it found."
     POLICY_GONE = "PolicyGone", "The pinned policy was deleted: nothing further is done under it."
     # The policy itself
     POLICY_VALID = "PolicyValid", "The policy can be used."
@@ -71,12 +77,36 @@ class Reason(StrEnum):
     REVISION_NOT_FOUND = "RevisionNotFound", "The named revision does not exist."
     WORKLOAD_PAUSED = "WorkloadPaused", "The Deployment is paused (spec.paused) and would not roll out."
     UNSUPPORTED_KIND = "UnsupportedKind", "The action cannot be done on this kind."
+    IMMUTABLE = "Immutable", "The object is immutable: make another under a new name, and have it used."
     INVALID_PARAMETERS = "InvalidParameters", "The action's parameters cannot be used on this target."
+    API_NOT_INSTALLED = "APINotInstalled", "The cluster lacks a kind of resource that the action needs."
+    ALREADY_LIMITED = "AlreadyLimited", "A rate limit is on the target already, and a second would not be heeded."
     FORBIDDEN = "Forbidden", "Kubernetes' access control does not let Paramedic do this."
+    NOTHING_SAVED = "NothingSaved", "There is no saved state that the service could be recovered from."
+    NO_EVIDENCE_STORE = "NoEvidenceStore", "Nowhere to keep evidence is configured (settings: evidence)."
+    CONNECTION_UNKNOWN = (
+        "ConnectionUnknown",
+        "No connection of that name and type may be used in this namespace (settings: connections, or a Secret).",
+    )
+    CONNECTION_FAILED = (
+        "ConnectionFailed",
+        "The server behind the connection does not answer, or does not let Paramedic in.",
+    )
+    ADDRESS_PROTECTED = (
+        "AddressProtected",
+        "The addresses must not be blocked: too large a network, or one that must stay reachable.",
+    )
+    NO_REPLICA_READY = "NoReplicaReady", "No replica of the database can take over; see the message."
+    DATABASE_NOT_READY = "DatabaseNotReady", "The database cluster is in no state for a failover; see the message."
+    EXTRA_MISSING = "ExtraMissing", "Paramedic was installed without the library that this needs (pip install …)."
     REJECTED = "Rejected", "The API server (or an admission webhook) refused the change."
     EXECUTING = "Executing", "The intent is stored and the change is being made."
+    RUNNING = "Running", "The intent is stored and the work, which takes a while, is under way."
     APPLIED = "Applied", "The change was made."
+    WORK_FAILED = "WorkFailed", "The work ended badly; see the message."
+    INTERNAL_ERROR = "InternalError", "A mistake in Paramedic itself; please report it with the log."
     TIMED_OUT = "TimedOut", "The step could not be carried out within its timeout."
+    PARTLY_DONE = "PartlyDone", "Only some of the step's changes could be made; what was made is still there."
     OUTCOME_UNKNOWN = "OutcomeUnknown", "Whether the change was made cannot be told; it is not repeated."
     # Verification
     VERIFYING = "Verifying", "Watching whether it helped."
@@ -128,10 +158,24 @@ WARNINGS = frozenset(
         Reason.REVISION_NOT_FOUND,
         Reason.WORKLOAD_PAUSED,
         Reason.UNSUPPORTED_KIND,
+        Reason.IMMUTABLE,
         Reason.INVALID_PARAMETERS,
+        Reason.API_NOT_INSTALLED,
+        Reason.ALREADY_LIMITED,
         Reason.FORBIDDEN,
+        Reason.NOTHING_SAVED,
+        Reason.NO_EVIDENCE_STORE,
+        Reason.CONNECTION_UNKNOWN,
+        Reason.CONNECTION_FAILED,
+        Reason.ADDRESS_PROTECTED,
+        Reason.NO_REPLICA_READY,
+        Reason.DATABASE_NOT_READY,
+        Reason.EXTRA_MISSING,
         Reason.REJECTED,
         Reason.TIMED_OUT,
+        Reason.WORK_FAILED,
+        Reason.INTERNAL_ERROR,
+        Reason.PARTLY_DONE,
         Reason.OUTCOME_UNKNOWN,
         Reason.VERIFICATION_FAILED,
         Reason.VERIFICATION_INCONCLUSIVE,
@@ -142,3 +186,49 @@ WARNINGS = frozenset(
         Reason.ALERT_STILL_FIRING,
     }
 )
+
+
+class FindingReason(_Documented):
+    """What the diagnosis can find (``status.findings``); a policy's ``when`` may ask for it."""
+
+    # What has changed
+    RECENT_ROLLOUT = "RecentRollout", "The target's present release was rolled out shortly before the alert, or since."
+    RECENT_RESTART = "RecentRestart", "The target's pods were restarted shortly before the alert, or since."
+    CONFIG_CHANGED = "ConfigChanged", "That release changed environment variables; their names are told, never values."
+    # Pods
+    IMAGE_PULL_FAILED = "ImagePullFailed", "Containers wait for an image that cannot be pulled."
+    CONTAINER_CANNOT_START = (
+        "ContainerCannotStart",
+        "Containers cannot be created: a missing ConfigMap, Secret or key, a command that is not there, and so on.",
+    )
+    VOLUME_FAILED = "VolumeFailed", "A volume cannot be attached or mounted."
+    OOM_KILLED = "OOMKilled", "Containers were killed for want of memory within the last hour."
+    CRASH_LOOPING = "CrashLooping", "Containers end again and again; the kubelet waits between its tries."
+    UNSCHEDULABLE = "Unschedulable", "Pods wait for a node that can take them."
+    EVICTED = "Evicted", "Pods were evicted from their nodes."
+    PODS_NOT_CREATED = "PodsNotCreated", "The API server refuses pods that the workload wants."
+    QUOTA_EXCEEDED = "QuotaExceeded", "A ResourceQuota of the namespace leaves no room for the pods that are wanted."
+    SCALED_TO_ZERO = "ScaledToZero", "The target wants no pods."
+    PROBE_FAILING = "ProbeFailing", "Readiness, liveness or startup probes fail."
+    HIGH_RESTARTS = "HighRestarts", "Containers have been restarted five times or more, and within the last hour."
+    STUCK_TERMINATING = "StuckTerminating", "Pods are long past the end of their grace period."
+    ROLLOUT_STUCK = "RolloutStuck", "The rollout has exceeded its progress deadline."
+    PODS_NOT_READY = "PodsNotReady", "Pods are not ready, for whatever reason."
+    # Nodes and room
+    NODE_NOT_READY = "NodeNotReady", "Nodes are not ready."
+    NODE_PRESSURE = "NodePressure", "Nodes are short of memory, disk or process ids, or have no network."
+    AUTOSCALER_AT_LIMIT = "AutoscalerAtLimit", "An autoscaler has given all replicas that it may and wants more."
+    AUTOSCALER_FAILING = "AutoscalerFailing", "An autoscaler cannot read its metrics or cannot scale."
+    MEMORY_NEAR_LIMIT = "MemoryNearLimit", "Containers use 90 % of their memory limit or more."
+    CPU_NEAR_LIMIT = "CPUNearLimit", "Containers use 90 % of their CPU limit or more."
+    # The way to the pods
+    OBJECT_MISSING = "ObjectMissing", "An object that the policy or another object names does not exist."
+    SERVICE_SELECTS_NOTHING = "ServiceSelectsNothing", "A Service's selector matches none of the pods it should serve."
+    NO_READY_ENDPOINTS = "NoReadyEndpoints", "A Service has no endpoint that is ready."
+    DNS_FAILED = "DNSFailed", "A Service's name does not resolve inside of the cluster."
+    CIRCUIT_BREAKER_OPEN = "CircuitBreakerOpen", "Envoy's circuit breaker is open in some of the pods."
+    # Seen from outside
+    DEPENDENCY_UNREACHABLE = "DependencyUnreachable", "Something that the service depends on does not answer, or 5xx."
+    CERTIFICATE_PROBLEM = "CertificateProblem", "A certificate is expired, of another name or not trusted."
+    HEALTH_CHECK_FAILED = "HealthCheckFailed", "A health URL does not answer, or not 2xx or 3xx."
+    METRICS_UNAVAILABLE = "MetricsUnavailable", "A metrics URL does not answer 2xx."

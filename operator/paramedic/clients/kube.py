@@ -7,7 +7,7 @@ Raw JSON because the typed models cost three times the request itself on hot pat
 import json
 import os
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from datetime import timedelta
 from typing import Any, NoReturn
 
@@ -17,12 +17,17 @@ from kubernetes.aio import client, config
 
 from paramedic.api import FIELD_MANAGER
 from paramedic.api.reasons import Reason
+from paramedic.core.discreet import harmless_part
 from paramedic.errors import AlreadyExists, Conflict, NotFound, ParamedicError, Refused, Retry, Terminal
+from paramedic.gate import Gate, Urgency
 
 Json = dict[str, Any]
 Configuration = client.Configuration
 _JSON = "application/json"
 _METADATA_ONLY = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
+_METADATA_OF_ONE = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
+_DRY_RUN = {"dryRun": "All"}
+_APPLY_PATCH = "application/apply-patch+yaml"
 _MERGE_PATCH = "application/merge-patch+json"
 _PAGE_SIZE = 500
 _TIMEOUT = aiohttp.ClientTimeout(total=15, connect=5)
@@ -64,6 +69,7 @@ class Kube:
         self._configuration = configuration
         self._connections = connections
         self._session: aiohttp.ClientSession | None = None
+        self.gate = Gate()
 
     async def __aenter__(self) -> "Kube":
         connector = aiohttp.TCPConnector(limit=self._connections, ssl=ssl_context(self._configuration))
@@ -100,6 +106,10 @@ class Kube:
         """Reads one object. Raises NotFound, Retry, Terminal."""
         return await self._request("GET", path)
 
+    async def get_metadata(self, path: str) -> Json:
+        """Reads one object's metadata only. Raises NotFound, Refused, Retry, Terminal."""
+        return await self._request("GET", path, accept=_METADATA_OF_ONE)
+
     async def pages(self, path: str, *, metadata_only: bool = False, **query: str) -> AsyncIterator[list[Json]]:
         """A collection, page by page, so that a large one is never whole in memory. Raises Retry, Terminal."""
         marker = ""
@@ -121,15 +131,65 @@ class Kube:
         pages = self.pages(path, labelSelector=label_selector)
         return [item async for page in pages for item in page]
 
-    async def create(self, path: str, body: Json) -> Json:
-        """Creates one object. Raises AlreadyExists, Refused (by admission), Retry, Terminal."""
-        return await self._request("POST", path, body=body)
+    async def stream(
+        self, path: str, params: dict[str, str] | None = None, *, read_seconds: float = 60.0
+    ) -> AsyncGenerator[bytes, None]:
+        """The body of an answer as it comes, for logs: as long as it takes, with at most ``read_seconds`` between two
+        chunks. Close it when you leave early. Raises NotFound, Refused, Retry, Terminal.
+        """
+        assert self._session is not None, "use Kube as an async context manager"
+        timeout = aiohttp.ClientTimeout(total=None, connect=5, sock_read=read_seconds)
+        headers = {"User-Agent": "paramedic"} | ({"Authorization": token} if (token := await self.token()) else {})
+        try:
+            async with self._session.get(path, params=params, headers=headers, timeout=timeout) as answer:
+                if answer.status >= 400:
+                    _raise("GET", path, answer, await answer.read())
+                async for chunk in answer.content.iter_any():
+                    yield chunk
+        except (TimeoutError, aiohttp.ClientError, ConnectionError) as error:
+            raise Retry(f"GET {path}: the answer was lost ({error!r})") from error
 
-    async def merge_patch(self, path: str, body: Json) -> Json:
+    async def create(self, path: str, body: Json, urgency: Urgency = Urgency.ACT) -> Json:
+        """Creates one object. Raises AlreadyExists, Refused (by admission), Retry, Terminal."""
+        async with self.gate.admitted(urgency):
+            return await self._request("POST", path, body=body)
+
+    async def merge_patch(self, path: str, body: Json, urgency: Urgency = Urgency.ACT) -> Json:
         """Writes one JSON merge patch; a UID or resourceVersion in it is a precondition. Raises Conflict, NotFound,
         Retry, Terminal.
         """
-        return await self._request("PATCH", path, body=body, content_type=_MERGE_PATCH)
+        async with self.gate.admitted(urgency):
+            return await self._request("PATCH", path, body=body, content_type=_MERGE_PATCH)
+
+    async def try_patch(self, path: str, body: Json) -> None:
+        """Whether the API server would take this merge patch; nothing is changed. Raises as ``merge_patch`` does."""
+        await self._request("PATCH", path, params=_DRY_RUN, body=body, content_type=_MERGE_PATCH)
+
+    async def patch_unseen(self, path: str, body: Json, *, dry_run: bool = False) -> Json:
+        """A merge patch of a Secret: answers with its metadata only, and no error quotes a value. Needs the right to
+        patch alone, also as a dry run, which changes nothing. Raises Conflict, NotFound, Refused, Retry, Terminal.
+        """
+        params = _DRY_RUN if dry_run else None
+        async with self.gate.admitted(Urgency.ACT):
+            return await self._request(
+                "PATCH", path, params=params, body=body, content_type=_MERGE_PATCH, accept=_METADATA_OF_ONE, unseen=True
+            )
+
+    async def apply(self, path: str, body: Json) -> Json:
+        """Server-side apply, taking over the fields in ``body`` from other managers; a UID or resourceVersion in it is
+        a precondition. Raises Conflict, NotFound, Retry, Terminal.
+        """
+        async with self.gate.admitted(Urgency.ACT):
+            return await self._request("PATCH", path, params={"force": "true"}, body=body, content_type=_APPLY_PATCH)
+
+    async def delete(self, path: str, uid: str, resource_version: str) -> None:
+        """Deletes exactly this object, with its dependents in the background. Raises Conflict when it is another or a
+        newer one, NotFound, Retry, Terminal.
+        """
+        preconditions = {"uid": uid, "resourceVersion": resource_version}
+        body = {"kind": "DeleteOptions", "apiVersion": "v1", "propagationPolicy": "Background"}
+        async with self.gate.admitted(Urgency.ACT):
+            await self._request("DELETE", path, body=body | {"preconditions": preconditions})
 
     async def _request(
         self,
@@ -140,6 +200,7 @@ class Kube:
         body: Json | None = None,
         content_type: str = _JSON,
         accept: str = _JSON,
+        unseen: bool = False,
     ) -> Json:
         assert self._session is not None, "use Kube as an async context manager"
         query = dict(params or {}) | ({} if method == "GET" else {"fieldManager": FIELD_MANAGER})
@@ -153,7 +214,7 @@ class Kube:
             async with self._session.request(method, path, params=query, data=data, headers=headers) as answer:
                 raw = await answer.read()
                 if answer.status >= 400:
-                    _raise(method, path, answer, raw)
+                    _raise(method, path, answer, raw, unseen=unseen)
                 parsed: Json = json.loads(raw)
                 return parsed
         except aiohttp.ClientConnectorError as error:
@@ -162,8 +223,9 @@ class Kube:
             raise Retry(f"{method} {path}: the answer was lost ({error!r})", uncertain=method != "GET") from error
 
 
-def _raise(method: str, path: str, answer: aiohttp.ClientResponse, raw: bytes) -> NoReturn:
+def _raise(method: str, path: str, answer: aiohttp.ClientResponse, raw: bytes, *, unseen: bool = False) -> NoReturn:
     reason, message = _status_of(raw)
+    message = harmless_part(message) if unseen else message
     text = f"{message or answer.reason or 'no message'} ({method} {path}: {answer.status})"[:1000]
     raise _translated(answer.status, reason, text, answer.headers.get("Retry-After"), uncertain=method != "GET")
 

@@ -3,11 +3,11 @@
 from datetime import datetime, timedelta
 from typing import Any
 
-from paramedic.api.incident import Incident
+from paramedic.api.incident import Finding, Incident, StepStatus
 from paramedic.core.plan import is_firing
 
 Json = dict[str, Any]
-NAMES = frozenset({"alert", "incident", "target"})
+NAMES = frozenset({"alert", "incident", "target", "findings", "steps"})
 # Without a known rollout the age is endless, so that "younger than 30m" is false: nothing is rolled back on a guess.
 _NEVER = timedelta(days=36500)
 
@@ -25,7 +25,17 @@ def when_values(incident: Incident, target: Json, release_started_at: datetime |
             "age": now - (incident.metadata.creation_timestamp or now),
         },
         "target": _target(target, release_started_at, now),
+        "findings": [_finding(f) for f in incident.status.findings],
+        "steps": {step.name: _step(step) for step in incident.status.steps},
     }
+
+
+def _finding(finding: Finding) -> Json:
+    return {"reason": finding.reason, "message": finding.message, "object": finding.object or ""}
+
+
+def _step(step: StepStatus) -> Json:
+    return {"state": step.state, "reason": step.reason, "message": step.message, "result": dict(step.result or {})}
 
 
 def _alert(incident: Incident, now: datetime) -> Json:

@@ -44,6 +44,7 @@ class Situation:
     open_remediations: int = 0
     target_acted_at: datetime | None = None
     healthy: tuple[int, int] | None = None
+    procedure_begun: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +61,8 @@ Check = Callable[[Guards, Situation], Refusal | None]
 
 def first_refusal(guards: Guards, situation: Situation) -> Refusal | None:
     """The first guard that does not let the action pass, or None."""
-    return next((refusal for check in CHECKS if (refusal := check(guards, situation))), None)
+    checks = CHECKS_UNDER_WAY if situation.procedure_begun else CHECKS
+    return next((refusal for check in checks if (refusal := check(guards, situation))), None)
 
 
 def policy_is_not_paused(_: Guards, s: Situation) -> Refusal | None:
@@ -173,6 +175,9 @@ CHECKS: tuple[Check, ...] = (
     few_remediations_are_open,
     namespace_is_healthy_enough,
 )
+
+# A rate limit, a window or a freeze says whether to begin. Half of a procedure is worse than the whole or none of it.
+CHECKS_UNDER_WAY: tuple[Check, ...] = (policy_is_not_paused, target_is_not_busy, target_has_cooled_down)
 
 GUARDS = (
     Reason.POLICY_PAUSED,

@@ -11,7 +11,7 @@ from paramedic.api import API_VERSION, FINALIZER, LABEL_MANAGED_BY, SYSTEM_NAMES
 from paramedic.api.base import OBJECT_NAME_PATTERN, format_time
 from paramedic.api.incident import Incident, PolicyRef
 from paramedic.api.policy import RemediationPolicy, Severity
-from paramedic.api.workload import TargetSelector
+from paramedic.api.workload import RESOURCES, TargetSelector
 from paramedic.core.alert import Alert, short_hash
 from paramedic.core.matchers import Matcher, all_match, parse_matchers
 from paramedic.core.templates import one_line, render
@@ -106,7 +106,7 @@ def target_for_alert(selector: TargetSelector | None, alert: Alert) -> dict[str,
     name = selector.name or alert.labels.get(selector.name_from_label or "", "")
     if not re.fullmatch(OBJECT_NAME_PATTERN, name) or len(name) > 253:
         return None
-    return {"apiVersion": selector.api_version, "kind": selector.kind, "name": name}
+    return {"apiVersion": RESOURCES[selector.kind][0], "kind": selector.kind, "name": name}
 
 
 def severity_of(policy: RemediationPolicy, alert: Alert) -> Severity:

@@ -4,18 +4,21 @@ The reconciler performs the move, records it and asks again. Because everything 
 a restart goes on where the last process stopped.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from paramedic.api import FINALIZER
 from paramedic.api.checks import Verify
 from paramedic.api.incident import Incident, PinnedPolicy, StepStatus
-from paramedic.api.policy import RemediationPolicy, Step
+from paramedic.api.policy import READING, RemediationPolicy, Step
 from paramedic.api.reasons import Reason
-from paramedic.api.workload import BoundTarget, TargetSelector
+from paramedic.api.workload import WORKLOADS, BoundTarget, TargetSelector, bound
 from paramedic.core.alert import Alert
 from paramedic.core.match import target_for_alert
 
+_BREACH = "SecurityBreach"
+_CAPTURE = Step(name="capture-evidence", on_failure="Continue", captureEvidence={})
 _LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
 ACTED_STATES = ("Executing", "Verifying", "Succeeded", "Failed", "Unknown", "Reverted")
 WAITING_STATES = ("Pending", "Blocked", "AwaitingApproval")
@@ -24,6 +27,13 @@ WAITING_STATES = ("Pending", "Blocked", "AwaitingApproval")
 @dataclass(frozen=True, slots=True)
 class Look:
     """A step's intent is stored without a result: look at the target, never just repeat."""
+
+    step: int
+
+
+@dataclass(frozen=True, slots=True)
+class Follow:
+    """A slow action is under way, or was when the last process ended."""
 
     step: int
 
@@ -92,7 +102,7 @@ class Wait:
     reason: Reason | None = None
 
 
-Move = Look | LookAtRevert | RunStep | ObservePlan | VerifyStep | PutBack | Release | Resolve | Escalate | Wait
+Move = Look | Follow | LookAtRevert | RunStep | ObservePlan | VerifyStep | PutBack | Release | Resolve | Escalate | Wait
 
 
 def next_move(incident: Incident, now: datetime, leases_over: frozenset[int] = frozenset()) -> Move:
@@ -130,9 +140,38 @@ def pin(policy: RemediationPolicy) -> PinnedPolicy:
     )
 
 
-def pinned_steps(policy: RemediationPolicy, incident: Incident) -> list[StepStatus]:
-    """The policy's steps, resolved for this incident."""
-    return [_pinned_step(policy, step, incident) for step in policy.spec.steps]
+def pinned_steps(
+    policy: RemediationPolicy, incident: Incident, expand: Callable[[Step], list[Step]] = lambda step: [step]
+) -> list[StepStatus]:
+    """The policy's steps, resolved for this incident; a procedure becomes the steps that it stands for.
+
+    Of a security breach evidence is captured before anything is changed, whatever the policy's order (runbook 4).
+    """
+    pinned = []
+    for step in _evidence_first(policy.spec.steps) if incident.spec.type == _BREACH else policy.spec.steps:
+        parts = expand(step)
+        group = None if parts == [step] else step.name
+        pinned += [_pinned_step(policy, part, incident, group) for part in parts]
+    return pinned
+
+
+def goes_on(steps: list[StepStatus], index: int) -> bool:
+    """Whether steps of the same procedure follow, which are done even when the earlier ones have helped."""
+    group = steps[index].part_of
+    return group is not None and any(s.part_of == group for s in steps[index + 1 :])
+
+
+def is_begun(steps: list[StepStatus], step: StepStatus) -> bool:
+    """Whether other parts of the step's procedure have been done: half of one is worse than none."""
+    return step.part_of is not None and any(
+        s.part_of == step.part_of and s.attempts > 0 for s in steps if s is not step
+    )
+
+
+def planned_before(steps: list[StepStatus], step: StepStatus) -> StepStatus | None:
+    """In mode Observe: the part before it that would have been done, on which the plan of this one depends."""
+    earlier = [s for s in steps[: steps.index(step)] if s.part_of and s.part_of == step.part_of]
+    return next((s for s in reversed(earlier) if s.reason == Reason.OBSERVE_MODE), None)
 
 
 def default_verify(from_alert: bool) -> Verify:
@@ -160,6 +199,8 @@ def current_step(incident: Incident) -> StepStatus | None:
 
 def helped(step: StepStatus) -> bool:
     """Whether the step did what it should, also if its lease has ended since."""
+    if step.action in READING:
+        return False
     return step.state == "Succeeded" or (step.state == "Reverted" and step.reason == Reason.LEASE_ENDED)
 
 
@@ -170,12 +211,17 @@ def failed(step: StepStatus) -> bool:
 
 def has_acted(incident: Incident) -> bool:
     """Whether any step's intent was ever stored."""
-    return any(s.operation is not None and s.attempts > 0 for s in incident.status.steps)
+    return any(s.operation and s.attempts > 0 and s.action not in READING for s in incident.status.steps)
 
 
 def is_remediating(incident: Incident) -> bool:
     """Whether it counts against ``maxConcurrent``: it has acted and is not over, or left to people."""
     return has_acted(incident) and incident.status.phase in ("Remediating", "Verifying")
+
+
+def began_at(incident: Incident) -> datetime | None:
+    """When the trouble began: with the alert, else when the incident was opened."""
+    return (incident.spec.alert and incident.spec.alert.starts_at) or incident.metadata.creation_timestamp
 
 
 def is_firing(incident: Incident) -> bool | None:
@@ -196,11 +242,13 @@ def holds_mitigation(incident: Incident) -> bool:
     return any(s.holds_mitigation for s in incident.status.steps)
 
 
-def _pinned_step(policy: RemediationPolicy, step: Step, incident: Incident) -> StepStatus:
+def _pinned_step(policy: RemediationPolicy, step: Step, incident: Incident, group: str | None) -> StepStatus:
     from_alert = incident.spec.alert is not None
-    approval = step.approval == "Required" or (policy.spec.mode == "Approve" and step.approval != "NotRequired")
+    by_mode = policy.spec.mode == "Approve" and step.approval != "NotRequired" and step.action not in READING
+    approval = step.approval == "Required" or by_mode
     return StepStatus(
         name=step.name,
+        part_of=group,
         action=step.action,
         params=step.params,
         target=_target_of(policy, step, incident),
@@ -214,15 +262,24 @@ def _pinned_step(policy: RemediationPolicy, step: Step, incident: Incident) -> S
     )
 
 
+def _evidence_first(steps: list[Step]) -> list[Step]:
+    """The steps with those that only read in front, and with one that captures evidence among them."""
+    reading = [step for step in steps if step.action in READING]
+    if not any(step.action == _CAPTURE.action for step in reading):
+        about = next((s.target for s in steps if s.target and s.target.kind in WORKLOADS), None)
+        reading.append(_CAPTURE.model_copy(update={"target": about}))
+    return reading + [step for step in steps if step.action not in READING]
+
+
 def _target_of(policy: RemediationPolicy, step: Step, incident: Incident) -> BoundTarget | None:
     """The step's own target, else the Incident's, else the policy's."""
     namespace = incident.metadata.namespace
     own = _selected(step.target, incident)
     if step.target is None and incident.spec.target:
-        own = incident.spec.target.to_wire()
-    elif step.target is None:
+        return bound(incident.spec.target.kind, namespace, incident.spec.target.name)
+    if step.target is None:
         own = _selected(policy.spec.target, incident)
-    return BoundTarget(namespace=namespace, **_snake(own)) if own else None
+    return bound(own["kind"], namespace, own["name"]) if own else None
 
 
 def _selected(selector: TargetSelector | None, incident: Incident) -> dict[str, str] | None:
@@ -234,16 +291,12 @@ def _selected(selector: TargetSelector | None, incident: Incident) -> dict[str, 
     return target_for_alert(selector, alert)
 
 
-def _snake(target: dict[str, str]) -> dict[str, str]:
-    return {"api_version": target["apiVersion"], "kind": target["kind"], "name": target["name"]}
-
-
 def _finish_what_was_begun(incident: Incident) -> Move | None:
     for index, step in enumerate(incident.status.steps):
         if step.revert and step.revert.state == "Executing":
             return LookAtRevert(index)
         if step.state == "Executing":
-            return Look(index)
+            return Follow(index) if step.reason == Reason.RUNNING else Look(index)
     return None
 
 
@@ -278,14 +331,23 @@ def _obey_pause(incident: Incident) -> Move | None:
 
 
 def _put_back_what_is_due(incident: Incident, now: datetime, leases_over: frozenset[int]) -> Move | None:
-    due = [
+    steps = incident.status.steps
+    due = {
         index
-        for index, step in enumerate(incident.status.steps)
+        for index, step in enumerate(steps)
         if step.holds_mitigation
         and step.state != "Verifying"
         and (index in leases_over or _lease_is_over(step, now) or _is_left_over(incident, step))
-    ]
-    return PutBack(due[-1], Reason.LEASE_ENDED) if due else None
+    }
+    free = [index for index in due if due.issuperset(_held_after(steps, index))]
+    return PutBack(max(free), Reason.LEASE_ENDED) if free else None
+
+
+def _held_after(steps: list[StepStatus], index: int) -> list[int]:
+    """Later parts of the same procedure that hold something: they are put back first."""
+    group = steps[index].part_of
+    later = enumerate(steps[index + 1 :], index + 1)
+    return [i for i, s in later if group is not None and s.part_of == group and s.holds_mitigation]
 
 
 def _verify_what_was_done(incident: Incident) -> Move | None:
@@ -304,9 +366,18 @@ def _end_with_the_alert(incident: Incident) -> Move | None:
         return Resolve(Reason.RESOLVED_WITHOUT_ACTION, "the alert ended before anything was done")
     if holds_mitigation(incident):
         return _wait_for_leases(incident, "the alert has ended")
-    if incident.status.policy and incident.status.policy.strategy == "Sequence" and _unfinished(incident):
+    if _is_procedure(incident) and _unfinished(incident):
         return None
     return Resolve(Reason.REMEDIATION_SUCCEEDED, f"the alert has ended; {_summary(incident)}")
+
+
+def _is_procedure(incident: Incident) -> bool:
+    """Whether what is begun is done to its end: the policy's strategy, or a step that stands for several."""
+    policy, steps = incident.status.policy, incident.status.steps
+    sequence = policy is not None and policy.strategy == "Sequence"
+    return sequence or any(
+        s.state in WAITING_STATES and is_begun(steps, s) and not _given_up(steps, i) for i, s in enumerate(steps)
+    )
 
 
 def _wait_for_a_person(incident: Incident) -> Move | None:
@@ -320,20 +391,49 @@ def _only_observe(incident: Incident) -> Move | None:
         return None
     if any(s.state == "Pending" for s in incident.status.steps):
         return ObservePlan()
-    return Wait("observed only: see status.steps for what would be done", reason=Reason.OBSERVE_MODE)
+    return Wait(f"observed only: {_first_plan(incident)}", reason=Reason.OBSERVE_MODE)
+
+
+def _first_plan(incident: Incident) -> str:
+    """What the first step that applies would have done."""
+    planned = [s for s in incident.status.steps if s.reason == Reason.OBSERVE_MODE]
+    return f"{planned[0].name} {planned[0].message}" if planned else "no step would have applied"
 
 
 def _go_on(incident: Incident) -> Move | None:
     """The next step, unless an earlier one ended the sequence."""
+    steps = incident.status.steps
     until_recovered = incident.status.policy is None or incident.status.policy.strategy == "UntilRecovered"
-    for index, step in enumerate(incident.status.steps):
-        if step.state in WAITING_STATES:
+    for index, step in enumerate(steps):
+        if step.state in WAITING_STATES and not _given_up(steps, index):
             return RunStep(index)
-        if helped(step) and until_recovered:
+        if until_recovered and _has_helped(steps, index):
             return None
         if _stops_here(step):
             return _stopped(step)
     return None
+
+
+def _has_helped(steps: list[StepStatus], index: int) -> bool:
+    """Whether a step, or a procedure that ends with it, did what it should."""
+    group = _procedure(steps, steps[index])
+    return steps[index] is group[-1] and any(map(helped, group)) and not any(map(failed, group))
+
+
+def _procedure(steps: list[StepStatus], step: StepStatus) -> list[StepStatus]:
+    """The parts of the step's procedure; of any other step, itself."""
+    return [s for s in steps if s.part_of and s.part_of == step.part_of] or [step]
+
+
+def _given_up(steps: list[StepStatus], index: int) -> bool:
+    """Whether an earlier part of the same procedure was not to be done, has failed or was put back: the rest of it is
+    left out."""
+    group = steps[index].part_of
+    return group is not None and any(s.part_of == group and _ends_its_procedure(s) for s in steps[:index])
+
+
+def _ends_its_procedure(step: StepStatus) -> bool:
+    return failed(step) or step.state == "Reverted" or step.reason == Reason.CONDITION_FALSE
 
 
 def _stops_here(step: StepStatus) -> bool:
@@ -349,7 +449,8 @@ def _stopped(step: StepStatus) -> Move:
 
 
 def _conclude(incident: Incident, now: datetime) -> Move:
-    succeeded = [s for s in incident.status.steps if helped(s)]
+    steps = incident.status.steps
+    succeeded = [s for s in steps if helped(s) and not any(map(failed, _procedure(steps, s)))]
     if not succeeded:
         return _nothing_helped(incident)
     if holds_mitigation(incident):
@@ -370,9 +471,9 @@ def _nothing_helped(incident: Incident) -> Move:
 
 
 def _unfinished(incident: Incident) -> bool:
-    return any(s.state in WAITING_STATES for s in incident.status.steps) and not any(
-        _stops_here(s) for s in incident.status.steps
-    )
+    steps = incident.status.steps
+    left = any(s.state in WAITING_STATES and not _given_up(steps, i) for i, s in enumerate(steps))
+    return left and not any(map(_stops_here, steps))
 
 
 def _last_held(incident: Incident) -> int | None:
@@ -381,8 +482,16 @@ def _last_held(incident: Incident) -> int | None:
 
 
 def _next_lease_end(incident: Incident) -> datetime | None:
-    ends = (_lease_end(s) for s in incident.status.steps if s.holds_mitigation)
+    steps = incident.status.steps
+    ends = (_group_lease_end(steps, i) for i, s in enumerate(steps) if s.holds_mitigation)
     return min((end for end in ends if end), default=None)
+
+
+def _group_lease_end(steps: list[StepStatus], index: int) -> datetime | None:
+    """When the step is put back: of a procedure, not before its later parts."""
+    ends = [_lease_end(steps[i]) for i in (index, *_held_after(steps, index))]
+    known = [end for end in ends if end]
+    return max(known) if len(known) == len(ends) else None
 
 
 def _lease_is_over(step: StepStatus, now: datetime) -> bool:

@@ -1,0 +1,47 @@
+"""What actions share whose connection is a database cluster with a writer and readers."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+from paramedic.actions.base import Clients
+from paramedic.actions.outside import connections_of
+from paramedic.api.reasons import Reason
+from paramedic.clients.aurora import Aurora
+from paramedic.clients.cloudnativepg import CloudNativePGCluster
+from paramedic.core.failover import Database
+from paramedic.errors import Terminal
+
+TYPES = ("aurora", "cloudNativePG")
+
+
+class Provider(Protocol):
+    """Who runs a database cluster. Its methods raise NotFound, Refused, Retry, Terminal, Unreachable."""
+
+    async def look(self, *, briefly: bool = False) -> Database:
+        """The cluster as it is; ``briefly``: without lags and events."""
+
+    async def latest_snapshot(self) -> str:
+        """The newest that could be restored, for people; the empty string when there is none."""
+
+    async def ask(self, to: str, database: Database, operation: str, incident: str, now: datetime) -> None:
+        """Asks for the failover, once. Raises Conflict when the cluster is not as it was seen, or not ready for it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A look at a database cluster."""
+
+    database: Database
+    snapshot: str = ""
+
+
+async def provider(clients: Clients, namespace: str, name: str) -> Provider:
+    """Who runs the cluster behind a connection. Raises Terminal when it is of another type."""
+    connections = connections_of(clients)
+    found = await connections.find(namespace, name)
+    if found.type == "cloudNativePG":
+        return CloudNativePGCluster(clients.kube, await connections.cloud_native_pg(namespace, name))
+    if found.type == "aurora":
+        return Aurora(await connections.aws(namespace, name, "aurora"))
+    raise Terminal(Reason.CONNECTION_UNKNOWN, f"connection {name} is of type {found.type}, not {' or '.join(TYPES)}")

@@ -1,0 +1,74 @@
+"""Work that takes minutes, apart from the incidents' rounds: a round starts it, later ones ask what came of it.
+
+Nothing here matters after a restart. The step is stored as Running, and whoever finds it so without knowing of the work
+begins it again under the same operation id.
+"""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field
+from typing import Any
+
+from paramedic.actions.base import Report
+from paramedic.api.reasons import Reason
+from paramedic.errors import ParamedicError, Terminal
+
+_GRACE_SECONDS = 5.0
+
+
+@dataclass(slots=True)
+class Background:
+    """The slow actions that are under way in this process, by operation id."""
+
+    _tasks: dict[str, "asyncio.Task[Report | None]"] = field(default_factory=dict)
+    _said: dict[str, str] = field(default_factory=dict)
+
+    def knows(self, operation: str) -> bool:
+        """Whether the work was begun here and its end has not been taken yet."""
+        return operation in self._tasks
+
+    def begin(
+        self,
+        operation: str,
+        work: Coroutine[Any, Any, Report | None],
+        seconds: float,
+        when_done: Callable[[], None],
+    ) -> None:
+        """Starts the work. ``when_done`` is called at its end; it is given up a little after ``seconds``."""
+        task = asyncio.create_task(_limited(work, seconds), name=f"operation {operation}")
+        task.add_done_callback(lambda _: when_done())
+        self._tasks[operation] = task
+
+    def say(self, operation: str, text: str) -> None:
+        """How the work gets on."""
+        self._said[operation] = text
+
+    def said(self, operation: str) -> str:
+        """What was said of it last."""
+        return self._said.get(operation, "")
+
+    def end_of(self, operation: str) -> "asyncio.Task[Report | None] | None":
+        """The ended work, which is then forgotten; None while it goes on."""
+        if not self._tasks[operation].done():
+            return None
+        self._said.pop(operation, None)
+        return self._tasks.pop(operation)
+
+    def stop(self) -> None:
+        """Gives all of it up: another process goes on."""
+        for task in self._tasks.values():
+            task.cancel()
+        self._tasks.clear()
+        self._said.clear()
+
+
+async def _limited(work: Coroutine[Any, Any, Report | None], seconds: float) -> Report | None:
+    try:
+        async with asyncio.timeout(seconds + _GRACE_SECONDS):
+            return await work
+    except TimeoutError as error:
+        raise Terminal(Reason.TIMED_OUT, f"not done within {seconds:.0f} s") from error
+    except ParamedicError:
+        raise
+    except Exception as error:
+        raise Terminal(Reason.INTERNAL_ERROR, f"a mistake in Paramedic itself: {error!r}") from error

@@ -1,0 +1,31 @@
+"""Logins to RDS and Aurora without a password: a token of AWS IAM, good for 15 minutes, made anew for each session."""
+
+import asyncio
+from typing import Any
+
+from paramedic.api.connection import PostgresServer
+from paramedic.clients.extras import require
+from paramedic.errors import Unreachable
+
+_SECONDS = 15.0
+
+
+async def rds_token(region: str, server: PostgresServer) -> str:
+    """A token for the server's role, signed by the credentials of AWS' default chain. Raises Unreachable, Terminal."""
+    require("aws")
+    from botocore.exceptions import BotoCoreError
+
+    try:
+        async with asyncio.timeout(_SECONDS):
+            return str(await asyncio.to_thread(_signed, region, server))
+    except BotoCoreError as error:
+        raise Unreachable(f"no token of AWS IAM for {server.username}: {error}") from error
+    except TimeoutError as error:
+        raise Unreachable(f"no token of AWS IAM for {server.username} within {_SECONDS:g} s") from error
+
+
+def _signed(region: str, server: PostgresServer) -> Any:
+    import boto3
+
+    client = boto3.Session(region_name=region).client("rds")
+    return client.generate_db_auth_token(server.host, server.port, server.username, region)

@@ -1,0 +1,180 @@
+"""Snapshots of EBS volumes (runbook 4, "Create snapshots"): of named ones, and of those behind the pods' claims.
+
+``CreateSnapshot`` takes no client token. A snapshot carries the operation in its tags, and before one is made it is
+looked for by them; one whose answer was lost is looked for again, and not made a second time.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any
+
+from paramedic.api import ANNOTATION_INCIDENT, ANNOTATION_OPERATION
+from paramedic.api.incident import Evidence
+from paramedic.clients.aws import Aws
+from paramedic.clients.connections import Connections
+from paramedic.clients.evidence import Collection
+from paramedic.clients.kube import Kube
+from paramedic.errors import NotFound, ParamedicError, Retry
+
+Json = dict[str, Any]
+_EBS_DRIVER = "ebs.csi.aws.com"
+_POLL_SECONDS = 5.0
+_LOOKS_FOR_LOST = 5
+_LOOK_AGAIN_SECONDS = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshots:
+    """What to take: the volumes behind the claims of the pods that match ``selector``, and ``volumes`` besides."""
+
+    connection: str
+    volumes: tuple[str, ...]
+    selector: str
+
+
+class NotTaken(ParamedicError):
+    """There is no snapshot; the message says why."""
+
+
+async def capture_snapshots(
+    kept: Collection,
+    kube: Kube,
+    connections: Connections,
+    wanted: Snapshots,
+    namespace: str,
+    incident: str,
+    operation: str,
+) -> None:
+    """Adds an item for each volume: its snapshot, or why there is none. What is not complete in time says so."""
+    try:
+        aws = await connections.aws(namespace, wanted.connection, "aws")
+    except ParamedicError as error:
+        kept.miss("snapshots", str(error))
+        return
+    volumes = dict.fromkeys(wanted.volumes)
+    try:
+        async for volume in claimed_volumes(kube, namespace, wanted.selector, kept):
+            volumes.setdefault(volume)
+    except ParamedicError as error:
+        kept.miss("snapshots", f"the claims of the pods could not be read: {error}")
+    tags = {ANNOTATION_OPERATION: operation, ANNOTATION_INCIDENT: f"{namespace}/{incident}"}
+    async with asyncio.TaskGroup() as group:
+        for volume in volumes:
+            group.create_task(_keep(kept, aws, volume, tags))
+
+
+async def claimed_volumes(kube: Kube, namespace: str, selector: str, kept: Collection) -> AsyncIterator[str]:
+    """The ids of the EBS volumes behind the claims of the pods that match, of none without a selector; a claim of
+    another kind is noted as missed.
+
+    Raises Refused, Retry, Terminal.
+    """
+    if not selector:
+        return
+    collection = f"/api/v1/namespaces/{namespace}/pods"
+    pods = [p async for page in kube.pages(collection, labelSelector=selector) for p in page]
+    names = {
+        volume["persistentVolumeClaim"]["claimName"]
+        for pod in pods
+        for volume in pod["spec"].get("volumes") or []
+        if volume.get("persistentVolumeClaim")
+    }
+    for claim in await kube.list(f"/api/v1/namespaces/{namespace}/persistentvolumeclaims") if names else []:
+        name, bound_to = claim["metadata"]["name"], claim["spec"].get("volumeName")
+        if name not in names:
+            continue
+        volume = await _volume_of(kube, bound_to) if bound_to else None
+        if volume:
+            yield volume
+        else:
+            kept.miss(f"snapshots/{name}", f"the claim {name} is not bound to a volume in EBS")
+
+
+def ebs_volume(persistent_volume: Json) -> str | None:
+    """The id of the EBS volume that a PersistentVolume stands for; None for a volume of another kind."""
+    spec = persistent_volume["spec"]
+    csi = spec.get("csi") or {}
+    if csi.get("driver") == _EBS_DRIVER:
+        return str(csi["volumeHandle"])
+    legacy = (spec.get("awsElasticBlockStore") or {}).get("volumeID")
+    return str(legacy).rpartition("/")[2] if legacy else None
+
+
+async def _volume_of(kube: Kube, name: str) -> str | None:
+    try:
+        return ebs_volume(await kube.get(f"/api/v1/persistentvolumes/{name}"))
+    except NotFound:
+        return None
+
+
+async def _keep(kept: Collection, aws: Aws, volume: str, tags: dict[str, str]) -> None:
+    name = f"snapshots/{volume}"
+    try:
+        async with asyncio.timeout(kept.seconds_left):
+            snapshot = await _find(aws, volume, tags) or await _create(aws, volume, tags)
+    except TimeoutError:
+        kept.miss(name, "the time for this step was over before the snapshot was begun")
+    except ParamedicError as error:
+        kept.miss(name, str(error))
+    else:
+        kept.items.append(await _completed(kept, aws, name, snapshot))
+
+
+async def _find(aws: Aws, volume: str, tags: dict[str, str]) -> Json | None:
+    """The snapshot that this operation has made of the volume."""
+    filters = [
+        {"Name": "volume-id", "Values": [volume]},
+        {"Name": f"tag:{ANNOTATION_OPERATION}", "Values": [tags[ANNOTATION_OPERATION]]},
+    ]
+    found = await aws.items("ec2", "describe_snapshots", "Snapshots", OwnerIds=["self"], Filters=filters)
+    return found[0] if found else None
+
+
+async def _create(aws: Aws, volume: str, tags: dict[str, str]) -> Json:
+    """Raises NotTaken when it is not known whether there is one, and what the API says."""
+    told = [{"Key": key, "Value": value} for key, value in tags.items()]
+    try:
+        return await aws.write(
+            "ec2",
+            "create_snapshot",
+            VolumeId=volume,
+            Description=f"Incident evidence: {tags[ANNOTATION_INCIDENT]}",
+            TagSpecifications=[{"ResourceType": "snapshot", "Tags": told}],
+        )
+    except Retry as error:
+        if not error.uncertain:
+            raise
+        return await _find_lost(aws, volume, tags, error)
+
+
+async def _find_lost(aws: Aws, volume: str, tags: dict[str, str], error: Retry) -> Json:
+    """What EC2 lists lags behind what it has done by some seconds."""
+    for _ in range(_LOOKS_FOR_LOST):
+        found = await _find(aws, volume, tags)
+        if found:
+            return found
+        await asyncio.sleep(_LOOK_AGAIN_SECONDS)
+    tag = f"{ANNOTATION_OPERATION}={tags[ANNOTATION_OPERATION]}"
+    raise NotTaken(f"{error}; no snapshot with the tag {tag} has appeared since: look for it later")
+
+
+async def _completed(kept: Collection, aws: Aws, name: str, snapshot: Json) -> Evidence:
+    """The item, once the snapshot is complete or the time is over."""
+    uri, said = f"ec2://{aws.access.region}/{snapshot['SnapshotId']}", ""
+    while snapshot["State"] == "pending" and (kept.seconds_left is None or kept.seconds_left > _POLL_SECONDS):
+        await asyncio.sleep(_POLL_SECONDS)
+        try:
+            found = await aws.read("ec2", "describe_snapshots", SnapshotIds=[snapshot["SnapshotId"]])
+            snapshot, said = found["Snapshots"][0], ""
+        except ParamedicError as error:
+            said = f" ({error})"
+    return Evidence(name=name, uri=uri, note=_note(snapshot, said))
+
+
+def _note(snapshot: Json, said: str) -> str | None:
+    if snapshot["State"] == "completed":
+        return None
+    if snapshot["State"] == "pending":
+        return f"the snapshot is still pending at {snapshot.get('Progress') or '0%'}{said}"
+    return f"the snapshot is in state {snapshot['State']}: {snapshot.get('StateMessage') or 'no message'}"

@@ -1,0 +1,101 @@
+"""Puts a step back: intent, act, result, once, and never over somebody else's change (design: "Act once")."""
+
+from paramedic.acting import Acting
+from paramedic.actions import ACTIONS
+from paramedic.actions.base import Action, Change, Outcome, may_put_back
+from paramedic.api.incident import Revert, StepStatus
+from paramedic.api.reasons import Reason
+from paramedic.core.operation import new_operation
+from paramedic.errors import AlreadyExists, Conflict, NotFound, PartlyDone, Refused, Terminal
+from paramedic.record import Draft, escalate, keep_evidence
+
+_GONE = (Reason.TARGET_NOT_FOUND, Reason.TARGET_DELETED, Reason.TARGET_REPLACED)
+
+
+class PutBack:
+    """Undoes steps for the reconciler. Its methods leave the draft as it should be stored."""
+
+    def __init__(self, acting: Acting) -> None:
+        self._acting = acting
+
+    async def put_back(self, draft: Draft, index: int, why: Reason) -> None:
+        """Undoes a step. Hands off when others have changed the same fields since."""
+        step = draft.incident.status.steps[index]
+        action = ACTIONS[step.action]
+        operation = new_operation(draft.now)
+        if not action.undoable:
+            step.revert = Revert(state="Succeeded", reason=str(why), message="needs no undo", operation=operation)
+            return
+        try:
+            observed = await self._acting.observe(draft, step)
+            may_put_back(action, observed, step)
+            change = action.restore(observed, step.before or {}, operation)
+        except (Refused, Terminal) as error:
+            self._close(draft, step, Revert(state="Executing", operation=operation, reason=str(why)), error)
+            return
+        step.revert = Revert(
+            state="Executing",
+            reason=str(why),
+            message=change.message,
+            operation=operation,
+            before=change.before,
+            after=change.after,
+            started_at=draft.now,
+        )
+        draft.say(Reason.PUTTING_BACK, f"step {step.name}: {change.message} ({why.meaning})")
+        await self._acting.commit(draft)
+        await self._act(draft, step, action, change)
+
+    async def look(self, draft: Draft, index: int) -> None:
+        """A putting back without a result: claimed, looked at, and done under the same id only if nothing was done."""
+        step = draft.incident.status.steps[index]
+        revert, action = step.revert, ACTIONS[step.action]
+        assert revert is not None
+        revert.attempts += 1
+        await self._acting.commit(draft)
+        try:
+            observed = await self._acting.observe(draft, step)
+            outcome = action.settled(observed, revert.before or {}, revert.after or {}, revert.operation)
+            if outcome is Outcome.APPLIED:
+                self._close(draft, step, revert, None)
+            elif outcome is Outcome.UNKNOWN:
+                raise Refused(Reason.TARGET_CHANGED, f"{step.target} is neither as before nor as after: hands off")
+            else:
+                await self._act(draft, step, action, action.restore(observed, step.before or {}, revert.operation))
+        except (Refused, Terminal) as error:
+            self._close(draft, step, revert, error)
+
+    async def _act(self, draft: Draft, step: StepStatus, action: Action, change: Change) -> None:
+        assert step.revert is not None
+        try:
+            report = await self._acting.apply(action, change)
+        except (Conflict, AlreadyExists):
+            return
+        except NotFound:
+            gone = Terminal(Reason.TARGET_NOT_FOUND, f"{step.target} has just been deleted")
+            self._close(draft, step, step.revert, gone)
+        except (PartlyDone, Refused, Terminal) as error:
+            self._close(draft, step, step.revert, error)
+        else:
+            draft.now = self._acting.clock()
+            keep_evidence(draft, report.evidence if report else ())
+            self._close(draft, step, step.revert, None)
+
+    def _close(
+        self, draft: Draft, step: StepStatus, revert: Revert, error: PartlyDone | Refused | Terminal | None
+    ) -> None:
+        """Records how the putting back ended. A target that is gone holds nothing any more."""
+        gone = error is not None and error.reason in _GONE
+        step.revert, revert.finished_at = revert, draft.now
+        if error is not None and not gone:
+            revert.state, revert.message = "Failed", str(error)
+            self._acting.count(draft, step, "NotPutBack")
+            escalate(draft, Reason.NOT_PUT_BACK, f"step {step.name} could not be put back: {error}")
+            return
+        revert.state = "Succeeded"
+        revert.message = f"nothing to put back: {error}" if error else revert.message
+        self._acting.count(draft, step, "PutBack")
+        leased = revert.reason != Reason.VERIFICATION_FAILED
+        step.state = "Reverted"
+        step.reason = str(Reason.LEASE_ENDED) if leased else str(Reason.VERIFICATION_FAILED)
+        draft.say(Reason.PUT_BACK, f"step {step.name}: {revert.message}", event=True)

@@ -1,0 +1,275 @@
+"""databaseFailover on a Cluster of CloudNativePG, on a real API server; the test plays CloudNativePG's own operator."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from kubernetes.aio import client, config
+
+from aws.world import Json
+from builders import NOW
+from paramedic.actions.await_database import AwaitDatabase, AwaitDatabaseParams
+from paramedic.actions.base import Change, Clients, Observed, Outcome
+from paramedic.actions.database_failover import DatabaseFailover, DatabaseFailoverParams
+from paramedic.api.connection import ConnectionSettings
+from paramedic.api.reasons import Reason
+from paramedic.api.workload import BoundTarget, bound
+from paramedic.clients.connections import Connections
+from paramedic.clients.kube import Kube
+from paramedic.core.operation import new_operation
+from paramedic.errors import Conflict, Refused, Terminal
+from testbed.access import Access, kubeconfig_text, write_private
+from testbed.api import Api, eventually
+
+ACTION = DatabaseFailover()
+AWAIT = AwaitDatabase()
+COMPONENT = Path(__file__).parents[2] / "manifests/components/actions-cloudnativepg/rbac.yaml"
+CRD: Json = {
+    "apiVersion": "apiextensions.k8s.io/v1",
+    "kind": "CustomResourceDefinition",
+    "metadata": {"name": "clusters.postgresql.cnpg.io"},
+    "spec": {
+        "group": "postgresql.cnpg.io",
+        "scope": "Namespaced",
+        "names": {"kind": "Cluster", "plural": "clusters", "singular": "cluster", "listKind": "ClusterList"},
+        "versions": [
+            {
+                "name": "v1",
+                "served": True,
+                "storage": True,
+                "subresources": {"status": {}},
+                "schema": {
+                    "openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": True},
+                },
+            }
+        ],
+    },
+}
+HEALTHY: Json = {
+    "phase": "Cluster in healthy state",
+    "currentPrimary": "covet-db-1",
+    "targetPrimary": "covet-db-1",
+    "instanceNames": ["covet-db-1", "covet-db-2", "covet-db-3"],
+    "instancesStatus": {"healthy": ["covet-db-1", "covet-db-2", "covet-db-3"]},
+    "writeService": "covet-db-rw",
+    "lastSuccessfulBackup": "2026-01-31T02:00:00Z",
+    "conditions": [
+        {
+            "type": "ContinuousArchiving",
+            "status": "True",
+            "reason": "ContinuousArchivingSuccess",
+            "message": "",
+            "lastTransitionTime": "2026-01-01T00:00:00Z",
+        },
+        {
+            "type": "Ready",
+            "status": "True",
+            "reason": "ClusterIsReady",
+            "message": "Cluster is Ready",
+            "lastTransitionTime": "2026-01-01T00:00:00Z",
+        },
+    ],
+}
+
+
+@pytest.fixture
+async def crd(admin: Api) -> None:
+    if await admin.find("apiextensions.k8s.io/v1/customresourcedefinitions", CRD["metadata"]["name"]) is None:
+        await admin.create(CRD)
+
+    async def served() -> bool:
+        found = await admin.get("apiextensions.k8s.io/v1/customresourcedefinitions", CRD["metadata"]["name"])
+        conditions = (found.get("status") or {}).get("conditions") or []
+        return any(c["type"] == "Established" and c["status"] == "True" for c in conditions)
+
+    await eventually(served, what="the CRD is established")
+
+
+class Stage:
+    """A Cluster with three pods."""
+
+    def __init__(self, admin: Api, kube: Kube, namespace: str) -> None:
+        self.admin = admin
+        self.kube = kube
+        self.namespace = namespace
+        where = {"cluster": "covet-db", "namespace": namespace}
+        settings = {"name": "covet-pg", "namespaces": [namespace], "cloudNativePG": where}
+        self.clients = Clients(kube, connections=Connections([ConnectionSettings.model_validate(settings)], kube))
+        self.target: BoundTarget = bound("Connection", namespace, "covet-pg")
+
+    async def create(self) -> None:
+        manifest = {"apiVersion": "postgresql.cnpg.io/v1", "kind": "Cluster", "metadata": {"name": "covet-db"}}
+
+        async def created() -> bool:
+            await self.admin.create(manifest | {"spec": {"instances": 3}}, self.namespace)
+            return True
+
+        await eventually(created, what="the Cluster is created")
+        await self.set_status(HEALTHY)
+        for name in HEALTHY["instanceNames"]:
+            pod = {"containers": [{"name": "postgres", "image": "postgres:17"}], "nodeSelector": {"nowhere": "yes"}}
+            await self.admin.create(
+                {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": pod}, self.namespace
+            )
+
+    @property
+    def path(self) -> str:
+        return f"/apis/postgresql.cnpg.io/v1/namespaces/{self.namespace}/clusters/covet-db"
+
+    async def set_status(self, status: Json) -> None:
+        await self.kube.merge_patch(f"{self.path}/status", {"status": status})
+
+    async def get(self) -> Json:
+        return await self.kube.get(self.path)
+
+    async def observe(self) -> Observed:
+        return replace(await ACTION.observe(self.target, self.clients), incident="db-slow")
+
+    async def plan(self, operation: str, **params: Any) -> Change:
+        return ACTION.plan(await self.observe(), DatabaseFailoverParams.model_validate(params), operation)
+
+    async def settled(self, change: Change, operation: str) -> Outcome:
+        return ACTION.settled(await self.observe(), change.before, change.after, operation)
+
+
+@pytest.fixture
+async def stage(crd: None, admin: Api, kube: Kube, namespace: str) -> Stage:
+    prepared = Stage(admin, kube, namespace)
+    await prepared.create()
+    return prepared
+
+
+async def test_promotes_as_the_plugin_does_and_only_once(stage: Stage, cluster: Access) -> None:
+    change = await stage.plan(operation := new_operation(NOW), targetInstance="covet-db-2")
+    assert change.message == "covet-pg: writer covet-db-1 → covet-db-2; latest snapshot: backup of 2026-01-31T02:00:00Z"
+    before = await stage.get()
+    assert await stage.settled(change, operation) is Outcome.NOT_APPLIED
+    await ACTION.apply(change, stage.clients)
+    found = await stage.get()
+    status = found["status"]
+    changed = {key for key in status if status[key] != before["status"].get(key)}
+    assert changed == {"targetPrimary", "targetPrimaryTimestamp", "phase", "phaseReason", "conditions"}
+    assert status["targetPrimary"] == "covet-db-2"
+    assert status["phase"] == "Switchover in progress"
+    assert status["phaseReason"] == "Switching over to covet-db-2"
+    assert status["targetPrimaryTimestamp"].endswith("Z")
+    by_type = {c["type"]: c for c in status["conditions"]}
+    assert (by_type["Ready"]["status"], by_type["Ready"]["reason"]) == ("False", "ClusterIsNotReady")
+    assert by_type["ContinuousArchiving"] == HEALTHY["conditions"][0]
+    assert await stage.settled(change, operation) is Outcome.APPLIED
+
+    with pytest.raises(Conflict):
+        await ACTION.apply(change, stage.clients)
+    assert (await stage.get())["metadata"]["resourceVersion"] == found["metadata"]["resourceVersion"]
+
+
+async def test_what_changed_since_the_look_is_not_written_over(stage: Stage) -> None:
+    change = await stage.plan(operation := new_operation(NOW))
+    assert change.after == {"writer": "covet-db-2"}
+    await stage.set_status({"targetPrimary": "covet-db-3", "phase": "Failing over"})
+    with pytest.raises(Conflict):
+        await ACTION.apply(change, stage.clients)
+    assert (await stage.get())["status"]["targetPrimary"] == "covet-db-3"
+    assert await stage.settled(change, operation) is Outcome.UNKNOWN
+
+
+async def test_waits_until_the_operator_has_promoted_it(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(AwaitDatabase, "every_seconds", 0.05)
+    await ACTION.apply(await stage.plan(new_operation(NOW), targetInstance="covet-db-2"), stage.clients)
+    heard: list[str] = []
+    seen = await AWAIT.observe(stage.target, stage.clients)
+    change = AWAIT.plan(seen, AwaitDatabaseParams(writer="covet-db-2"), new_operation(NOW))
+    waiting = asyncio.create_task(AWAIT.apply(replace(change, seconds=20.0, tell=heard.append), stage.clients))
+    await asyncio.sleep(0.3)
+    assert not waiting.done()
+    await stage.set_status({"currentPrimary": "covet-db-2"})
+    await asyncio.sleep(0.3)
+    assert not waiting.done(), "it is not healthy yet"
+    await stage.set_status({"phase": "Cluster in healthy state"})
+    report = await waiting
+    assert heard[0] == "covet-pg: Switchover in progress, the writer is covet-db-1, not yet covet-db-2"
+    assert report.result is not None
+    assert report.result["clusterEndpoint"] == f"covet-db-rw.{stage.namespace}.svc"
+
+
+@pytest.mark.parametrize(
+    ("status", "fenced", "reason", "told"),
+    [
+        ({"phase": "Upgrading cluster"}, None, Reason.DATABASE_NOT_READY, "Upgrading cluster"),
+        ({"targetPrimary": "covet-db-3"}, None, Reason.DATABASE_NOT_READY, "no failover can be begun"),
+        ({}, '["*"]', Reason.DATABASE_NOT_READY, "fenced at its primary"),
+        ({}, '["covet-db-1"]', Reason.DATABASE_NOT_READY, "fenced at its primary"),
+        ({}, "not json", Reason.DATABASE_NOT_READY, "fenced at its primary"),
+        ({}, '["covet-db-2"]', Reason.NO_REPLICA_READY, "covet-db-2 is not available"),
+        (
+            {"instancesStatus": {"healthy": ["covet-db-1"]}},
+            None,
+            Reason.NO_REPLICA_READY,
+            "covet-db-2 is not available",
+        ),
+    ],
+)
+async def test_is_refused_where_it_could_do_harm(
+    stage: Stage, status: Json, fenced: str | None, reason: Reason, told: str
+) -> None:
+    await stage.set_status(status)
+    if fenced:
+        await stage.kube.merge_patch(stage.path, {"metadata": {"annotations": {"cnpg.io/fencedInstances": fenced}}})
+    with pytest.raises(Refused, match=told.replace("*", r"\*")) as refusal:
+        await stage.plan(new_operation(NOW), targetInstance="covet-db-2")
+    assert refusal.value.reason is reason
+
+
+async def test_an_instance_without_a_pod_is_not_promoted(stage: Stage) -> None:
+    change = await stage.plan(new_operation(NOW), targetInstance="covet-db-2")
+    await stage.admin.delete("v1/pods", "covet-db-2", stage.namespace, {"gracePeriodSeconds": 0})
+    await eventually(lambda: gone(stage), what="the pod is gone")
+    with pytest.raises(Exception, match="the pod covet-db-2 of the new primary does not exist"):
+        await ACTION.apply(change, stage.clients)
+    assert (await stage.get())["status"]["targetPrimary"] == "covet-db-1"
+
+
+async def test_the_components_rights_are_enough_and_without_them_it_says_what_lacks(
+    installed: Access, crd: None, admin: Api, kube: Kube, namespace: str, tmp_path: Path
+) -> None:
+    stage = Stage(admin, kube, namespace)
+    await stage.create()
+    token = installed.service_account_token("paramedic-system", "paramedic")
+    text = kubeconfig_text(installed.credentials().url, installed.credentials().ca, token)
+    configuration = client.Configuration()
+    await config.load_kube_config(
+        config_file=str(write_private(tmp_path / "kubeconfig", text)), client_configuration=configuration
+    )
+    async with Kube(configuration) as own:
+        mine = Stage(admin, own, namespace)
+        with pytest.raises(Refused, match='cannot get resource "clusters"'):
+            await mine.observe()
+        installed.kubectl("apply", "-f", COMPONENT)
+        try:
+            await eventually(mine.observe, what="the rights are in force")
+            change = await mine.plan(new_operation(NOW), targetInstance="covet-db-2")
+            await ACTION.apply(change, mine.clients)
+        finally:
+            installed.kubectl("delete", "-f", COMPONENT)
+    assert (await stage.get())["status"]["targetPrimary"] == "covet-db-2"
+
+
+async def gone(stage: Stage) -> bool:
+    return await stage.admin.find("v1/pods", "covet-db-2", stage.namespace) is None
+
+
+async def test_a_secret_cannot_stand_for_a_cluster(stage: Stage) -> None:
+    """Its author might not have the operator's rights on it."""
+    secret = {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {"name": "mine", "labels": {"paramedic.dev/connection": "true"}},
+        "stringData": {"type": "cloudNativePG", "cluster": "covet-db", "namespace": stage.namespace},
+    }
+    await stage.admin.create(secret, stage.namespace)
+    with pytest.raises(Terminal, match="for Paramedic's settings only"):
+        await ACTION.observe(bound("Connection", stage.namespace, "mine"), stage.clients)

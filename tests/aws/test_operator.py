@@ -1,0 +1,266 @@
+"""The runbook's sections at AWS from end to end: Paramedic as a process, with its ServiceAccount's rights, before moto.
+
+It is here and not in tests/e2e because its operator needs settings of its own, and two would wait for the one Lease.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from aws.answers import FAILING_OVER, compose, writer_still
+from aws.faults import Fault, error
+from aws.world import REGION, Cloud, Json
+from e2e.world import World, reasons, step, story
+from testbed.access import Access
+from testbed.api import Api, eventually
+from testbed.operator_process import Operator
+
+CONFIG_MAPS = "v1/configmaps"
+CONNECTION = {"kind": "Connection", "name": "covet-db"}
+
+
+@pytest.fixture
+async def world(installed: Access, admin: Api, namespace: str, cloud: Cloud, tmp_path: Path) -> AsyncIterator[World]:
+    """An operator whose settings name a database and a listener for the test's namespace."""
+    cloud.create_cluster()
+    cloud.create_listener()
+    access = {"region": REGION, "endpointURL": cloud.faults.url}
+    connections = [
+        {"name": "covet-db", "namespaces": [namespace], "aurora": access | {"cluster": "covet-aurora"}},
+        {"name": "covet-alb", "namespaces": [namespace], "loadBalancer": access | {"listenerARN": cloud.listener}},
+    ]
+    env = {
+        "PARAMEDIC_CONNECTIONS": json.dumps(connections),
+        "PARAMEDIC_NEVER_BLOCK": '["198.51.100.0/24"]',
+        "PARAMEDIC_RESYNC_INTERVAL": "5s",
+        "PARAMEDIC_DIAGNOSE": "false",
+        "AWS_ACCESS_KEY_ID": "AKIAIOSFODNN7EXAMPLE",
+        "AWS_SECRET_ACCESS_KEY": "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY",
+    }
+    with Operator(installed, tmp_path, identity="paramedic-0", env=env) as operator:
+        operator.wait_leading()
+        yield World(admin, namespace, operator)
+        told = operator.log.read_text()
+        assert "wJalrXUtnFEMI" not in told
+        assert "AKIAIOSFODNN7EXAMPLE" not in told
+
+
+async def service(world: World) -> None:
+    """A workload that reads DB_HOST."""
+    config = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "covet-config"}}
+    await world.admin.create(config | {"data": {"DB_HOST": "old-writer", "LOG": "info"}}, world.namespace)
+    source = [{"configMapRef": {"name": "covet-config"}}]
+    pod = {
+        "metadata": {"labels": {"app": "app"}},
+        "spec": {"containers": [{"name": "app", "image": "app:1", "envFrom": source}]},
+    }
+    await world.workload("app", template=pod)
+
+
+async def data(world: World) -> Json:
+    found: Json = (await world.admin.get(CONFIG_MAPS, "covet-config", world.namespace))["data"]
+    return found
+
+
+def failover(**params: object) -> Json:
+    config = {"configMap": {"name": "covet-config"}}
+    return {"name": "failover", "target": CONNECTION, "databaseFailover": config | params, "timeout": "1m"}
+
+
+async def test_a_database_fails_over_and_the_service_follows(world: World, cloud: Cloud) -> None:
+    await service(world)
+    before = await world.stamp()
+    await world.policy(failover(), strategy="Sequence", target=CONNECTION)
+    await world.incident(type="DatabaseDegraded")
+    found = await world.reaches("Resolved", "Escalated", timeout=60)
+    assert found["status"]["phase"] == "Resolved", story(found)
+    assert cloud.writer() == "covet-3", "the reader that is least behind"
+    assert cloud.faults.count("FailoverDBCluster") == 1
+    endpoint = cloud.endpoint_of("covet-3")
+    assert await data(world) == {"DB_HOST": endpoint, "LOG": "info"}
+    assert await world.stamp() not in ("", before), "what reads DB_HOST was restarted"
+    asked, awaited, config = found["status"]["steps"]
+    assert (asked["before"], asked["after"]) == ({"writer": "covet-1"}, {"writer": "covet-3"})
+    assert "latest snapshot: rds:covet-aurora" in asked["message"]
+    assert awaited["result"]["endpoint"] == endpoint
+    assert config["params"]["data"] == {"DB_HOST": endpoint}
+    assert cloud.cluster_tags()["paramedic.dev/operation"] == asked["operation"]
+
+
+async def test_while_it_fails_over_the_step_says_how_it_gets_on(world: World, cloud: Cloud) -> None:
+    await service(world)
+    seen_as_moving = compose(FAILING_OVER, writer_still("covet-1"))
+
+    def begin() -> None:
+        cloud.faults.on("DescribeDBClusters", seen_as_moving, times=8)
+
+    cloud.faults.on("FailoverDBCluster", Fault(after=begin))
+    await world.policy(failover(), strategy="Sequence", target=CONNECTION)
+    await world.incident(type="DatabaseDegraded")
+
+    async def told() -> bool:
+        steps = (await world.the_incident()).get("status", {}).get("steps") or [{}, {}]
+        return "failing-over, the writer is covet-1, not yet covet-3" in steps[1].get("message", "")
+
+    await eventually(told, timeout=30, what="the step says how it gets on")
+    found = await world.reaches("Resolved", "Escalated", timeout=60)
+    assert found["status"]["phase"] == "Resolved", story(found)
+    assert found["status"]["steps"][1]["message"] == f"covet-db: covet-3 writes at {cloud.endpoint_of('covet-3')}"
+
+
+@pytest.mark.parametrize("moved", [True, False], ids=["AWS has heard it", "AWS is about to hear it"])
+async def test_killed_while_it_asks_it_fails_over_once(world: World, cloud: Cloud, moved: bool) -> None:
+    """kill -9 at the request itself, before its answer; and at the tag before it."""
+    await service(world)
+    dead = threading.Event()
+
+    def kill() -> None:
+        world.operator.kill()
+        dead.set()
+
+    if moved:
+        cloud.faults.on("FailoverDBCluster", Fault(answer="", after=kill))
+    else:
+        cloud.faults.on("AddTagsToResource", Fault(forward=False, answer="", hook=kill))
+    await world.policy(failover(targetInstance="covet-2"), strategy="Sequence", target=CONNECTION)
+    await world.incident(type="DatabaseDegraded")
+    await eventually(lambda: answered(dead), timeout=30, what="the operator is dead")
+    world.operator.start()
+    world.operator.wait_ready()
+    found = await world.reaches("Resolved", "Escalated", timeout=60)
+    assert found["status"]["phase"] == "Resolved", story(found)
+    assert step(found)["attempts"] == 2
+    assert cloud.faults.count("FailoverDBCluster", reached=True) == 1
+    assert cloud.writer() == "covet-2"
+    assert (await data(world))["DB_HOST"] == cloud.endpoint_of("covet-2")
+
+
+async def answered(event: threading.Event) -> bool:
+    return event.is_set()
+
+
+async def test_two_incidents_that_want_the_same_failover_make_one(world: World, cloud: Cloud) -> None:
+    await service(world)
+    guards = {"maxConcurrent": 5, "rateLimit": {"actions": 10, "period": "1h"}}
+    await world.policy(failover(), strategy="Sequence", target=CONNECTION, guards=guards)
+    await world.incident("first", type="DatabaseDegraded")
+    await world.incident("second", type="DatabaseDegraded")
+    found = await world.reaches_all(2, "Resolved", "Blocked", "Escalated", timeout=60)
+
+    def held_back(one: Json) -> bool:
+        return bool({"Cooldown", "TargetBusy"} & set(reasons(one)))
+
+    phases = sorted(one["status"]["phase"] for one in found)
+    assert phases == ["Blocked", "Resolved"], "\n".join(map(story, found))
+    assert [held_back(one) for one in found].count(True) == 1
+    assert cloud.faults.count("FailoverDBCluster") == 1
+    assert cloud.writer() == "covet-3"
+
+
+async def test_a_replica_that_is_behind_is_for_a_person(world: World, cloud: Cloud) -> None:
+    await service(world)
+    await world.policy(failover(maxReplicaLag="10ms"), strategy="Sequence", target=CONNECTION)
+    await world.incident(type="DatabaseDegraded")
+    found = await world.reaches("Escalated", timeout=30)
+    assert step(found)["reason"] == "NoReplicaReady"
+    assert cloud.writer() == "covet-1"
+    assert (await data(world))["DB_HOST"] == "old-writer"
+    assert [s["state"] for s in found["status"]["steps"]] == ["Failed", "Pending", "Pending"]
+
+
+async def test_attackers_of_an_alert_are_kept_out_for_a_while(world: World, cloud: Cloud) -> None:
+    theirs = cloud.create_rule(1)
+    block = {"name": "block", "blockAddresses": {"addressesFromAnnotation": "sources"}, "ttl": "5s"}
+    await world.policy(block, target={"kind": "Connection", "name": "covet-alb"}, verify={"rollout": True})
+    alert = world.alert_body()
+    alert["annotations"]["sources"] = " ".join(f"203.0.113.{n}" for n in (1, 3, 5, 7, 9, 11)) + " 198.51.100.7"
+    assert await world.send(alert) == 200
+    await eventually(lambda: so_many(cloud, 3), timeout=30, what="two rules beside theirs")
+    ours = [rule for rule in cloud.rules() if rule["RuleArn"] != theirs]
+    assert [len(rule["Conditions"][0]["SourceIpConfig"]["Values"]) for rule in ours] == [5, 1]
+    name = (await world.the_incident())["metadata"]["name"]
+    assert {rule["Tags"]["paramedic.dev/incident"] for rule in ours} == {f"{world.namespace}/{name}"}
+    await eventually(lambda: so_many(cloud, 1), timeout=30, what="they are taken away after the ttl")
+    assert [rule["RuleArn"] for rule in cloud.rules()] == [theirs]
+    found = await world.says("PutBack")
+    assert step(found)["after"]["leftOut"] == ["198.51.100.7/32 is in the settings' neverBlock"]
+
+
+async def test_a_person_approves_the_block_that_was_shown(world: World, cloud: Cloud) -> None:
+    block = {"name": "block", "blockAddresses": {"addresses": ["203.0.113.7"]}, "ttl": "1h"}
+    alb = {"kind": "Connection", "name": "covet-alb"}
+    await world.policy(block, target=alb, mode="Approve", verify={"rollout": True})
+    await world.incident(type="DDoS")
+    found = await world.stays("AwaitingApproval", 1)
+    assert step(found)["after"] == {"rules": {"0": "203.0.113.7/32"}}
+    assert cloud.rules() == []
+    await world.edit("incident", {"approvals": [{"step": "block", "approvedBy": "admin"}]})
+    await eventually(lambda: so_many(cloud, 1), timeout=20, what="the rule")
+    await world.admin.delete("paramedic.dev/v1alpha1/incidents", "incident", world.namespace)
+    await eventually(lambda: so_many(cloud, 0), timeout=20, what="the rule goes with its incident")
+
+
+async def test_a_person_approves_the_failover_that_was_shown(world: World, cloud: Cloud) -> None:
+    """It stays with the instance that was shown, though another is nearer by now."""
+    await service(world)
+    await world.policy(failover(), strategy="Sequence", target=CONNECTION, mode="Approve")
+    await world.incident(type="DatabaseDegraded")
+    found = await world.stays("AwaitingApproval", 1)
+    assert step(found)["after"] == {"writer": "covet-3"}
+    cloud.put_lag("covet-3", 700.0)
+    cloud.put_lag("covet-2", 1.0)
+    assert cloud.faults.count("FailoverDBCluster") == 0
+    await world.edit("incident", {"approvals": [{"step": "failover", "approvedBy": "admin"}]})
+    found = await world.reaches("Resolved", "Escalated", timeout=60)
+    assert found["status"]["phase"] == "Resolved", story(found)
+    assert cloud.writer() == "covet-3"
+    assert (await data(world))["DB_HOST"] == cloud.endpoint_of("covet-3")
+
+
+async def so_many(cloud: Cloud, number: int) -> bool:
+    return len(cloud.rules()) == number
+
+
+async def test_an_alert_cannot_have_the_whole_world_blocked(world: World, cloud: Cloud) -> None:
+    block = {"name": "block", "blockAddresses": {"addressesFromLabel": "sources"}, "ttl": "1h"}
+    await world.policy(block, target={"kind": "Connection", "name": "covet-alb"})
+    await world.alert(sources="203.0.113.7,0.0.0.0/0")
+    found = await world.reaches("Escalated", timeout=30)
+    assert step(found)["reason"] == "AddressProtected"
+    assert cloud.rules() == []
+
+
+async def test_a_right_that_lacks_is_named(world: World, cloud: Cloud) -> None:
+    cloud.faults.on("CreateRule", error("AccessDenied", "User: arn:aws:iam::1:role/p is not authorized", 403), times=99)
+    block = {"name": "block", "blockAddresses": {"addresses": ["203.0.113.7"]}, "ttl": "1h"}
+    await world.policy(block, target={"kind": "Connection", "name": "covet-alb"})
+    await world.incident(type="DDoS")
+    found = await world.reaches("Escalated", timeout=60)
+    assert step(found)["reason"] == "Forbidden"
+    assert "lacks elasticloadbalancing:CreateRule (manifests/README.md)" in step(found)["message"]
+
+
+async def test_a_rule_whose_answer_was_lost_with_the_operator_is_not_made_twice(world: World, cloud: Cloud) -> None:
+    dead = threading.Event()
+
+    def kill() -> None:
+        world.operator.kill()
+        dead.set()
+
+    cloud.faults.on("CreateRule", Fault(answer="", after=kill), nth=2)
+    addresses = [f"203.0.113.{n}" for n in range(0, 24, 2)]
+    block = {"name": "block", "blockAddresses": {"addresses": addresses}, "ttl": "1h"}
+    await world.policy(block, target={"kind": "Connection", "name": "covet-alb"}, verify={"rollout": True})
+    await world.incident(type="DDoS")
+    await eventually(lambda: answered(dead), timeout=30, what="the operator is dead")
+    assert len(cloud.rules()) == 2
+    world.operator.start()
+    world.operator.wait_ready()
+    await eventually(lambda: so_many(cloud, 3), timeout=60, what="the third rule")
+    assert sorted(rule["Tags"]["paramedic.dev/chunk"] for rule in cloud.rules()) == ["0", "1", "2"]
+    assert cloud.faults.count("CreateRule", reached=True) == 3

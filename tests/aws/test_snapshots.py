@@ -1,0 +1,191 @@
+"""Snapshots as evidence against moto's ec2; claims, volumes and pods are on a real API server."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from aws.faults import DONE_BUT_500, LOSE_ANSWER, LOSE_REQUEST, THROTTLED, Fault, ec2_error, rewritten
+from aws.world import REGION, Cloud, Json
+from builders import NOW, workload
+from paramedic.actions.base import Clients, Report
+from paramedic.actions.capture_evidence import CaptureEvidence, CaptureEvidenceParams
+from paramedic.api.incident import Evidence
+from paramedic.api.workload import bound
+from paramedic.clients.evidence import EvidenceStore
+from paramedic.clients.evidence_directory import DirectoryBackend
+from paramedic.clients.kube import Kube
+from paramedic.core.operation import new_operation
+from paramedic.evidence import snapshots
+from testbed.api import Api
+
+ACTION = CaptureEvidence()
+
+
+class Stage:
+    """A Deployment, and a store for what is kept."""
+
+    def __init__(self, cloud: Cloud, admin: Api, kube: Kube, namespace: str, root: Path) -> None:
+        self.cloud = cloud
+        self.admin = admin
+        self.namespace = namespace
+        self.root = root
+        store = EvidenceStore(DirectoryBackend(root))
+        self.clients = Clients(kube, store, connections=cloud.connections(kube, namespace))
+
+    def volume(self) -> str:
+        zone = f"{REGION}a"
+        return str(self.cloud.client("ec2").create_volume(AvailabilityZone=zone, Size=8)["VolumeId"])
+
+    def snapshots(self) -> list[Json]:
+        found: list[Json] = self.cloud.client("ec2").describe_snapshots(OwnerIds=["self"])["Snapshots"]
+        return [one for one in found if one["Description"].startswith("Incident evidence")]
+
+    async def capture(self, operation: str, seconds: float = 30.0, **wanted: object) -> Report:
+        seen = await ACTION.observe(bound("Deployment", self.namespace, "covet-app"), self.clients)
+        chosen = {"include": ["events"], "snapshots": {"connection": "covet-account"} | wanted}
+        params = CaptureEvidenceParams.model_validate(chosen)
+        change = ACTION.plan(replace(seen, incident="breach"), params, operation)
+        assert "snapshots of volumes" in change.message
+        return await ACTION.apply(replace(change, seconds=seconds), self.clients)
+
+
+@pytest.fixture
+async def stage(
+    cloud: Cloud, admin: Api, kube: Kube, namespace: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Stage:
+    monkeypatch.setattr(snapshots, "_LOOK_AGAIN_SECONDS", 0.05)
+    monkeypatch.setattr(snapshots, "_POLL_SECONDS", 0.2)
+    await admin.create(workload("Deployment"), namespace)
+    return Stage(cloud, admin, kube, namespace, tmp_path)
+
+
+def about(report: Report, volume: str) -> Evidence:
+    found = [item for item in report.evidence if item.name == f"snapshots/{volume}"]
+    assert len(found) == 1, report.evidence
+    return found[0]
+
+
+async def test_a_named_volume_is_kept_and_tagged(stage: Stage) -> None:
+    volume = stage.volume()
+    report = await stage.capture(operation := new_operation(NOW), volumes=[volume])
+    assert not report.failed
+    (snapshot,) = stage.snapshots()
+    assert snapshot["VolumeId"] == volume
+    assert snapshot["Description"] == f"Incident evidence: {stage.namespace}/breach"
+    assert {tag["Key"]: tag["Value"] for tag in snapshot["Tags"]} == {
+        "paramedic.dev/operation": operation,
+        "paramedic.dev/incident": f"{stage.namespace}/breach",
+    }
+    item = about(report, volume)
+    assert (item.uri, item.sha256, item.note) == (f"ec2://{REGION}/{snapshot['SnapshotId']}", None, None)
+    index = json.loads(next(stage.root.rglob("index.json")).read_text())
+    assert item.uri in [one.get("uri") for one in index["items"]]
+
+
+async def test_done_again_after_a_crash_it_finds_what_it_has_made(stage: Stage) -> None:
+    volume, operation = stage.volume(), new_operation(NOW)
+    first = await stage.capture(operation, volumes=[volume])
+    second = await stage.capture(operation, volumes=[volume])
+    assert about(first, volume).uri == about(second, volume).uri
+    assert len(stage.snapshots()) == 1
+    await stage.capture(new_operation(NOW), volumes=[volume])
+    assert len(stage.snapshots()) == 2, "another operation has its own"
+
+
+@pytest.mark.parametrize(
+    ("fault", "made"),
+    [
+        pytest.param(LOSE_ANSWER, 1, id="done, and the answer is lost"),
+        pytest.param(DONE_BUT_500, 1, id="done, and answered 500"),
+        pytest.param(THROTTLED, 1, id="throttled"),
+        pytest.param(LOSE_REQUEST, 0, id="the request is lost"),
+    ],
+)
+async def test_one_whose_answer_is_lost_is_looked_for_and_not_made_twice(stage: Stage, fault: Fault, made: int) -> None:
+    volume = stage.volume()
+    stage.cloud.faults.on("CreateSnapshot", fault)
+    report = await stage.capture(new_operation(NOW), volumes=[volume])
+    assert len(stage.snapshots()) == made
+    item = about(report, volume)
+    assert (item.uri is not None) is bool(made)
+    if not made:
+        assert item.note is not None
+        assert "look for it later" in item.note
+
+
+async def test_volumes_behind_the_claims_of_the_pods(stage: Stage) -> None:
+    """Through the claim and its PersistentVolume, of the CSI driver or of the kind before it; others are named."""
+    csi, legacy = stage.volume(), stage.volume()
+    sources: dict[str, Json] = {
+        "csi": {"csi": {"driver": "ebs.csi.aws.com", "volumeHandle": csi}},
+        "legacy": {"awsElasticBlockStore": {"volumeID": f"aws://{REGION}a/{legacy}"}},
+        "nfs": {"nfs": {"server": "files", "path": "/"}},
+    }
+    for name, source in sources.items():
+        await claim(stage, name, source)
+    await claim(stage, "unused", {"csi": {"driver": "ebs.csi.aws.com", "volumeHandle": stage.volume()}})
+    volumes = [{"name": name, "persistentVolumeClaim": {"claimName": name}} for name in sources]
+    pod = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "covet-app-0", "labels": {"app": "covet-app"}},
+        "spec": {
+            "containers": [{"name": "main", "image": "covet:1"}],
+            "nodeSelector": {"nowhere": "yes"},
+            "volumes": volumes,
+        },
+    }
+    await stage.admin.create(pod, stage.namespace)
+    report = await stage.capture(new_operation(NOW))
+    assert sorted(one["VolumeId"] for one in stage.snapshots()) == sorted([csi, legacy])
+    assert about(report, "nfs").note == "not captured: the claim nfs is not bound to a volume in EBS"
+    report = await stage.capture(new_operation(NOW), claims=False)
+    assert len(stage.snapshots()) == 2
+
+
+async def claim(stage: Stage, name: str, source: Json) -> None:
+    """A claim that is bound to a volume of that kind."""
+    common: Json = {"accessModes": ["ReadWriteOnce"], "storageClassName": ""}
+    reference = {"name": name, "namespace": stage.namespace}
+    spec = common | source | {"capacity": {"storage": "1Gi"}, "claimRef": reference}
+    volume = f"{stage.namespace}-{name}"
+    await stage.admin.create(
+        {"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": volume}, "spec": spec}
+    )
+    wanted = common | {"volumeName": volume, "resources": {"requests": {"storage": "1Gi"}}}
+    await stage.admin.create(
+        {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": name}, "spec": wanted},
+        stage.namespace,
+    )
+
+
+async def test_what_is_not_complete_in_time_says_so(stage: Stage) -> None:
+    volume = stage.volume()
+    pending = rewritten("<status>completed</status>", "<status>pending</status>")
+    stage.cloud.faults.on("DescribeSnapshots", pending, times=1000)
+    stage.cloud.faults.on("CreateSnapshot", pending)
+    report = await stage.capture(new_operation(NOW), seconds=3.0, volumes=[volume])
+    item = about(report, volume)
+    assert item.uri is not None
+    assert item.note is not None
+    assert item.note.startswith("the snapshot is still pending at ")
+    assert not report.failed
+
+
+async def test_what_fails_is_said_and_the_rest_is_kept(stage: Stage) -> None:
+    volume = stage.volume()
+    report = await stage.capture(new_operation(NOW), volumes=["vol-0123456789abcdef0", volume])
+    assert about(report, volume).uri
+    note = about(report, "vol-0123456789abcdef0").note
+    assert note is not None
+    assert "InvalidVolume.NotFound" in note
+    stage.cloud.faults.on("CreateSnapshot", ec2_error("UnauthorizedOperation", "You are not authorized", 403))
+    denied = await stage.capture(new_operation(NOW), volumes=[volume])
+    assert "lacks ec2:CreateSnapshot" in (about(denied, volume).note or "")
+    unknown = await stage.capture(new_operation(NOW), connection="nobody", volumes=[volume])
+    assert any("there is no connection nobody" in (item.note or "") for item in unknown.evidence)
+    assert len(stage.snapshots()) == 1

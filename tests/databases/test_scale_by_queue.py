@@ -1,0 +1,102 @@
+"""What scaleByQueue makes of a depth: pure, for each of the things that can hold the number of replicas."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from builders import Json, hpa, stored, workload
+from paramedic.actions.base import Observed
+from paramedic.actions.scale_by_queue import ScaleByQueue, ScaleByQueueParams, _Depth
+from paramedic.api.reasons import Reason
+from paramedic.errors import Refused, Terminal
+
+ACTION = ScaleByQueue()
+
+
+def scaled_object(**spec: Any) -> Json:
+    meta = {"name": "workers", "namespace": "covet", "uid": "uid-s", "resourceVersion": "9"}
+    return {"metadata": meta, "spec": {"scaleTargetRef": {"name": "covet-app"}} | spec}
+
+
+def seen(entries: int, replicas: int = 2, **related: list[Json]) -> Observed:
+    return Observed(stored(workload(replicas=replicas)), related, seen=_Depth(entries))
+
+
+def params(**more: Any) -> ScaleByQueueParams:
+    given = {"connection": "q", "key": "jobs", "perReplica": 100, "min": 1, "max": 20, "scaledObject": "Patch"}
+    return ScaleByQueueParams.model_validate(given | more)
+
+
+@pytest.mark.parametrize(
+    ("entries", "present", "after"),
+    [(950, {}, 10), (100_000, {}, 20), (0, {}, 1), (200, {}, None)],
+)
+def test_a_plain_workload(entries: int, present: Json, after: int | None) -> None:
+    change = ACTION.plan(seen(entries, 2), params(shrinkBy=5), "op")
+    assert change.is_empty is (after is None)
+    if after is not None:
+        assert change.after == {"replicas": after}
+        assert change.forward[0].body["spec"] == {"replicas": after}  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("entries", "after"),
+    [
+        (450, {"minReplicas": 5, "maxReplicas": 5}),
+        (950, {"minReplicas": 10, "maxReplicas": 10}),
+        (0, {"minReplicas": 1, "maxReplicas": 5}),
+    ],
+)
+def test_bounds_of_an_hpa(entries: int, after: Json) -> None:
+    assert ACTION.plan(seen(entries, hpa=[hpa()]), params(), "op").after == after
+
+
+@pytest.mark.parametrize(
+    ("spec", "entries", "after"),
+    [
+        ({"minReplicaCount": 1, "maxReplicaCount": 4}, 950, {"minReplicaCount": 10, "maxReplicaCount": 10}),
+        ({"minReplicaCount": 1, "maxReplicaCount": 40}, 950, {"minReplicaCount": 10, "maxReplicaCount": 40}),
+        ({}, 950, {"minReplicaCount": 10, "maxReplicaCount": "default"}),
+        ({"minReplicaCount": 10}, 0, {"minReplicaCount": 9, "maxReplicaCount": "default"}),
+        ({"minReplicaCount": 4, "idleReplicaCount": 3}, 0, None),
+    ],
+)
+def test_bounds_of_a_scaled_object(spec: Json, entries: int, after: Json | None) -> None:
+    change = ACTION.plan(seen(entries, scaledObject=[scaled_object(**spec)]), params(), "op")
+    assert change.is_empty is (after is None)
+    if after:
+        assert change.after == after
+
+
+def test_what_was_not_set_is_taken_away_again() -> None:
+    moved = seen(0, scaledObject=[scaled_object(minReplicaCount=10)])
+    back = ACTION.restore(moved, {"minReplicaCount": "default", "maxReplicaCount": "default"}, "op")
+    assert back.forward[0].body["spec"] == {"minReplicaCount": None, "maxReplicaCount": None}  # type: ignore[union-attr]
+
+
+def test_a_scaled_object_is_refused_unless_it_may_be_changed() -> None:
+    with pytest.raises(Refused, match="scaledObject: Patch"):
+        ACTION.plan(seen(950, scaledObject=[scaled_object()]), params(scaledObject="Refuse"), "op")
+
+
+@pytest.mark.parametrize("name", ["paused", "paused-replicas"])
+def test_a_paused_scaled_object_is_refused(name: str) -> None:
+    scaled = scaled_object()
+    scaled["metadata"]["annotations"] = {f"autoscaling.keda.sh/{name}": "true"}
+    with pytest.raises(Refused, match="is paused"):
+        ACTION.plan(seen(950, scaledObject=[scaled]), params(), "op")
+
+
+def test_several_scaled_objects_are_refused() -> None:
+    with pytest.raises(Refused, match="several ScaledObjects"):
+        ACTION.plan(seen(950, scaledObject=[scaled_object(), scaled_object()]), params(), "op")
+
+
+def test_a_depth_that_is_not_known_changes_nothing() -> None:
+    unknown = Observed(stored(workload()), seen=_Depth(problem="covet-queue: refused"))
+    with pytest.raises(Terminal, match="covet-queue: refused") as caught:
+        ACTION.plan(unknown, params(), "op")
+    assert caught.value.reason is Reason.CONNECTION_FAILED
+    assert not ACTION.restore(unknown, {"replicas": 7}, "op").is_empty
