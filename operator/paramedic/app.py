@@ -152,6 +152,7 @@ class App:
 
     async def _load(self) -> None:
         while not self._stop.is_set():
+            gc.disable()  # hardly anything of what is read is garbage
             try:
                 await self.resync.load_everything()
                 _log.info("loaded", incidents=len(self.store.entries), policies=len(self.store.policies))
@@ -160,6 +161,8 @@ class App:
                 _log.warning("cannot read what is stored; trying again", error=str(error))
             except NotFound:
                 _log.warning("the CRDs are not installed: kubectl apply -f crds/; trying again")
+            finally:
+                gc.enable()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stop.wait(), 1)
 

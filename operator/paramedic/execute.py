@@ -6,6 +6,7 @@ the same operation id, and never just repeated. A slow action is ``Running`` ins
 """
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -177,7 +178,7 @@ class Executor:
         operation = _operation(draft, step)
         record = ActionRecord(pinned.key, step.target.key, draft.now, draft.key, operation)
         # From the guards' answer to the reservation nothing is awaited: no other incident can use the same allowance.
-        with self._store.reserve(record):
+        with nullcontext() if prepared.action.reads_only else self._store.reserve(record):
             await self._write_intent(draft, step, prepared, operation)
         if prepared.action.slow:
             return self._begin(draft, step, prepared.change)
@@ -229,7 +230,11 @@ class Executor:
             self._cannot(draft, step, Reason.TIMED_OUT, f"not done within {format_duration(step.timeout)}", untouched)
             return
         parameters = _parameters(action, step)
-        change = action.plan_again(observed, parameters, step.operation or "", step.before or {}, step.after or {})
+        try:
+            change = action.plan_again(observed, parameters, step.operation or "", step.before or {}, step.after or {})
+        except (Refused, Terminal) as error:
+            self._cannot(draft, step, error.reason, str(error), untouched)
+            return
         await self._act(draft, step, action, change, untouched=untouched)
 
     # -- slow actions -------------------------------------------------------------------------------------------------

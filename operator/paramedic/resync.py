@@ -52,8 +52,7 @@ class Resync:
 
     async def load_everything(self) -> None:
         """Fills the mirror with all policies and all incidents, ended ones too. Raises Retry, Terminal."""
-        await self._policies()
-        await self._all_incidents()
+        await asyncio.gather(self._policies(), self._all_incidents())
         self._store.loaded = True
         self.last_full = time.monotonic()
 

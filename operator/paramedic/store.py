@@ -23,6 +23,7 @@ from paramedic.core.plan import is_remediating
 Json = dict[str, Any]
 GroupKey = tuple[str, str, str]
 _FRESH = 256
+_FOR_PEOPLE = frozenset({"timeline", "conditions", "evidence", "findings", "checklist", "message"})
 OPEN_PHASES = tuple(phase for phase in get_args(Phase) if phase != "Resolved")
 _COMPACT = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False)
 
@@ -90,7 +91,7 @@ class Store:
         self._forget(key)
         raw["metadata"].pop("managedFields", None)
         try:
-            entry = _entry(key, version, raw, incident or self._read(key, version, raw))
+            entry = _entry(key, version, raw, incident or _ended(raw) or self._read(key, version, raw))
         except ValidationError as error:
             uid = str(raw["metadata"].get("uid", ""))
             entry = Entry(key, uid, version, "Open", b"{}", None, None, None, problem=str(error)[:500])
@@ -249,6 +250,14 @@ class WatchProgress:
 def key_of(raw: Json) -> str:
     """``namespace/name``."""
     return f"{raw['metadata']['namespace']}/{raw['metadata']['name']}"
+
+
+def _ended(raw: Json) -> Incident | None:
+    """An Incident that is over and holds nothing, without the record for people: half the work of reading it."""
+    status = raw.get("status") or {}
+    if status.get("phase") != "Resolved" or FINALIZER in (raw["metadata"].get("finalizers") or ()):
+        return None
+    return Incident.model_validate(raw | {"status": {k: v for k, v in status.items() if k not in _FOR_PEOPLE}})
 
 
 def _targets(entry: Entry) -> set[TargetKey]:

@@ -528,7 +528,7 @@ class Life:
         elif seen == "conflict" and one.attempts < 4:
             return
         elif self.chance.random() < 0.3:
-            one.state, one.reason = "Failed", "TimedOut"
+            one.state, one.reason, one.after = "Failed", "TimedOut", None  # nothing was changed
         else:
             self._change(index)
             self._applied(index)

@@ -152,6 +152,10 @@ class World:
             raise AssertionError(f"{error}\n{story(await self._find(name))}") from error
 
     async def events(self, reason: str) -> list[Json]:
+        """The incidents' Events of that reason, once there is one: they are sent after the status is stored."""
+        return list(await eventually(lambda: self._events(reason), what=f"an Event {reason}"))
+
+    async def _events(self, reason: str) -> list[Json]:
         found = await self.admin.list("events.k8s.io/v1/events", self.namespace)
         return [e for e in found if e.get("reason") == reason and e["regarding"].get("kind") == "Incident"]
 

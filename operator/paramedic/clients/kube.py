@@ -4,6 +4,7 @@ Raw JSON because the typed models cost three times the request itself on hot pat
 ``paramedic.errors``.
 """
 
+import asyncio
 import json
 import os
 import ssl
@@ -30,6 +31,7 @@ _DRY_RUN = {"dryRun": "All"}
 _APPLY_PATCH = "application/apply-patch+yaml"
 _MERGE_PATCH = "application/merge-patch+json"
 _PAGE_SIZE = 500
+_SENT_WITHIN_SECONDS = 0.001
 _TIMEOUT = aiohttp.ClientTimeout(total=15, connect=5)
 _ENCODER = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False)
 
@@ -111,20 +113,30 @@ class Kube:
         return await self._request("GET", path, accept=_METADATA_OF_ONE)
 
     async def pages(self, path: str, *, metadata_only: bool = False, **query: str) -> AsyncIterator[list[Json]]:
-        """A collection, page by page, so that a large one is never whole in memory. Raises Retry, Terminal."""
-        marker = ""
+        """A collection, page by page, so that a large one is never whole in memory; the next page is on its way while
+        one is worked on. Raises Retry, Terminal.
+        """
         accept = _METADATA_ONLY if metadata_only else _JSON
-        while True:
-            params = (
-                {"limit": str(_PAGE_SIZE)}
-                | {k: v for k, v in query.items() if v}
-                | ({"continue": marker} if marker else {})
-            )
-            answer = await self._request("GET", path, params=params, accept=accept)
-            yield answer.get("items") or []
-            marker = answer.get("metadata", {}).get("continue") or ""
-            if not marker:
-                return
+        params = {"limit": str(_PAGE_SIZE)} | {k: v for k, v in query.items() if v}
+
+        def ask(marker: str) -> "asyncio.Task[Json]":
+            more = params | ({"continue": marker} if marker else {})
+            return asyncio.create_task(self._request("GET", path, params=more, accept=accept))
+
+        page = ask("")
+        try:
+            while True:
+                answer = await page
+                marker = answer.get("metadata", {}).get("continue") or ""
+                if marker:
+                    page = ask(marker)
+                    await asyncio.sleep(_SENT_WITHIN_SECONDS)
+                yield answer.get("items") or []
+                if not marker:
+                    return
+        finally:
+            page.cancel()
+            await asyncio.wait([page])
 
     async def list(self, path: str, label_selector: str = "") -> list[Json]:
         """All objects of a collection. Raises Retry, Terminal."""

@@ -7,10 +7,12 @@ the cost is refused when the policy is read, so that neither time nor memory can
 import re
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import cel
 import re2
+
+if TYPE_CHECKING:
+    import cel
 
 MAX_MACROS = 2
 MAX_LENGTH = 1024
@@ -33,12 +35,14 @@ class ExpressionError(ValueError):
 
 
 @lru_cache(maxsize=2048)
-def compile_expression(text: str, names: frozenset[str]) -> cel.Program:
+def compile_expression(text: str, names: frozenset[str]) -> "cel.Program":
     """Compiles ``text``, which may use the variables ``names``.
 
     Raises ExpressionError for a syntax error, an unknown variable, and what could cost too much: more than two list
     macros, or a macro together with ``matches`` or ``+``.
     """
+    import cel  # here, for it brings a command line along, which costs every start 0.1 s
+
     code, literals = _without_literals(text)
     try:
         program = cel.compile(text)

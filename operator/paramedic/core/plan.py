@@ -457,7 +457,7 @@ def _conclude(incident: Incident, now: datetime) -> Move:
         return _wait_for_leases(incident, "recovered")
     if is_firing(incident) is None:
         return Resolve(Reason.REMEDIATION_SUCCEEDED, _summary(incident))
-    finished = succeeded[-1].finished_at or now
+    finished = succeeded[-1].finished_at or succeeded[-1].started_at or now
     patience = succeeded[-1].verify.timeout if succeeded[-1].verify else timedelta(minutes=5)
     if now >= finished + patience:
         return Escalate(Reason.ALERT_STILL_FIRING, f"the alert still fires though {_summary(incident)}")
