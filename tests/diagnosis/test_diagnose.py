@@ -88,8 +88,7 @@ async def test_pods_in_all_kinds_of_trouble(ward: Ward) -> None:
 
 async def test_what_the_real_scheduler_cannot_place(ward: Ward) -> None:
     await ward.admin.create(deployment("covet-app", "covet:1", 2, nodeSelector={"disk": "none"}), ward.namespace)
-    found = await ward.finds(R.UNSCHEDULABLE)
-    assert found.message.startswith("2 of 2 pods: no node takes it (Unschedulable: 0/")
+    await ward.finds(R.UNSCHEDULABLE, "2 of 2 pods: no node takes it (Unschedulable: 0/")
 
 
 async def test_what_a_real_quota_refuses(ward: Ward) -> None:

@@ -83,14 +83,16 @@ class Ward:
             limits=limits,
         )
 
-    async def finds(self, reason: FindingReason, **arguments: Any) -> Finding:
-        """The first finding of that reason, once there is one: the API server's cache is a moment behind."""
+    async def finds(self, reason: FindingReason, words: str = "", **arguments: Any) -> Finding:
+        """The first finding of that reason with these words, once there is one: what is looked at comes about in time,
+        and the API server's cache is a moment behind.
+        """
 
         async def probe() -> Finding | None:
             found = (await self.diagnose(**arguments)).findings
-            return next((f for f in found if f.reason == reason), None)
+            return next((f for f in found if f.reason == reason and words in f.message), None)
 
-        return await eventually(probe, 15, what=str(reason))
+        return await eventually(probe, 15, what=f"{reason} {words}")
 
     async def _started(self, name: str, count: int) -> bool:
         found = await self.pods(name)
