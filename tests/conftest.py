@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from installed import install
+from paramedic.clients.kube import Kube, load_configuration
 from testbed.access import Access
 from testbed.api import Api, eventually
 from testbed.audit import AuditLog
@@ -65,9 +66,22 @@ async def admin(cluster: Access) -> AsyncIterator[Api]:
 
 
 @pytest.fixture
-async def namespace(admin: Api) -> AsyncIterator[str]:
+async def kube(cluster: Access) -> AsyncIterator[Kube]:
+    """Paramedic's own client, with all rights."""
+    async with Kube(await load_configuration(cluster.kubeconfig)) as opened:
+        yield opened
+
+
+@pytest.fixture
+def namespace_name() -> str:
+    """For tests whose operator must know the names beforehand."""
+    return f"test-{uuid.uuid4().hex[:10]}"
+
+
+@pytest.fixture
+async def namespace(admin: Api, namespace_name: str) -> AsyncIterator[str]:
     """A namespace of this test's own, in which pods can be created; its deletion is not waited for."""
-    name = f"test-{uuid.uuid4().hex[:10]}"
+    name = namespace_name
     await admin.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
     await eventually(lambda: admin.find("v1/serviceaccounts", "default", name), what=f"{name}'s default ServiceAccount")
     yield name

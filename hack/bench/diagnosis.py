@@ -4,24 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
-
-from kubernetes.aio import client, config
 
 from bench.bed import FIXTURES_AT_ONCE, NAMESPACE, QUICK, SYSTEM_NAMESPACE, Bed, deployment, encode, in_parallel
 from bench.figures import Figure, at_most, exactly, percentile
 from paramedic.api.diagnosis import DiagnoseParams
 from paramedic.api.reasons import FindingReason
 from paramedic.api.workload import bound
-from paramedic.clients.kube import Kube
+from paramedic.clients.kube import Kube, load_configuration
 from paramedic.clients.web import Web
 from paramedic.diagnosis import Diagnosis, diagnose
 from paramedic.diagnosis.looking import Limits
 from testbed.api import eventually
+from testbed.silent import silent
 
 Json = dict[str, Any]
 
@@ -51,7 +49,10 @@ async def measure(b: Bed) -> list[Figure]:
     """With the operator's own rights; once as it is, once with a health URL that never answers."""
     count, rounds = (FEW_PODS, FEW_ROUNDS) if b.scale is QUICK else (PODS, ROUNDS)
     await _fixtures(b, count)
-    async with _kube(b) as kube, Web(allow_loopback=True) as web, _silent() as dead:
+    token = b.cluster.service_account_token(SYSTEM_NAMESPACE, "paramedic")
+    configuration = await load_configuration(b.cluster.kubeconfig_for(token))
+    async with Kube(configuration) as kube, Web(allow_loopback=True) as web, silent() as url:
+        dead = f"{url}/health"
         # What is counted must not depend on the machine's speed.
         told = await _diagnose(kube, web, DiagnoseParams(), Limits(60, 60, 60, 60))
         quick, lists = await _in_turn(rounds, lambda: _diagnose(kube, web, DiagnoseParams()), lambda: _list_all(b))
@@ -103,33 +104,6 @@ def _warning(b: Bed, pod: Json, number: int) -> Callable[[], Awaitable[bytes]]:
         "lastTimestamp": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
     }
     return lambda: b.bare.send("POST", f"{_CORE}/events", encode(event))
-
-
-@asynccontextmanager
-async def _kube(b: Bed) -> AsyncIterator[Kube]:
-    """Paramedic's own client, with the token of its ServiceAccount."""
-    file = b.cluster.kubeconfig_for(b.cluster.service_account_token(SYSTEM_NAMESPACE, "paramedic"))
-    configuration = client.Configuration()
-    await config.load_kube_config(config_file=str(file), client_configuration=configuration)  # type: ignore[no-untyped-call]
-    async with Kube(configuration) as opened:
-        yield opened
-
-
-@asynccontextmanager
-async def _silent() -> AsyncIterator[str]:
-    """A server that takes connections and never says a word."""
-    ended = asyncio.Event()
-
-    async def hold(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await ended.wait()
-        writer.close()
-
-    server = await asyncio.start_server(hold, "127.0.0.1", 0)
-    try:
-        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/health"
-    finally:
-        ended.set()
-        server.close()
 
 
 async def _diagnose(kube: Kube, web: Web, params: DiagnoseParams, limits: Limits | None = None) -> Diagnosis:

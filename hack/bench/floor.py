@@ -17,7 +17,7 @@ from paramedic.api import conditions as c
 from paramedic.api.incident import Incident
 from paramedic.api.policy import RemediationPolicy
 from paramedic.api.reasons import Reason
-from paramedic.core import plan
+from paramedic.core import pinning
 from paramedic.core.alert import Alert
 from paramedic.core.heard import Heard
 from paramedic.core.match import incident_manifest
@@ -71,7 +71,7 @@ def intent_status(record: Json, under: RemediationPolicy, heard: Heard, now: dat
     draft = Draft(Incident.model_validate(record), {}, now)
     status = draft.incident.status
     take_news(draft, [heard])
-    status.policy, status.steps = plan.pin(under), plan.pinned_steps(under, draft.incident)
+    status.policy, status.steps = pinning.pin(under), pinning.pinned_steps(under, draft.incident)
     draft.say(Reason.POLICY_MATCHED, f"policy {under.key} at generation {under.metadata.generation}")
     step = status.steps[0]
     assert step.target is not None

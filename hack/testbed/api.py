@@ -28,6 +28,8 @@ __all__ = ["Api", "ApiError", "Json", "eventually", "resource_path"]
 
 T = TypeVar("T")
 
+# aiohttp gives a connection up after 30 s, which a machine can take that does a hundred things at once.
+_PATIENCE = aiohttp.ClientTimeout(total=300, sock_connect=None)
 PATCH_TYPES = {
     "merge": "application/merge-patch+json",
     "json": "application/json-patch+json",
@@ -61,7 +63,7 @@ class Api:
         if self.credentials.token:
             headers["Authorization"] = f"Bearer {self.credentials.token}"
         connector = aiohttp.TCPConnector(limit=0, ssl=_tls(self.credentials))
-        self._session = aiohttp.ClientSession(connector=connector, headers=headers)
+        self._session = aiohttp.ClientSession(connector=connector, headers=headers, timeout=_PATIENCE)
         return self
 
     async def __aexit__(

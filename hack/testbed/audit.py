@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -64,11 +64,43 @@ class AuditLog:
         return [one for one in self.requests(since, user=user, namespace=namespace) if one.is_write]
 
     def _read(self, since: int) -> list[Request]:
-        with self.path.open("rb") as file:
-            file.seek(since)
-            text = file.read()
-        complete = text[: text.rfind(b"\n") + 1]  # the server may be in the middle of a line
-        return [_request(json.loads(line)) for line in complete.splitlines()]
+        return [_request(json.loads(line)) for line in _lines(self.path, since).splitlines()]
+
+
+class WritesOfOne:
+    """The writes of one user, by namespace. What it has read it does not read again: for a log that grows long while
+    many ask.
+    """
+
+    def __init__(self, path: Path, user: str) -> None:
+        self._path = path
+        self._user = user
+        self._read_to = 0
+        self._found: dict[str, list[Request]] = {}
+
+    def of(self, namespace: str) -> list[Request]:
+        """Those answered until now, oldest first; without what the log tells of them beyond a `Request`'s fields."""
+        self._go_on()
+        return list(self._found.get(namespace, ()))
+
+    def _go_on(self) -> None:
+        text = _lines(self._path, self._read_to)
+        self._read_to += len(text)
+        name = self._user.encode()
+        for line in text.splitlines():
+            if name not in line:
+                continue
+            one = replace(_request(json.loads(line)), raw={})
+            if one.is_write and one.user == self._user:
+                self._found.setdefault(one.namespace, []).append(one)
+
+
+def _lines(path: Path, since: int) -> bytes:
+    """The whole lines: the server may be in the middle of one."""
+    with path.open("rb") as file:
+        file.seek(since)
+        text = file.read()
+    return text[: text.rfind(b"\n") + 1]
 
 
 def _request(event: Json) -> Request:

@@ -67,37 +67,7 @@ class App:
         if leadership is None:
             metrics.leader.set(1)
         self.recorder = Recorder(kube, self.store, self.metrics, settings.identity)
-        examiner = Examiner(kube, self._evidence, _clock)
-        acting = Acting(
-            Clients(kube, self._evidence, examiner, self._connections),
-            self.store,
-            self.recorder,
-            self.metrics,
-            may_act=self.leads,
-            clock=_clock,
-        )
-        executor = Executor(
-            acting,
-            self.store,
-            self.metrics,
-            Background(),
-            Permits(kube, self.store, self.metrics),
-            namespace=namespace,
-        )
-        self.reconciler = Reconciler(
-            kube,
-            self.store,
-            self.recorder,
-            acting,
-            executor,
-            PutBack(acting),
-            Verifier(kube, self._prometheus),
-            Diagnostician(examiner, _clock, kube.gate.quiet_seconds, enabled=settings.diagnose),
-            self.metrics,
-            namespace=namespace,
-            workers=settings.workers,
-            may_act=self.leads,
-        )
+        self.reconciler = self._make_reconciler()
         self.intake = Intake(
             kube, self.store, self.recorder, self.reconciler, self.metrics, namespace=namespace, leads=self.leads
         )
@@ -117,6 +87,41 @@ class App:
         self._wound_down = asyncio.Event()
         self._watch_stop = asyncio.Event()
         self._failure: ParamedicError | None = None
+
+    def _make_reconciler(self) -> Reconciler:
+        """With the parts that nobody else knows."""
+        kube, settings = self._kube, self.settings
+        examiner = Examiner(kube, self._evidence, _clock)
+        acting = Acting(
+            Clients(kube, self._evidence, examiner, self._connections),
+            self.store,
+            self.recorder,
+            self.metrics,
+            may_act=self.leads,
+            clock=_clock,
+        )
+        executor = Executor(
+            acting,
+            self.store,
+            self.metrics,
+            Background(),
+            Permits(kube, self.store, self.metrics),
+            namespace=settings.namespace,
+        )
+        return Reconciler(
+            kube,
+            self.store,
+            self.recorder,
+            acting,
+            executor,
+            PutBack(acting),
+            Verifier(kube, self._prometheus),
+            Diagnostician(examiner, _clock, kube.gate.quiet_seconds, enabled=settings.diagnose),
+            self.metrics,
+            namespace=settings.namespace,
+            workers=settings.workers,
+            may_act=self.leads,
+        )
 
     def leads(self) -> bool:
         """Whether this process acts."""

@@ -6,9 +6,8 @@ the same operation id, and never just repeated. A slow action is ``Running`` ins
 """
 
 from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from pydantic import ValidationError
@@ -32,6 +31,7 @@ from paramedic.core.match import serves
 from paramedic.core.operation import new_operation
 from paramedic.core.plan import Wait, no_longer_wanted, planned_before
 from paramedic.core.results import filled
+from paramedic.core.summary import progress
 from paramedic.errors import AlreadyExists, Conflict, NotFound, PartlyDone, Refused, Retry, Terminal
 from paramedic.metrics import Metrics
 from paramedic.permit import Permits
@@ -81,6 +81,9 @@ class Executor:
         waiting = ask_for_approval(draft, step, prepared)
         if waiting:
             return waiting
+        if prepared.action.reads_only:
+            await self._write_intent(draft, step, prepared)
+            return await self._carry_out(draft, step, prepared)
         healthy = await self._permits.namespace_health(draft)
         return await self._guard_and_act(draft, step, prepared, healthy)
 
@@ -170,28 +173,31 @@ class Executor:
         self, draft: Draft, step: StepStatus, prepared: Prepared, healthy: tuple[int, int] | None
     ) -> Wait | None:
         refusal = self._permits.refusal(draft, step, prepared.observed, healthy)
-        if refusal and not prepared.action.reads_only:
+        if refusal:
             return self._permits.hold_back(draft, step, refusal)
         pinned = draft.incident.status.policy
         assert step.target is not None
         assert pinned is not None
-        operation = _operation(draft, step)
-        record = ActionRecord(pinned.key, step.target.key, draft.now, draft.key, operation)
+        record = ActionRecord(pinned.key, step.target.key, draft.now, draft.key, _operation(draft, step))
         # From the guards' answer to the reservation nothing is awaited: no other incident can use the same allowance.
-        with nullcontext() if prepared.action.reads_only else self._store.reserve(record):
-            await self._write_intent(draft, step, prepared, operation)
+        with self._store.reserve(record):
+            await self._write_intent(draft, step, prepared)
+        return await self._carry_out(draft, step, prepared)
+
+    async def _carry_out(self, draft: Draft, step: StepStatus, prepared: Prepared) -> Wait | None:
+        """What the intent says, at once or in the background."""
         if prepared.action.slow:
             return self._begin(draft, step, prepared.change)
         await self._act(draft, step, prepared.action, prepared.change)
         return None
 
-    async def _write_intent(self, draft: Draft, step: StepStatus, prepared: Prepared, operation: str) -> None:
+    async def _write_intent(self, draft: Draft, step: StepStatus, prepared: Prepared) -> None:
         assert step.target is not None
         if step.ttl or step.revert_when:
             await self._acting.recorder.set_finalizer(draft, present=True)
         step.state, step.reason = "Executing", str(Reason.RUNNING if prepared.action.slow else Reason.EXECUTING)
         step.message = prepared.change.message + _gitops_warning(prepared.observed)
-        step.operation, step.attempts, step.started_at = operation, 1, draft.now
+        step.operation, step.attempts, step.started_at = _operation(draft, step), 1, draft.now
         step.before, step.after = prepared.change.before, prepared.change.after
         step.target.uid = prepared.observed.uid
         draft.say(Reason.EXECUTING, f"step {step.name}: {step.message}")
@@ -248,7 +254,7 @@ class Executor:
         ended = self._background.end_of(operation)
         if ended is None:
             step.message = self._background.said(operation) or step.message
-            return Wait(f"{step.name}: {step.message}", draft.now + _FOLLOW_EVERY)
+            return Wait(progress(step), draft.now + _FOLLOW_EVERY)
         try:
             self._take_report(draft, step, ended.result())
         except (Conflict, AlreadyExists, Retry):
@@ -262,19 +268,18 @@ class Executor:
         return None
 
     def _begin(self, draft: Draft, step: StepStatus, change: Change) -> Wait:
-        seconds = ((step.started_at or draft.now) + (step.timeout or _NO_TIMEOUT) - draft.now).total_seconds()
+        seconds = (_ends_at(step) - draft.now).total_seconds()
         operation = step.operation or ""
         told = replace(change, seconds=seconds, tell=lambda text: self._background.say(operation, text))
         work = self._acting.apply(ACTIONS[step.action], told)
         key = draft.key
         self._background.begin(operation, work, seconds, lambda: self.when_done(key))
-        return Wait(f"{step.name}: {step.message}", draft.now + _FOLLOW_EVERY)
+        return Wait(progress(step), draft.now + _FOLLOW_EVERY)
 
     async def _begin_again(self, draft: Draft, step: StepStatus) -> Wait | None:
         """Under the same operation, unless its time is over or what it would do has changed since."""
         action = ACTIONS[step.action]
-        assert step.started_at is not None
-        if draft.now >= step.started_at + (step.timeout or _NO_TIMEOUT):
+        if draft.now >= _ends_at(step):
             self._fail(draft, step, Reason.TIMED_OUT, f"not done within {format_duration(step.timeout or _NO_TIMEOUT)}")
             return None
         try:
@@ -369,6 +374,12 @@ def _check_target(draft: Draft, step: StepStatus, target: BoundTarget) -> None:
 def _gitops_warning(observed: Observed) -> str:
     owner = gitops_owner(observed.target)
     return f" (managed by {owner}, which will put it back unless it is told to wait)" if owner else ""
+
+
+def _ends_at(step: StepStatus) -> datetime:
+    """When a slow action's time is over."""
+    assert step.started_at is not None
+    return step.started_at + (step.timeout or _NO_TIMEOUT)
 
 
 def _skip(step: StepStatus, reason: Reason, message: str) -> None:

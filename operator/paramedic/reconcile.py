@@ -22,6 +22,7 @@ from paramedic.clients.kube import Kube
 from paramedic.core import plan
 from paramedic.core.heard import Heard, absorb
 from paramedic.core.match import policy_for_incident
+from paramedic.core.pinning import pin, pinned_steps
 from paramedic.core.summary import progress
 from paramedic.diagnostician import Diagnostician
 from paramedic.errors import Conflict, NotFound, ParamedicError, Retry
@@ -201,8 +202,8 @@ class Reconciler:
         if policy is None:
             draft.say(Reason.NO_POLICY, self._why_no_policy(draft), condition=(c.REMEDIATION_ALLOWED, "False"))
             return
-        status.policy = plan.pin(policy)
-        status.steps = plan.pinned_steps(policy, draft.incident, lambda step: ACTIONS[step.action].expand(step))
+        status.policy = pin(policy)
+        status.steps = pinned_steps(policy, draft.incident, lambda step: ACTIONS[step.action].expand(step))
         draft.say(Reason.POLICY_MATCHED, f"policy {policy.key} at generation {policy.metadata.generation}")
 
     def _why_no_policy(self, draft: Draft) -> str:

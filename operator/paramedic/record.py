@@ -5,7 +5,7 @@ A ``Draft`` is one incident's status while it is being worked on. Nothing that i
 """
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -18,6 +18,7 @@ from paramedic.api.incident import EscalationStatus, Evidence, Finding, Incident
 from paramedic.api.reasons import WARNINGS, Reason
 from paramedic.clients.kube import Kube
 from paramedic.core.evidence import joined
+from paramedic.core.findings import MOST, told
 from paramedic.core.merge import merge_difference
 from paramedic.core.operation import new_operation
 from paramedic.core.plan import Resolve, Wait
@@ -31,7 +32,6 @@ from paramedic.store import Store
 Json = dict[str, Any]
 _FIRST_ENTRIES, _NEWEST_ENTRIES = 10, 100
 _MESSAGE_LIMIT = 1024
-_MOST_FINDINGS = 10
 _MAX_EVENTS_WAITING = 1000
 _EVENTS_AT_ONCE, _EVENT_RETRY = 4, timedelta(seconds=1)
 _log = get_logger(__name__)
@@ -144,12 +144,10 @@ def keep_evidence(draft: Draft, evidence: Iterable[Evidence]) -> None:
     draft.incident.status.evidence = joined(draft.incident.status.evidence, list(evidence))
 
 
-def put_findings(draft: Draft, findings: Iterable[Finding]) -> None:
+def put_findings(draft: Draft, findings: Sequence[Finding]) -> None:
     """The diagnosis' findings on the status, and the gravest of them on the timeline."""
-    status = draft.incident.status
-    status.findings, status.diagnosed_at = list(findings)[:_MOST_FINDINGS], draft.now
-    said = "; ".join(finding.message for finding in status.findings[:3]) or "nothing conspicuous"
-    draft.say(Reason.DIAGNOSED, f"found: {said}")
+    draft.incident.status.findings, draft.incident.status.diagnosed_at = list(findings)[:MOST], draft.now
+    draft.say(Reason.DIAGNOSED, told(findings))
 
 
 def apply_summary(draft: Draft, end: Wait | Resolve | None) -> None:

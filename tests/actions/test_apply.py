@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from kubernetes.aio import client, config
 
 from builders import NOW, Json, workload
 from paramedic.actions import ACTIONS
@@ -19,18 +17,9 @@ from paramedic.clients.kube import Kube
 from paramedic.core.operation import new_operation
 from paramedic.core.saved_manifests import to_apply
 from paramedic.errors import Conflict, NotFound, Terminal
-from testbed.access import Access
 from testbed.api import Api
 
 DEPLOYMENTS = "apps/v1/deployments"
-
-
-@pytest.fixture
-async def kube(cluster: Access) -> AsyncIterator[Kube]:
-    configuration = client.Configuration()
-    await config.load_kube_config(config_file=str(cluster.kubeconfig), client_configuration=configuration)
-    async with Kube(configuration) as opened:
-        yield opened
 
 
 def write(namespace: str, seen: Json, image: str = "covet:2") -> Apply:

@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
-from kubernetes.aio import client, config
 
 from builders import NOW, Json, hpa, workload
 from paramedic.actions import ACTIONS
@@ -311,14 +310,6 @@ def test_every_action_has_its_cases() -> None:
     slow = {action.name for action in ACTIONS.values() if action.slow}  # they have a contract of their own
     outside = {action.name for action in ACTIONS.values() if action.kinds == ("Connection",)}  # so have these
     assert {case.action for case in CASES} == set(ACTIONS) - READING - slow - outside
-
-
-@pytest.fixture
-async def kube(cluster: Access) -> AsyncIterator[Kube]:
-    configuration = client.Configuration()
-    await config.load_kube_config(config_file=str(cluster.kubeconfig), client_configuration=configuration)
-    async with Kube(configuration) as opened:
-        yield opened
 
 
 @dataclass

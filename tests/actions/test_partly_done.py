@@ -1,24 +1,12 @@
 """A change of several writes that stops in the middle."""
 
-from collections.abc import AsyncIterator
-
 import pytest
-from kubernetes.aio import client, config
 
 from paramedic.actions.base import Action, Change, Clients, Create
 from paramedic.api.reasons import Reason
 from paramedic.clients.kube import Kube
 from paramedic.errors import NotFound, PartlyDone
-from testbed.access import Access
 from testbed.api import Api
-
-
-@pytest.fixture
-async def kube(cluster: Access) -> AsyncIterator[Kube]:
-    configuration = client.Configuration()
-    await config.load_kube_config(config_file=str(cluster.kubeconfig), client_configuration=configuration)
-    async with Kube(configuration) as opened:
-        yield opened
 
 
 def config_map(name: str, namespace: str) -> Create:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-from kubernetes.aio import client, config
 from pydantic import ValidationError
 
 from builders import NOW, OPERATION, Json, observed, workload
@@ -23,7 +21,6 @@ from paramedic.clients.kube import Kube
 from paramedic.core.jobs import exit_of, job_end, last_lines, newest_pod, obstacle, output_of, result_of, told
 from paramedic.core.operation import new_operation
 from paramedic.errors import Terminal
-from testbed.access import Access
 from testbed.api import Api
 
 RUN_JOB = ACTIONS["runJob"]
@@ -230,14 +227,6 @@ def test_the_result_fits_a_status() -> None:
 
 
 # -- on a real API server ----------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-async def kube(cluster: Access) -> AsyncIterator[Kube]:
-    configuration = client.Configuration()
-    await config.load_kube_config(config_file=str(cluster.kubeconfig), client_configuration=configuration)
-    async with Kube(configuration) as opened:
-        yield opened
 
 
 async def run(clients: Clients, namespace: str, operation: str, seconds: float = 20, **fields: Any) -> Report:

@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 
 import pytest
-from kubernetes.aio import client, config
 
 from builders import NOW, Json
 from paramedic.actions import ACTIONS
@@ -17,7 +16,7 @@ from paramedic.actions.patch_config.secret import Kept, key_owners
 from paramedic.api import ANNOTATION_OPERATION, ANNOTATION_WRITTEN_KEYS
 from paramedic.api.reasons import Reason
 from paramedic.api.workload import bound
-from paramedic.clients.kube import Kube
+from paramedic.clients.kube import Kube, load_configuration
 from paramedic.core.operation import new_operation
 from paramedic.errors import Conflict, ParamedicError, Refused, Terminal
 from testbed.access import Access
@@ -44,10 +43,8 @@ async def kube(cluster: Access, namespace: str, secret: Json) -> AsyncIterator[K
     workloads = "deployments.apps,statefulsets.apps,daemonsets.apps"
     cluster.kubectl("create", "role", "w", "-n", namespace, "--verb=list", f"--resource={workloads}")
     cluster.kubectl("create", "rolebinding", "w", "-n", namespace, "--role=w", f"--serviceaccount={namespace}:op")
-    configuration = client.Configuration()
     file = cluster.kubeconfig_for(cluster.service_account_token(namespace, "op"))
-    await config.load_kube_config(config_file=str(file), client_configuration=configuration)
-    async with Kube(configuration) as opened:
+    async with Kube(await load_configuration(file)) as opened:
         await eventually(lambda: _observed(opened, namespace), what="the rights are known")
         yield opened
 

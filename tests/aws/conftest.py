@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import sys
 import urllib.request
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from kubernetes.aio import client, config
 
 from aws.faults import Faults
 from aws.world import Cloud
 from evidence.places import answers
-from paramedic.clients.kube import Kube
-from testbed.access import Access
 from testbed.ports import Ports
 from testbed.processes import spawn, wait_until
 
@@ -49,12 +46,3 @@ def cloud(moto: str, faults: Faults, monkeypatch: pytest.MonkeyPatch) -> Cloud:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY")
     monkeypatch.delenv("AWS_SESSION_TOKEN", raising=False)
     return Cloud(moto, faults)
-
-
-@pytest.fixture
-async def kube(cluster: Access) -> AsyncIterator[Kube]:
-    """The API server, with an admin's rights."""
-    configuration = client.Configuration()
-    await config.load_kube_config(config_file=str(cluster.kubeconfig), client_configuration=configuration)
-    async with Kube(configuration) as opened:
-        yield opened

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from kubernetes.aio import client, config
 
 from aws.world import Json
 from builders import NOW
@@ -19,7 +18,7 @@ from paramedic.api.connection import ConnectionSettings
 from paramedic.api.reasons import Reason
 from paramedic.api.workload import BoundTarget, bound
 from paramedic.clients.connections import Connections
-from paramedic.clients.kube import Kube
+from paramedic.clients.kube import Kube, load_configuration
 from paramedic.core.operation import new_operation
 from paramedic.errors import Conflict, Refused, Terminal
 from testbed.access import Access, kubeconfig_text, write_private
@@ -240,11 +239,8 @@ async def test_the_components_rights_are_enough_and_without_them_it_says_what_la
     await stage.create()
     token = installed.service_account_token("paramedic-system", "paramedic")
     text = kubeconfig_text(installed.credentials().url, installed.credentials().ca, token)
-    configuration = client.Configuration()
-    await config.load_kube_config(
-        config_file=str(write_private(tmp_path / "kubeconfig", text)), client_configuration=configuration
-    )
-    async with Kube(configuration) as own:
+    file = write_private(tmp_path / "kubeconfig", text)
+    async with Kube(await load_configuration(file)) as own:
         mine = Stage(admin, own, namespace)
         with pytest.raises(Refused, match='cannot get resource "clusters"'):
             await mine.observe()

@@ -19,6 +19,7 @@ from paramedic.api.incident import EscalationStatus, Incident, Resolution, Rever
 from paramedic.api.policy import Step
 from paramedic.api.reasons import Reason
 from paramedic.core import plan
+from paramedic.core.pinning import pinned_steps
 from paramedic.core.plan import (
     Escalate,
     Look,
@@ -269,13 +270,13 @@ def test_pinned_steps_are_resolved_for_the_incident() -> None:
         ],
     )
     fired = incident(alert={"labels": {"deployment": "web"}, "startsAt": NOW.isoformat()})
-    own, shared = plan.pinned_steps(chosen, fired)
+    own, shared = pinned_steps(chosen, fired)
     assert (str(own.target), own.approval_required, own.verify) == ("StatefulSet/db", False, chosen.spec.verify)
     assert (str(shared.target), shared.approval_required, shared.params) == ("Deployment/web", True, {"replicas": "+2"})
     assert shared.verify
     assert (shared.ttl, shared.verify.alert_resolved) == (minutes(60), True)
     named = incident(alert_state=None, target={"kind": "DaemonSet", "name": "agent"})
-    assert [str(s.target) for s in plan.pinned_steps(chosen, named)] == ["StatefulSet/db", "DaemonSet/agent"]
+    assert [str(s.target) for s in pinned_steps(chosen, named)] == ["StatefulSet/db", "DaemonSet/agent"]
 
 
 @pytest.mark.parametrize(
@@ -291,7 +292,7 @@ def test_pinned_steps_are_resolved_for_the_incident() -> None:
 )
 def test_who_must_approve(mode: str, approval: str | None, required: bool) -> None:
     one = {"name": "undo", "rollback": {}} | ({"approval": approval} if approval else {})
-    assert plan.pinned_steps(policy(mode=mode, steps=[one]), incident())[0].approval_required is required
+    assert pinned_steps(policy(mode=mode, steps=[one]), incident())[0].approval_required is required
 
 
 def test_evidence_of_a_breach_comes_before_anything_is_changed() -> None:
@@ -304,17 +305,17 @@ def test_evidence_of_a_breach_comes_before_anything_is_changed() -> None:
             {"name": "room", "scale": {"replicas": 1}, "target": app},
         ],
     )
-    first, *rest = plan.pinned_steps(chosen, breach)
+    first, *rest = pinned_steps(chosen, breach)
     assert (first.name, first.action, first.on_failure) == ("capture-evidence", "captureEvidence", "Continue")
     assert str(first.target) == "Deployment/covet-app"
     assert [s.name for s in rest] == ["kick", "room"]
-    assert [s.name for s in plan.pinned_steps(chosen, incident())] == ["kick", "room"]
+    assert [s.name for s in pinned_steps(chosen, incident())] == ["kick", "room"]
 
 
 def test_a_policys_own_capture_is_moved_to_the_front() -> None:
     breach = incident(alert_state=None, type="SecurityBreach")
     steps = [{"name": "kick", "restart": {}}, {"name": "logs", "captureEvidence": {"since": "24h"}}]
-    pinned = plan.pinned_steps(policy(steps=steps), breach)
+    pinned = pinned_steps(policy(steps=steps), breach)
     assert [(s.name, s.params) for s in pinned] == [("logs", {"since": "24h"}), ("kick", {})]
 
 
@@ -324,18 +325,18 @@ def test_reading_needs_no_approval_unless_it_is_asked_for() -> None:
         {"name": "asked", "captureEvidence": {}, "approval": "Required"},
         {"name": "kick", "restart": {}},
     ]
-    pinned = plan.pinned_steps(policy(mode="Approve", steps=steps), incident())
+    pinned = pinned_steps(policy(mode="Approve", steps=steps), incident())
     assert [s.approval_required for s in pinned] == [False, True, True]
 
 
 @pytest.mark.parametrize("label", ["", "Web", "a/b", "../secrets", "a b", "-a", "a" * 254, "a\n", "é", "a;rm -rf"])
 def test_a_label_that_is_no_name_selects_nothing(label: str) -> None:
     fired = incident(alert={"labels": {"deployment": label}, "startsAt": NOW.isoformat()})
-    assert plan.pinned_steps(policy(target={"nameFromLabel": "deployment"}), fired)[0].target is None
+    assert pinned_steps(policy(target={"nameFromLabel": "deployment"}), fired)[0].target is None
 
 
 def test_the_default_is_to_verify_the_rollout_and_the_alerts_end() -> None:
-    by_alert, by_person = (plan.pinned_steps(policy(), i)[0].verify for i in (incident(), incident(alert_state=None)))
+    by_alert, by_person = (pinned_steps(policy(), i)[0].verify for i in (incident(), incident(alert_state=None)))
     assert by_alert
     assert by_person
     assert (by_alert.rollout, by_alert.alert_resolved) == (True, True)
@@ -354,13 +355,13 @@ def test_a_procedure_becomes_its_parts() -> None:
         return [one] if one.action != "scale" else [one.model_copy(update={"name": f"{one.name}-{n}"}) for n in "ab"]
 
     steps = [{"name": "kick", "restart": {}}, {"name": "stop", "scale": {"replicas": 0}}]
-    pinned = plan.pinned_steps(policy(steps=steps), incident(), expand)
+    pinned = pinned_steps(policy(steps=steps), incident(), expand)
     assert [(s.name, s.part_of) for s in pinned] == [("kick", None), ("stop-a", "stop"), ("stop-b", "stop")]
 
 
 def test_a_procedure_of_one_part_is_one_too() -> None:
     steps = [{"name": "stop", "scale": {"replicas": 0}}]
-    renamed = plan.pinned_steps(
+    renamed = pinned_steps(
         policy(steps=steps), incident(), lambda one: [one.model_copy(update={"name": f"{one.name}-a"})]
     )
     assert [(s.name, s.part_of) for s in renamed] == [("stop-a", "stop")]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import json
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,8 @@ import psycopg
 from paramedic.actions.base import Clients
 from paramedic.api.connection import ConnectionSettings
 from paramedic.clients.connections import Connections
+from testbed.access import Access
+from testbed.operator_process import Operator
 
 NAMESPACE = "covet"
 PASSWORD = "s3cr3t-p4ssw0rd"  # of every role
@@ -38,6 +42,16 @@ def postgres_entry(port: int, folder: Path, password: str = PASSWORD, **more: An
     file.write_text(password + "\n")
     server = {"host": "127.0.0.1", "port": port, "database": "covet", "username": "paramedic", "sslmode": "disable"}
     return {"name": "covet-db", "namespaces": [NAMESPACE], "postgres": server | {"passwordFile": str(file)} | more}
+
+
+@contextmanager
+def operator_with(installed: Access, folder: Path, connections: list[dict[str, Any]]) -> Iterator[Operator]:
+    """A running operator that leads and knows these connections."""
+    env = {"PARAMEDIC_CONNECTIONS": json.dumps(connections), "PARAMEDIC_RESYNC_INTERVAL": "5s"}
+    with Operator(installed, folder, env=env) as running:
+        running.wait_leading()
+        yield running
+        assert "unexpected error" not in running.log.read_text()
 
 
 Run = Callable[..., Awaitable["Busy"]]

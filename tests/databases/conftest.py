@@ -12,8 +12,11 @@ import psycopg
 import pytest
 
 from databases.bed import NAMESPACE, PASSWORD, ROLES, Busy, Run, clients_of, postgres_entry
+from e2e.world import World
 from paramedic.actions.base import Clients
 from paramedic.api.workload import BoundTarget, bound
+from testbed.api import Api
+from testbed.operator_process import Operator
 from testbed.postgres import PostgresServer
 from testbed.redis import RedisServer
 
@@ -84,3 +87,9 @@ async def busy(postgres: PostgresServer) -> AsyncIterator[Run]:
             with contextlib.suppress(Exception):
                 await asyncio.wait_for(one.task, 5)
         await one.connection.close()
+
+
+@pytest.fixture
+def world(admin: Api, namespace: str, operator: Operator) -> World:
+    """The namespace of a test with the operator of its module watching it."""
+    return World(admin, namespace, operator)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from kubernetes.aio import client, config
 from pydantic import ValidationError
 
 from databases.bed import NAMESPACE, PASSWORD, clients_of, postgres_entry
@@ -17,7 +16,7 @@ from paramedic.api.connection import ConnectionSettings
 from paramedic.api.reasons import Reason
 from paramedic.clients import extras
 from paramedic.clients.connections import Connections
-from paramedic.clients.kube import Kube
+from paramedic.clients.kube import Kube, load_configuration
 from paramedic.clients.postgres import Postgres
 from paramedic.clients.rds_token import rds_token
 from paramedic.errors import Refused, Terminal, Unreachable
@@ -252,14 +251,6 @@ def _policy(step: dict[str, Any], **spec: Any) -> dict[str, Any]:
     return {"metadata": {"name": "p", "namespace": "covet"}, "spec": body}
 
 
-@pytest.fixture
-async def kube(cluster: Access) -> AsyncIterator[Kube]:
-    configuration = client.Configuration()
-    await config.load_kube_config(config_file=str(cluster.kubeconfig), client_configuration=configuration)
-    async with Kube(configuration) as opened:
-        yield opened
-
-
 async def _secret(admin: Api, namespace: str, values: dict[str, str], *, labelled: bool = True) -> None:
     labels = {"paramedic.dev/connection": "true"} if labelled else {}
     body = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "covet-db", "labels": labels}}
@@ -352,11 +343,9 @@ async def test_a_missing_right_on_the_secret_is_said_with_the_role(
 ) -> None:
     """As the operator's own ServiceAccount, which may read no Secret; the Role in the message is what it takes."""
     await _secret(admin, namespace, {"type": "redis", "host": "r.example.com"})
-    configuration = client.Configuration()
     token = installed.service_account_token("paramedic-system", "paramedic")
     file = installed.kubeconfig_for(token)
-    await config.load_kube_config(config_file=str(file), client_configuration=configuration)
-    async with Kube(configuration) as own:
+    async with Kube(await load_configuration(file)) as own:
         connections = Connections([], own)
         with pytest.raises(Refused, match="kubectl create role paramedic-connection-covet-db") as caught:
             await connections.find(namespace, "covet-db")

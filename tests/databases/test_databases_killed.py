@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import uuid
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from databases.bed import Run, postgres_entry
+from databases.bed import Run, operator_with, postgres_entry
 from e2e.world import World, step, story
 from testbed.access import Access
-from testbed.api import Api, eventually
+from testbed.api import eventually
 from testbed.operator_process import Operator
 from testbed.postgres import PostgresServer
 from testbed.tcpproxy import TcpProxy
@@ -37,25 +36,13 @@ def proxy(postgres: PostgresServer) -> Iterator[TcpProxy]:
 def operator(installed: Access, proxy: TcpProxy, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operator]:
     folder = tmp_path_factory.mktemp("operator")
     connections = [postgres_entry(proxy.port, folder) | {"namespaces": NAMESPACES}]
-    env = {"PARAMEDIC_CONNECTIONS": json.dumps(connections), "PARAMEDIC_RESYNC_INTERVAL": "5s"}
-    with Operator(installed, folder, env=env) as running:
-        running.wait_leading()
+    with operator_with(installed, folder, connections) as running:
         yield running
-        assert "unexpected error" not in running.log.read_text()
 
 
 @pytest.fixture
-async def namespace(admin: Api) -> AsyncIterator[str]:
-    name = NAMESPACES.pop()
-    await admin.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
-    await eventually(lambda: admin.find("v1/serviceaccounts", "default", name), what=f"{name}'s default ServiceAccount")
-    yield name
-    await admin.delete("v1/namespaces", name)
-
-
-@pytest.fixture
-def world(admin: Api, namespace: str, operator: Operator) -> World:
-    return World(admin, namespace, operator)
+def namespace_name() -> str:
+    return NAMESPACES.pop()
 
 
 async def _policy(world: World, one: Json) -> None:

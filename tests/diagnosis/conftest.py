@@ -4,8 +4,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from diagnosis.ward import Ward, connect
-from paramedic.clients.kube import Kube
+from diagnosis.ward import Ward
+from paramedic.clients.kube import Kube, load_configuration
 from paramedic.clients.web import Web
 from testbed.access import Access
 from testbed.api import Api
@@ -14,7 +14,7 @@ from testbed.api import Api
 @pytest.fixture
 async def kube(cluster: Access) -> AsyncIterator[Kube]:
     """As admin."""
-    async with await connect(cluster.kubeconfig) as opened:
+    async with Kube(await load_configuration(cluster.kubeconfig)) as opened:
         yield opened
 
 

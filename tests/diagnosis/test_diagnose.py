@@ -10,17 +10,18 @@ from typing import Any
 
 import pytest
 
-from diagnosis.servers import answering, serving, silent
-from diagnosis.ward import Ward, connect, deployment, soon, stamp, terminated
+from diagnosis.servers import answering, serving
+from diagnosis.ward import Ward, deployment, soon, stamp, terminated
 from paramedic.api.diagnosis import DiagnoseParams
 from paramedic.api.reasons import FindingReason as R
 from paramedic.api.workload import bound
-from paramedic.clients.kube import Configuration, Kube
+from paramedic.clients.kube import Configuration, Kube, load_configuration
 from paramedic.diagnosis import diagnose
 from paramedic.diagnosis.looking import Limits
 from testbed.access import Access
 from testbed.api import Api, eventually
 from testbed.cluster import Cluster
+from testbed.silent import silent
 
 Json = dict[str, Any]
 
@@ -442,7 +443,7 @@ async def test_without_the_rights_it_says_so_and_tells_the_rest(ward: Ward, inst
     }
     await ward.admin.create(binding, ward.namespace)
     token = installed.service_account_token(ward.namespace, "bare")
-    async with await connect(installed.kubeconfig_for(token)) as kube, serving(answering(500)) as url:
+    async with Kube(await load_configuration(installed.kubeconfig_for(token))) as kube, serving(answering(500)) as url:
 
         async def settled() -> Any:
             told = await ward.diagnose(kube=kube, healthURLs=[url])
@@ -468,7 +469,7 @@ async def test_the_operators_own_rights_are_enough(ward: Ward, installed: Access
     await ward.deploy(image="covet:bad", replicas=1)
     await ward.admin.create(service(app="covet-app"), ward.namespace)
     token = installed.service_account_token("paramedic-system", "paramedic")
-    async with await connect(installed.kubeconfig_for(token)) as kube:
+    async with Kube(await load_configuration(installed.kubeconfig_for(token))) as kube:
         told = await ward.diagnose(kube=kube)
     assert [line.split(": ")[1] for line in told.failed] == ["DNS of the service"]
     assert told.document["logs"][0]["lines"]

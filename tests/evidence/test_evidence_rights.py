@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 
+from evidence.places import policy
 from installed import ROOT
 from paramedic.evidence.objects import KINDS
 from testbed.access import Access
@@ -68,19 +69,6 @@ def test_the_volume_is_where_the_settings_say(cluster: Access, tmp_path: Path) -
     assert claims["evidence"] == claim["metadata"]["name"]
     assert claim["spec"]["accessModes"] == ["ReadWriteMany"], "there are two replicas"
     assert {"settings", "scratch"} <= mounts.keys(), "what was there stays"
-
-
-def policy(**params: Any) -> Json:
-    return {
-        "apiVersion": "paramedic.dev/v1alpha1",
-        "kind": "RemediationPolicy",
-        "metadata": {"name": "p"},
-        "spec": {
-            "match": {"incidents": {}},
-            "target": {"name": "covet-app"},
-            "steps": [{"name": "keep", "captureEvidence": params}],
-        },
-    }
 
 
 async def test_who_captures_packets_must_be_allowed_to_start_such_containers(

@@ -11,13 +11,12 @@ import stat
 import subprocess
 import sys
 import tracemalloc
-from collections.abc import AsyncGenerator, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Iterable
 from pathlib import Path
 
 import pytest
 
-from evidence.places import Bucket, Directory, Place
+from evidence.places import Bucket, Directory, Place, opened
 from paramedic.api.incident import Evidence
 from paramedic.api.reasons import Reason
 from paramedic.clients.evidence import EvidenceStore, LimitReached, Limits, StoreFailed, safe_name
@@ -28,15 +27,6 @@ from paramedic.errors import Retry, Terminal
 MIB = 1 << 20
 TEXT = "text/plain"
 OPERATION = "0193-operation"
-
-
-@contextmanager
-def opened(place: Place, limits: Limits | None = None) -> Iterator[EvidenceStore]:
-    store = EvidenceStore(place.backend, limits)
-    try:
-        yield store
-    finally:
-        store.close()
 
 
 async def chunks(*parts: bytes, then: Exception | None = None) -> AsyncGenerator[bytes, None]:

@@ -1,6 +1,7 @@
 """One remediation in a namespace of its own while something breaks, and the judgement on what came of it."""
 
 import asyncio
+import functools
 import time
 import uuid
 from collections import Counter
@@ -12,11 +13,23 @@ from typing import Any
 
 import aiohttp
 
-from faults.shapes import ASIDE, BAD, DEPLOYMENTS, INCIDENTS, TARGET, Shape, config_map, deployment, incident, labels
+from faults.shapes import (
+    ASIDE,
+    BAD,
+    DEPLOYMENTS,
+    INCIDENTS,
+    POLICIES,
+    TARGET,
+    Shape,
+    config_map,
+    deployment,
+    incident,
+    labels,
+)
 from faults.witness import Witness
 from products import ENVOY_FILTERS, install
-from testbed.api import Api, ApiError, eventually
-from testbed.audit import AuditLog
+from testbed.api import Api, ApiError, eventually, resource_path
+from testbed.audit import Request, WritesOfOne
 from testbed.cluster import Cluster
 from testbed.faultproxy import FaultProxy, Rule, Seen
 from testbed.operator_process import USER, Operator, alert, payload, resolved
@@ -37,9 +50,10 @@ class Ground:
     proxy: FaultProxy
     operator: Operator
 
-    @property
-    def audit(self) -> AuditLog:
-        return AuditLog(self.cluster.audit_log)
+    @functools.cached_property
+    def writes(self) -> WritesOfOne:
+        """What the API server says that the operator has written."""
+        return WritesOfOne(self.cluster.audit_log, USER)
 
 
 @dataclass
@@ -104,6 +118,11 @@ class Drill:
         except Exception as error:
             self.problems.append(f"{type(error).__name__}: {error}")
         self.story = self._tell(scene)
+
+    async def clear(self, scene: Scene) -> None:
+        """Takes away what the operator would read again and again while others are drilled."""
+        for resource in (POLICIES, INCIDENTS, DEPLOYMENTS):
+            await scene.admin.request("DELETE", resource_path(resource, namespace=self.namespace))
 
     async def _remediate(self, scene: Scene) -> None:
         firing = alert("Broken", namespace=self.namespace)
@@ -180,7 +199,7 @@ class Drill:
             self.problems.append(f"the target was stamped {stamps}, the incident says {operations}")
         if self.shape.creates and (left := await scene.admin.list(self.shape.creates, self.namespace)):
             self.problems.append(f"{len(left)} objects are left that were created for the incident")
-        patches = effects(scene.ground.audit, self.namespace)
+        patches = effects(scene.ground.writes.of(self.namespace))
         expected = len(operations) * (2 if self.shape.config else 1)
         if len(patches) != expected:
             self.problems.append(f"the API server carried out {len(patches)} changes instead of {expected}")
@@ -273,11 +292,11 @@ def knows_policies(proxy: FaultProxy, since: float) -> bool:
     )
 
 
-def effects(audit: AuditLog, namespace: str) -> list[str]:
-    """The changes of the target, and beside it, that the API server has carried out for the operator."""
+def effects(writes: list[Request]) -> list[str]:
+    """Those that changed the target, or what is beside it."""
     return [
         f"{one.received_at} {one.verb} {one.uri}"
-        for one in audit.writes(user=USER, namespace=namespace)
+        for one in writes
         if one.resource in ("deployments", "horizontalpodautoscalers", "envoyfilters", "configmaps")
         and one.status < 300
         and "dryRun=" not in one.uri

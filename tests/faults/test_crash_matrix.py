@@ -130,6 +130,7 @@ async def _run_wave(ground: Ground, together: list[Point]) -> dict[Point, Drill]
         break_them = _kill if way in KILLS else _spoil
         running = await break_them(scene, drills)
         await running
+        await gather_limited(PREPARED_AT_ONCE, *(drill.clear(scene) for drill in drills.values()))
     ground.proxy.forget()
     return drills
 

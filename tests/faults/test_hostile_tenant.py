@@ -125,7 +125,7 @@ class Case:
 
     async def judge(self, scene: Scene) -> None:
         found = await scene.admin.list(INCIDENTS, self.namespace)
-        done = effects(scene.ground.audit, self.namespace)
+        done = effects(scene.ground.writes.of(self.namespace))
         replicas = (await scene.admin.get(DEPLOYMENTS, TARGET, self.namespace))["spec"]["replicas"]
         if len(done) != self.situation.effects or replicas != 1 + self.situation.effects:
             self.problems.append(
@@ -231,7 +231,7 @@ async def test_a_lease_whose_finalizer_was_removed_is_put_back_once(scene: Scene
     assert await scene.witness.sees(lambda: _replicas(scene, case.namespace) == put_back, 15), tell(found)
     await asyncio.sleep(2)
     assert _replicas(scene, case.namespace) == put_back
-    assert len(effects(scene.ground.audit, case.namespace)) == 2
+    assert len(effects(scene.ground.writes.of(case.namespace))) == 2
 
 
 async def test_a_held_incident_that_is_deleted_while_others_hold_it_too_is_put_back_once(scene: Scene) -> None:
@@ -251,7 +251,7 @@ async def test_a_held_incident_that_is_deleted_while_others_hold_it_too_is_put_b
         await scene.admin.patch(INCIDENTS, name, {"metadata": {"labels": {"x": uuid.uuid4().hex}}}, case.namespace)
         await asyncio.sleep(0.3)
     await scene.admin.patch(INCIDENTS, name, {"metadata": {"finalizers": None}}, case.namespace)
-    assert len(effects(scene.ground.audit, case.namespace)) == 2, tell(left)
+    assert len(effects(scene.ground.writes.of(case.namespace))) == 2, tell(left)
 
 
 async def test_a_deleted_incident_does_not_make_the_bad_release_the_last_good_one(scene: Scene) -> None:

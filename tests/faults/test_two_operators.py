@@ -77,7 +77,7 @@ class Burst:
             assert states == [1, 2], f"{name} went {states}\n{self.story()}"
             stamps = self.scene.witness.stamps(self.namespace, name)
             assert len(stamps) == 1, f"{name} was stamped by {stamps}\n{self.story()}"
-        done = effects(self.scene.ground.audit, self.namespace)
+        done = effects(self.scene.ground.writes.of(self.namespace))
         assert len(done) == len(self.names), f"{len(done)} patches for {len(self.names)} targets:\n{done}"
 
     def story(self) -> str:

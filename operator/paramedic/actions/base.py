@@ -6,6 +6,7 @@ applied, whether somebody else has changed it since, and how to put it back; so 
 to read its state and how to patch it.
 """
 
+import hashlib
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -92,6 +93,13 @@ class Observed:
     def uid(self) -> str:
         """UID of the target."""
         return str(self.target["metadata"]["uid"])
+
+    @property
+    def mark(self) -> str:
+        """Ten characters for names of what is created: of this step of this incident, and the same whenever that is
+        planned, as an approval is for one plan.
+        """
+        return hashlib.sha256(f"{self.incident_uid}/{self.step}".encode()).hexdigest()[:10]
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from paramedic.actions.base import Action, Change, Clients, Observed, Outcome, R
 from paramedic.api.diagnosis import DiagnoseParams
 from paramedic.api.reasons import Reason
 from paramedic.api.workload import bound
+from paramedic.core.findings import told
 from paramedic.errors import Refused, Terminal
 
 
@@ -39,8 +40,7 @@ class Diagnose(Action):
         if clients.examine is None:
             raise Terminal(Reason.INVALID_PARAMETERS, "this process cannot diagnose")
         findings, evidence = await clients.examine(*change.work)
-        said = "; ".join(finding.message for finding in findings[:3]) or "nothing conspicuous"
-        return Report(f"found: {said}", {"findings": len(findings)}, evidence, findings)
+        return Report(told(findings), {"findings": len(findings)}, evidence, findings)
 
     def settled(self, observed: Observed, before: State, after: State, operation: str) -> Outcome:
         """It leaves no trace, and may always be done again."""

@@ -26,7 +26,7 @@ from paramedic.api.connection import (
 )
 from paramedic.api.reasons import Reason
 from paramedic.clients.aws import Aws
-from paramedic.clients.credentials import Credentials
+from paramedic.clients.credentials import Credentials, Way
 from paramedic.clients.extras import require
 from paramedic.clients.kube import Kube
 from paramedic.clients.postgres import Postgres
@@ -80,17 +80,13 @@ class Connections:
         """A PostgreSQL database; nothing is connected yet."""
         found = await self._of_type(namespace, name, "postgres")
         assert isinstance(found.endpoint, PostgresServer)
-        return Postgres(
-            name, found.endpoint, found.credentials, self._turn(found.endpoint), found.guarded, self._allow_loopback
-        )
+        return Postgres(name, found.endpoint, self._way(found))
 
     async def redis(self, namespace: str, name: str) -> Redis:
         """A Redis database; nothing is connected yet."""
         found = await self._of_type(namespace, name, "redis")
         assert isinstance(found.endpoint, RedisServer)
-        return Redis(
-            name, found.endpoint, found.credentials, self._turn(found.endpoint), found.guarded, self._allow_loopback
-        )
+        return Redis(name, found.endpoint, self._way(found))
 
     async def aws(self, namespace: str, name: str, *types: str) -> Aws:
         """A region of AWS. ``types``: which of aws, aurora, loadBalancer, elasticache will do; ``access`` of the result
@@ -129,6 +125,9 @@ class Connections:
                 Reason.CONNECTION_UNKNOWN, f"connection {name} is of type {found.type}, not {' or '.join(types)}"
             )
         return found
+
+    def _way(self, found: Connection) -> Way:
+        return Way(found.credentials, self._turn(found.endpoint), found.guarded, self._allow_loopback)
 
     def _turn(self, endpoint: Endpoint) -> asyncio.Semaphore:
         if endpoint not in self._turns:

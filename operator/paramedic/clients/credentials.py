@@ -60,25 +60,37 @@ class Credentials:
             os.close(descriptor)
 
 
-async def addresses_of(host: str, port: int, *, guarded: bool, allow_loopback: bool) -> list[str]:
-    """The addresses of a host. Where ``guarded`` (somebody else than the operator's owner named it), those of the
-    operator's own machine and of metadata services are refused. Raises Unreachable, Terminal.
+@dataclass(frozen=True, slots=True)
+class Way:
+    """How a server is got at: what it is shown, whose turn it is, and which addresses will not do.
+
+    ``guarded`` where somebody else than the operator's owner named the host; ``allow_loopback`` is for tests.
     """
-    look_up = partial(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
-    try:
-        async with asyncio.timeout(_LOOKUP_SECONDS):
-            found = await asyncio.get_running_loop().run_in_executor(_threads, look_up)
-    except TimeoutError as error:
-        raise Unreachable(f"{host} cannot be resolved: no answer within {_LOOKUP_SECONDS} s") from error
-    except OSError as error:
-        raise Unreachable(f"{host} cannot be resolved: {error.strerror or error}") from error
-    addresses = list(dict.fromkeys(str(address[0]) for *_, address in found))
-    for address in addresses if guarded else ():
+
+    credentials: Credentials
+    turn: asyncio.Semaphore
+    guarded: bool = False
+    allow_loopback: bool = False
+
+    async def addresses(self, host: str, port: int) -> list[str]:
+        """The addresses of a host. Where ``guarded``, those of the operator's own machine and of metadata services are
+        refused. Raises Unreachable, Terminal.
+        """
+        look_up = partial(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
         try:
-            check_address(address, host, allow_loopback)
+            async with asyncio.timeout(_LOOKUP_SECONDS):
+                found = await asyncio.get_running_loop().run_in_executor(_threads, look_up)
+        except TimeoutError as error:
+            raise Unreachable(f"{host} cannot be resolved: no answer within {_LOOKUP_SECONDS} s") from error
         except OSError as error:
-            raise Terminal(Reason.CONNECTION_FAILED, str(error)) from error
-    return addresses
+            raise Unreachable(f"{host} cannot be resolved: {error.strerror or error}") from error
+        addresses = list(dict.fromkeys(str(address[0]) for *_, address in found))
+        for address in addresses if self.guarded else ():
+            try:
+                check_address(address, host, self.allow_loopback)
+            except OSError as error:
+                raise Terminal(Reason.CONNECTION_FAILED, str(error)) from error
+        return addresses
 
 
 def _read(path: Path) -> str:

@@ -10,6 +10,7 @@ import os
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator
 from datetime import timedelta
+from pathlib import Path
 from typing import Any, NoReturn
 
 import aiohttp
@@ -36,14 +37,17 @@ _TIMEOUT = aiohttp.ClientTimeout(total=15, connect=5)
 _ENCODER = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False)
 
 
-async def load_configuration() -> client.Configuration:
-    """Inside a cluster the pod's own ServiceAccount, else the kubeconfig. Raises Terminal when there is neither."""
+async def load_configuration(kubeconfig: Path | None = None) -> client.Configuration:
+    """From the file, if one is given; else inside a cluster the pod's own ServiceAccount, and outside the user's own
+    kubeconfig. Raises Terminal when there is none.
+    """
     configuration = client.Configuration()
     try:
-        if os.environ.get("KUBERNETES_SERVICE_HOST") and not os.environ.get("KUBECONFIG"):
+        if kubeconfig is None and os.environ.get("KUBERNETES_SERVICE_HOST") and not os.environ.get("KUBECONFIG"):
             config.load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
         else:
-            await config.load_kube_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
+            file = str(kubeconfig) if kubeconfig else None
+            await config.load_kube_config(file, client_configuration=configuration)  # type: ignore[no-untyped-call]
     except (config.ConfigException, OSError) as error:
         raise Terminal(
             Reason.INVALID_PARAMETERS, f"no cluster to talk to: {error}; set KUBECONFIG, or run inside a cluster"
@@ -119,24 +123,20 @@ class Kube:
         accept = _METADATA_ONLY if metadata_only else _JSON
         params = {"limit": str(_PAGE_SIZE)} | {k: v for k, v in query.items() if v}
 
-        def ask(marker: str) -> "asyncio.Task[Json]":
+        async def page(marker: str) -> Json:
             more = params | ({"continue": marker} if marker else {})
-            return asyncio.create_task(self._request("GET", path, params=more, accept=accept))
+            return await self._request("GET", path, params=more, accept=accept)
 
-        page = ask("")
-        try:
-            while True:
-                answer = await page
-                marker = answer.get("metadata", {}).get("continue") or ""
-                if marker:
-                    page = ask(marker)
-                    await asyncio.sleep(_SENT_WITHIN_SECONDS)
+        answer = await page("")
+        while marker := answer.get("metadata", {}).get("continue"):
+            following = asyncio.create_task(page(marker))
+            try:
+                await asyncio.sleep(_SENT_WITHIN_SECONDS)
                 yield answer.get("items") or []
-                if not marker:
-                    return
-        finally:
-            page.cancel()
-            await asyncio.wait([page])
+                answer = await following
+            finally:
+                following.cancel()
+        yield answer.get("items") or []
 
     async def list(self, path: str, label_selector: str = "") -> list[Json]:
         """All objects of a collection. Raises Retry, Terminal."""

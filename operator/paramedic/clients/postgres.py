@@ -16,7 +16,7 @@ import certifi
 
 from paramedic.api.connection import PostgresServer
 from paramedic.api.reasons import Reason
-from paramedic.clients.credentials import Credentials, addresses_of
+from paramedic.clients.credentials import Way
 from paramedic.clients.extras import require
 from paramedic.clients.rds_token import rds_token
 from paramedic.errors import ParamedicError, Refused, Terminal, Unreachable
@@ -80,27 +80,16 @@ class Session:
 class Postgres:
     """One database; ``name`` is the connection's."""
 
-    def __init__(
-        self,
-        name: str,
-        server: PostgresServer,
-        credentials: Credentials,
-        turn: asyncio.Semaphore,
-        guarded: bool = False,
-        allow_loopback: bool = False,
-    ) -> None:
+    def __init__(self, name: str, server: PostgresServer, way: Way) -> None:
         require("postgres")
         self.name = name
         self.server = server
-        self._credentials = credentials
-        self._turn = turn
-        self._guarded = guarded
-        self._allow_loopback = allow_loopback
+        self._way = way
 
     @asynccontextmanager
     async def session(self, statement_seconds: float = _STATEMENT_SECONDS) -> AsyncIterator[Session]:
         """A session, closed at the end. Raises Unreachable when there is none to be had, Terminal."""
-        async with self._turn:
+        async with self._way.turn:
             connection = await self._connect(statement_seconds)
             try:
                 yield Session(self.name, connection, statement_seconds)
@@ -124,7 +113,7 @@ class Postgres:
 
         where = await self._where()
         for attempt in range(1, _TRIES + 1):
-            with self._credentials.ca_path() as ca:
+            with self._way.credentials.ca_path() as ca:
                 options = _options(self.server, await self._password(), ca, statement_seconds) | where
                 try:
                     async with asyncio.timeout(_CONNECT_SECONDS * 2):
@@ -137,13 +126,11 @@ class Postgres:
         raise failure
 
     async def _password(self) -> str | None:
-        region = self._credentials.iam_region
-        return self._credentials.password() if region is None else await rds_token(region, self.server)
+        region = self._way.credentials.iam_region
+        return self._way.credentials.password() if region is None else await rds_token(region, self.server)
 
     async def _where(self) -> dict[str, str]:
-        found = await addresses_of(
-            self.server.host, self.server.port, guarded=self._guarded, allow_loopback=self._allow_loopback
-        )
+        found = await self._way.addresses(self.server.host, self.server.port)
         return {"host": ",".join([self.server.host] * len(found)), "hostaddr": ",".join(found)}
 
 

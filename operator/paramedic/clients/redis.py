@@ -10,7 +10,7 @@ import certifi
 
 from paramedic.api.connection import RedisServer
 from paramedic.api.reasons import Reason
-from paramedic.clients.credentials import Credentials, addresses_of
+from paramedic.clients.credentials import Way
 from paramedic.clients.extras import require
 from paramedic.errors import ParamedicError, Refused, Terminal, Unreachable
 
@@ -42,27 +42,16 @@ class Session:
 class Redis:
     """One database; ``name`` is the connection's."""
 
-    def __init__(
-        self,
-        name: str,
-        server: RedisServer,
-        credentials: Credentials,
-        turn: asyncio.Semaphore,
-        guarded: bool = False,
-        allow_loopback: bool = False,
-    ) -> None:
+    def __init__(self, name: str, server: RedisServer, way: Way) -> None:
         require("redis")
         self.name = name
         self.server = server
-        self._credentials = credentials
-        self._turn = turn
-        self._guarded = guarded
-        self._allow_loopback = allow_loopback
+        self._way = way
 
     @asynccontextmanager
     async def session(self) -> AsyncIterator[Session]:
         """A session, closed at the end; it connects with its first command."""
-        async with self._turn:
+        async with self._way.turn:
             client = await self._client()
             try:
                 yield Session(self.name, client)
@@ -76,18 +65,18 @@ class Redis:
         from redis.backoff import NoBackoff
 
         server = self.server
-        found = await addresses_of(server.host, server.port, guarded=self._guarded, allow_loopback=self._allow_loopback)
+        found = await self._way.addresses(server.host, server.port)
         pool = library.ConnectionPool(
             connection_class=_connection_class(),
             max_connections=1,
             server_name=server.host,
             addresses=found,
-            tls=_context(self._credentials.ca()) if server.tls else None,
+            tls=_context(self._way.credentials.ca()) if server.tls else None,
             host=server.host,
             port=server.port,
             db=server.database,
             username=server.username,
-            password=self._credentials.password(),
+            password=self._way.credentials.password(),
             client_name="paramedic",
             decode_responses=True,
             encoding_errors="replace",

@@ -1,6 +1,6 @@
 """From what was seen to a short ranked list of findings: a cause before its symptoms. Pure."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from paramedic.api.incident import Finding
 from paramedic.api.reasons import FindingReason as R
@@ -83,6 +83,11 @@ def findings_of(picture: Picture) -> tuple[Finding, ...]:
     # Two finders may see the same thing (a refused pod, in a condition and in an Event).
     distinct = {(f.reason, f.object, f.message): f for f in found}.values()
     return tuple(sorted(distinct, key=lambda f: _rank(f.reason, first))[:MOST])
+
+
+def told(findings: Sequence[Finding]) -> str:
+    """One line for people: the gravest three."""
+    return f"found: {'; '.join(finding.message for finding in findings[:3]) or 'nothing conspicuous'}"
 
 
 def _rank(reason: str, first: tuple[str, ...]) -> int:

@@ -4,22 +4,14 @@ The reconciler performs the move, records it and asks again. Because everything 
 a restart goes on where the last process stopped.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 from paramedic.api import FINALIZER
-from paramedic.api.checks import Verify
-from paramedic.api.incident import Incident, PinnedPolicy, StepStatus
-from paramedic.api.policy import READING, RemediationPolicy, Step
+from paramedic.api.incident import Incident, StepStatus
+from paramedic.api.policy import READING
 from paramedic.api.reasons import Reason
-from paramedic.api.workload import WORKLOADS, BoundTarget, TargetSelector, bound
-from paramedic.core.alert import Alert
-from paramedic.core.match import target_for_alert
 
-_BREACH = "SecurityBreach"
-_CAPTURE = Step(name="capture-evidence", on_failure="Continue", captureEvidence={})
-_LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
 ACTED_STATES = ("Executing", "Verifying", "Succeeded", "Failed", "Unknown", "Reverted")
 WAITING_STATES = ("Pending", "Blocked", "AwaitingApproval")
 
@@ -126,35 +118,6 @@ def next_move(incident: Incident, now: datetime, leases_over: frozenset[int] = f
     )
 
 
-def pin(policy: RemediationPolicy) -> PinnedPolicy:
-    """The policy's settings as they stay for the incident."""
-    return PinnedPolicy(
-        name=policy.metadata.name,
-        namespace=policy.metadata.namespace,
-        uid=policy.metadata.uid,
-        generation=policy.metadata.generation,
-        mode=policy.spec.mode,
-        strategy=policy.spec.strategy,
-        guards=policy.spec.guards,
-        team=policy.spec.escalation.team if policy.spec.escalation else None,
-    )
-
-
-def pinned_steps(
-    policy: RemediationPolicy, incident: Incident, expand: Callable[[Step], list[Step]] = lambda step: [step]
-) -> list[StepStatus]:
-    """The policy's steps, resolved for this incident; a procedure becomes the steps that it stands for.
-
-    Of a security breach evidence is captured before anything is changed, whatever the policy's order (runbook 4).
-    """
-    pinned = []
-    for step in _evidence_first(policy.spec.steps) if incident.spec.type == _BREACH else policy.spec.steps:
-        parts = expand(step)
-        group = None if parts == [step] else step.name
-        pinned += [_pinned_step(policy, part, incident, group) for part in parts]
-    return pinned
-
-
 def goes_on(steps: list[StepStatus], index: int) -> bool:
     """Whether steps of the same procedure follow, which are done even when the earlier ones have helped."""
     group = steps[index].part_of
@@ -172,11 +135,6 @@ def planned_before(steps: list[StepStatus], step: StepStatus) -> StepStatus | No
     """In mode Observe: the part before it that would have been done, on which the plan of this one depends."""
     earlier = [s for s in steps[: steps.index(step)] if s.part_of and s.part_of == step.part_of]
     return next((s for s in reversed(earlier) if s.reason == Reason.OBSERVE_MODE), None)
-
-
-def default_verify(from_alert: bool) -> Verify:
-    """When the policy says nothing: the rollout is complete and, for an alert's incident, the alert has ended."""
-    return Verify(rollout=True, alert_resolved=from_alert or None)
 
 
 def verification_deadline(step: StepStatus) -> datetime | None:
@@ -240,55 +198,6 @@ def no_longer_wanted(incident: Incident) -> bool:
 def holds_mitigation(incident: Incident) -> bool:
     """Whether anything temporary is in place."""
     return any(s.holds_mitigation for s in incident.status.steps)
-
-
-def _pinned_step(policy: RemediationPolicy, step: Step, incident: Incident, group: str | None) -> StepStatus:
-    from_alert = incident.spec.alert is not None
-    by_mode = policy.spec.mode == "Approve" and step.approval != "NotRequired" and step.action not in READING
-    approval = step.approval == "Required" or by_mode
-    return StepStatus(
-        name=step.name,
-        part_of=group,
-        action=step.action,
-        params=step.params,
-        target=_target_of(policy, step, incident),
-        when=step.when,
-        approval_required=approval,
-        on_failure=step.on_failure,
-        timeout=step.timeout,
-        ttl=step.ttl,
-        revert_when=step.revert_when,
-        verify=step.verify or policy.spec.verify or default_verify(from_alert),
-    )
-
-
-def _evidence_first(steps: list[Step]) -> list[Step]:
-    """The steps with those that only read in front, and with one that captures evidence among them."""
-    reading = [step for step in steps if step.action in READING]
-    if not any(step.action == _CAPTURE.action for step in reading):
-        about = next((s.target for s in steps if s.target and s.target.kind in WORKLOADS), None)
-        reading.append(_CAPTURE.model_copy(update={"target": about}))
-    return reading + [step for step in steps if step.action not in READING]
-
-
-def _target_of(policy: RemediationPolicy, step: Step, incident: Incident) -> BoundTarget | None:
-    """The step's own target, else the Incident's, else the policy's."""
-    namespace = incident.metadata.namespace
-    own = _selected(step.target, incident)
-    if step.target is None and incident.spec.target:
-        return bound(incident.spec.target.kind, namespace, incident.spec.target.name)
-    if step.target is None:
-        own = _selected(policy.spec.target, incident)
-    return bound(own["kind"], namespace, own["name"]) if own else None
-
-
-def _selected(selector: TargetSelector | None, incident: Incident) -> dict[str, str] | None:
-    source = incident.spec.alert
-    if selector is None:
-        return None
-    labels = source.labels if source else {}
-    alert = Alert("firing", labels, {}, incident.metadata.creation_timestamp or _LONG_AGO, None, "", "")
-    return target_for_alert(selector, alert)
 
 
 def _finish_what_was_begun(incident: Incident) -> Move | None:

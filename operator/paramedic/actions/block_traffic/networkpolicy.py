@@ -3,8 +3,6 @@
 It belongs to the target (ownerReferences): with that it goes.
 """
 
-import hashlib
-
 from paramedic.actions.base import Change, Create, Delete, Json, Observed, Outcome, State, annotation
 from paramedic.actions.block_traffic.params import BlockTrafficParams, Exempt
 from paramedic.actions.compound import ABSENT
@@ -24,9 +22,8 @@ def policies_path(namespace: str) -> str:
 
 
 def policy_name(observed: Observed) -> str:
-    """One for each step of an incident, and the same whenever that is planned, as an approval is for one plan."""
-    digest = hashlib.sha256(f"{observed.incident_uid}/{observed.step}".encode()).hexdigest()[:10]
-    return f"block-{observed.name[:200].rstrip('-.')}-{digest}"
+    """One for each step of an incident."""
+    return f"block-{observed.name[:200].rstrip('-.')}-{observed.mark}"
 
 
 class Closing:

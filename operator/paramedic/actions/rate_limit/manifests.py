@@ -5,7 +5,6 @@ Istio: an EnvoyFilter that puts Envoy's local rate limit before the router of an
 (gateway.envoyproxy.io/docs/tasks/traffic/local-rate-limit).
 """
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
@@ -69,10 +68,8 @@ def limit_object(api: LimitApi, observed: Observed, params: RateLimitParams, ope
 
 
 def limit_name(observed: Observed) -> str:
-    """One for each step of an incident, of at most 63 characters, and the same whenever that is planned: an approval is
-    for one plan."""
-    digest = hashlib.sha256(f"{observed.incident_uid}/{observed.step}".encode()).hexdigest()[:10]
-    return f"{observed.name[:40].rstrip('-.')}-limit-{digest}"
+    """One for each step of an incident, of at most 63 characters."""
+    return f"{observed.name[:40].rstrip('-.')}-limit-{observed.mark}"
 
 
 def describe_limit(params: RateLimitParams) -> str:
