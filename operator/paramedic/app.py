@@ -15,6 +15,7 @@ from paramedic.acting import Acting
 from paramedic.actions import ACTIONS
 from paramedic.actions.base import Clients
 from paramedic.background import Background
+from paramedic.channels import make_channels
 from paramedic.clients.connections import Connections
 from paramedic.clients.evidence import EvidenceStore, Limits
 from paramedic.clients.evidence_directory import DirectoryBackend
@@ -22,6 +23,7 @@ from paramedic.clients.evidence_s3 import S3Backend
 from paramedic.clients.kube import Configuration, Kube, load_configuration
 from paramedic.clients.prometheus import Prometheus
 from paramedic.core.guard import GUARDS
+from paramedic.delivery import Delivery
 from paramedic.diagnostician import Diagnostician, Examiner
 from paramedic.errors import NotFound, ParamedicError, Retry
 from paramedic.execute import Executor
@@ -29,6 +31,7 @@ from paramedic.handlers import Handlers
 from paramedic.intake import Intake
 from paramedic.leadership import Leadership
 from paramedic.metrics import Metrics
+from paramedic.notifier import Notifier
 from paramedic.permit import Permits
 from paramedic.policies import PolicyReporter
 from paramedic.poller import Poller
@@ -68,6 +71,13 @@ class App:
             metrics.leader.set(1)
         self.recorder = Recorder(kube, self.store, self.metrics, settings.identity)
         self.reconciler = self._make_reconciler()
+        channels = make_channels(settings.channels)
+        self.notifier = Notifier(list(channels), settings.notify)
+        self.recorder.attend = self.notifier.attend
+        self.delivery = Delivery(
+            channels, settings.channels, self.store, self.reconciler.amend, self.metrics, self.leads
+        )
+        self.notifier.wake = self.delivery.wake
         self.intake = Intake(
             kube, self.store, self.recorder, self.reconciler, self.metrics, namespace=namespace, leads=self.leads
         )
@@ -206,6 +216,7 @@ class App:
         if self._evidence:
             self._evidence.close()
         self._connections.close()
+        await self.delivery.close()
 
     def _jobs(self) -> dict[str, Coroutine[Any, Any, None]]:
         jobs = {
@@ -215,6 +226,8 @@ class App:
             "the policy reporter": self.reporter.run(),
             "the leadership": self._lead(),
         }
+        if self.settings.channels:
+            jobs["the delivery of notices"] = self.delivery.run()
         if self._prometheus:
             poller = Poller(
                 self._prometheus,
@@ -230,7 +243,7 @@ class App:
 
     async def _lead(self) -> None:
         if self._leadership:
-            await self._leadership.run(self._take_over, self.reconciler.stop, self.resync.wake_all)
+            await self._leadership.run(self._take_over, self._lose_lead, self.resync.wake_all)
         else:
             await self._take_over()
             await self._stop.wait()
@@ -245,7 +258,12 @@ class App:
             self._failure = error
             self._stop.set()
         self.resync.wake_all()
+        self.delivery.wake_all()
         self.reporter.wake()
+
+    def _lose_lead(self) -> None:
+        self.reconciler.stop()
+        self.delivery.stop()
 
 
 def _clock() -> datetime:

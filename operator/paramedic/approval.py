@@ -6,6 +6,7 @@ from paramedic.actions.base import Prepared
 from paramedic.api import conditions as c
 from paramedic.api.incident import StepStatus
 from paramedic.api.reasons import Reason
+from paramedic.core import people
 from paramedic.core.operation import new_operation, operation_time
 from paramedic.core.plan import Wait
 from paramedic.record import Draft
@@ -19,7 +20,7 @@ def ask_for_approval(draft: Draft, step: StepStatus, prepared: Prepared) -> Wait
     same_plan = (step.before or {}) == prepared.change.before and _wanted(step.after) == _wanted(prepared.change.after)
     same_object = step.target is not None and step.target.uid == prepared.observed.uid
     unchanged = shown and same_plan and same_object
-    given = [a for a in draft.incident.spec.approvals if a.step in (step.name, step.part_of)]
+    given = [a for a in people.approvals(draft.incident) if a.step in (step.name, step.part_of)]
     shown_operations = _operations_of_procedure(draft, step)
     bound = next((a for a in given if a.operation is not None and a.operation in shown_operations), None)
     consent = bound or next((a for a in given if a.operation is None and step.reason != Reason.PLAN_CHANGED), None)

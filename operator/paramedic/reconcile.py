@@ -22,6 +22,7 @@ from paramedic.clients.kube import Kube
 from paramedic.core import plan
 from paramedic.core.heard import Heard, absorb
 from paramedic.core.match import policy_for_incident
+from paramedic.core.people import resolution
 from paramedic.core.pinning import pin, pinned_steps
 from paramedic.core.summary import progress
 from paramedic.diagnostician import Diagnostician
@@ -36,7 +37,8 @@ from paramedic.verification import LEASE_POLL, Verifier, next_look
 from paramedic.workqueue import WorkQueue
 
 Json = dict[str, Any]
-News = tuple[Heard, asyncio.Future[None] | None]
+Amendment = Callable[[Draft], None]
+News = tuple[Heard | Amendment, asyncio.Future[None] | None]
 _log = get_logger(__name__)
 _MAX_MOVES = 64
 _FIRST_BACKOFF, _LAST_BACKOFF = timedelta(milliseconds=200), timedelta(seconds=30)
@@ -105,7 +107,7 @@ class Reconciler:
         ``tell`` does); ``first`` is stored by the creation. When that fails, the news is taken back.
         """
         stored = [asyncio.get_running_loop().create_future() for _ in rest]
-        news = [(first, None), *zip(rest, stored, strict=True)]
+        news: list[News] = [(first, None), *zip(rest, stored, strict=True)]
         self._news.setdefault(key, []).extend(news)
         try:
             yield stored
@@ -131,6 +133,15 @@ class Reconciler:
         self.queue.add(key)
         await stored
 
+    async def amend(self, key: str, change: Amendment) -> None:
+        """Something to be put on the status: returns once it is stored. ``change`` may be called more than once, each
+        time on another draft. Raises Retry when the lead is lost meanwhile, NotFound when the incident is over or gone.
+        """
+        stored: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._news.setdefault(key, []).append((change, stored))
+        self.queue.add(key)
+        await stored
+
     def stop(self) -> None:
         """The lead is lost: forgets what waits and what runs, and sends back who waits for a write."""
         self.queue.clear()
@@ -150,10 +161,9 @@ class Reconciler:
             _answer(news, NotFound(f"{key} is over or gone"))
             return
         before = self._store.entries[key]
-        heard = [item for item, _ in news]
         draft.afterwards(lambda: _answer(news, None))  # by the first write, which holds it all
         try:
-            end = await self._advance(draft, heard)
+            end = await self._advance(draft, [item for item, _ in news])
         except (Conflict, Retry):
             if news:
                 self._news[key] = news + self._news.get(key, [])
@@ -169,7 +179,7 @@ class Reconciler:
         elif end is None:  # as many moves as one round may have, and not at rest yet
             self.queue.add_after(key, _FIRST_BACKOFF)
 
-    async def _advance(self, draft: Draft, news: list[Heard]) -> plan.Wait | plan.Resolve | None:
+    async def _advance(self, draft: Draft, news: list[Heard | Amendment]) -> plan.Wait | plan.Resolve | None:
         """Move after move until there is nothing to do, with the state stored at the end."""
         self._take_in(draft, news)
         end: plan.Wait | plan.Resolve | None = None
@@ -185,10 +195,13 @@ class Reconciler:
         await self._recorder.commit(draft)
         return end
 
-    def _take_in(self, draft: Draft, news: list[Heard]) -> None:
+    def _take_in(self, draft: Draft, news: list[Heard | Amendment]) -> None:
         """What was heard, what people say, which policy."""
         status, spec = draft.incident.status, draft.incident.spec
-        take_news(draft, news)
+        take_news(draft, [item for item in news if isinstance(item, Heard)])
+        for item in news:
+            if not isinstance(item, Heard):
+                item(draft)
         self._diagnostician.take(draft)
         if spec.acknowledged_by:
             who = spec.acknowledged_by
@@ -307,7 +320,7 @@ class Reconciler:
         await self._recorder.set_finalizer(draft, present=False)
         status = draft.incident.status
         _skip_pending(draft, Reason.NOT_NEEDED, "the incident ended before")
-        said = draft.incident.spec.resolution
+        said = resolution(draft.incident)
         actor = said.resolved_by if said and move.reason == Reason.RESOLVED_BY_PERSON else "paramedic"
         # An Event closes what a Warning has opened; an incident that went well has had its Event for the action.
         draft.say(move.reason, move.message, actor=actor, event=status.escalation is not None)
@@ -336,7 +349,7 @@ class Reconciler:
 
     def _policy_is_gone(self, draft: Draft) -> bool:
         pinned = draft.incident.status.policy
-        if pinned is None or draft.incident.status.escalation or draft.incident.status.phase == "Resolved":
+        if pinned is None or plan.is_handed_over(draft.incident) or draft.incident.status.phase == "Resolved":
             return False
         unfinished = any(s.state in plan.WAITING_STATES for s in draft.incident.status.steps)
         policy = self._store.policy(pinned.key)
@@ -416,7 +429,7 @@ def _open(draft: Draft) -> None:
 def _is_waiting_for_policy(draft: Draft) -> bool:
     incident = draft.incident
     return (
-        incident.spec.resolution is None
+        resolution(incident) is None
         and incident.metadata.deletion_timestamp is None
         and plan.is_firing(incident) is not False
         and incident.status.phase != "Resolved"

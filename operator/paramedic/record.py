@@ -46,6 +46,8 @@ class Draft:
     now: datetime
     events: list[Json] = field(default_factory=list)
     effects: list[Callable[[], None]] = field(default_factory=list)
+    said: list[TimelineEntry] = field(default_factory=list)
+    """What was put on the timeline since the last write."""
 
     @property
     def key(self) -> str:
@@ -99,6 +101,7 @@ class Draft:
     def _add_to_timeline(self, reason: Reason, message: str, actor: str) -> None:
         entry = TimelineEntry(at=self.now, actor=actor, reason=str(reason), message=message[:_MESSAGE_LIMIT])
         self.incident.status.timeline = bounded([*self.incident.status.timeline, entry])
+        self.said.append(entry)
 
     def _event(self, reason: Reason, message: str) -> Json:
         meta = self.incident.metadata
@@ -132,10 +135,13 @@ def bounded(timeline: list[TimelineEntry]) -> list[TimelineEntry]:
 
 def escalate(draft: Draft, reason: Reason, message: str) -> None:
     """Calls for a person; nothing further is done by itself, besides putting back what is leased."""
-    if draft.incident.status.escalation is None:
+    known = draft.incident.status.escalation
+    if known is None:
         draft.incident.status.escalation = EscalationStatus(
             level=1, since=draft.now, reason=str(reason), message=message
         )
+    elif not known.handed_over:
+        known.handed_over, known.reason, known.message = True, str(reason), message
     draft.say(reason, f"escalated: {message}", condition=(c.ESCALATED, "True"), event=True)
 
 
@@ -175,6 +181,8 @@ class Recorder:
         self._store = store
         self._metrics = metrics
         self._instance = instance
+        self.attend: Callable[[Draft], None] = lambda draft: None
+        """Adds what must be stored together with what the draft says."""
         self._events: asyncio.Queue[Json] = asyncio.Queue(_MAX_EVENTS_WAITING)
 
     def open_draft(self, key: str, now: datetime) -> Draft | None:
@@ -186,6 +194,7 @@ class Recorder:
         """Stores the draft; false when there was nothing to write. Raises Conflict when somebody else has written
         since (then nothing is stored), NotFound, Retry (uncertain: it may be stored).
         """
+        self.attend(draft)
         changes = draft.changes()
         if changes:
             meta = draft.incident.metadata
@@ -250,7 +259,7 @@ class Recorder:
         for event in draft.events:
             event["reportingInstance"] = self._instance
             self._send(event)
-        draft.effects, draft.events = [], []
+        draft.effects, draft.events, draft.said = [], [], []
 
     def _send(self, event: Json) -> None:
         _log.info(

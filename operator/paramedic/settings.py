@@ -14,6 +14,7 @@ from yaml import YAMLError
 from paramedic.api import SYSTEM_NAMESPACE
 from paramedic.api.base import parse_duration
 from paramedic.api.connection import ConnectionSettings, Network
+from paramedic.api.people import ChannelSettings, PeopleSettings, Templates, check_references
 from paramedic.errors import ParamedicError
 
 Duration = Annotated[timedelta, BeforeValidator(parse_duration)]
@@ -132,9 +133,21 @@ class Settings(BaseSettings):
     connections: list[ConnectionSettings] = Field(
         default_factory=list, description="Databases, queues and AWS accounts that steps may name."
     )
+    people: PeopleSettings = Field(default_factory=PeopleSettings, description="Response times and whom to call.")
+    channels: list[ChannelSettings] = Field(
+        default_factory=list, max_length=32, description="Slack, PagerDuty, status pages and others that are told."
+    )
+    notify: list[str] = Field(default_factory=list, description="Channels of incidents whose policy names none.")
+    templates: Templates = Field(default_factory=Templates, description="Texts of messages.")
+    dashboards: list[str] = Field(default_factory=list, max_length=16, description="URLs that messages link to.")
     never_block: list[Network] = Field(
         default_factory=list, description="CIDRs that blockAddresses never blocks, whatever a policy or an alert says."
     )
+
+    @model_validator(mode="after")
+    def _known_channels(self) -> Self:
+        check_references(self.people, self.channels, self.notify)
+        return self
 
     @classmethod
     def settings_customise_sources(

@@ -18,12 +18,13 @@ from paramedic.api import FINALIZER
 from paramedic.api.incident import Incident, Phase
 from paramedic.api.policy import READING, RemediationPolicy
 from paramedic.core.guard import ActionRecord, TargetKey
+from paramedic.core.notices import waiting_channels
 from paramedic.core.plan import is_remediating
 
 Json = dict[str, Any]
 GroupKey = tuple[str, str, str]
 _FRESH = 256
-_FOR_PEOPLE = frozenset({"timeline", "conditions", "evidence", "findings", "checklist", "message"})
+_FOR_PEOPLE = frozenset({"timeline", "conditions", "evidence", "findings", "checklist", "notices", "message"})
 OPEN_PHASES = tuple(phase for phase in get_args(Phase) if phase != "Resolved")
 _COMPACT = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False)
 
@@ -47,6 +48,8 @@ class Entry:
     actions: tuple[ActionRecord, ...] = ()
     left: tuple[tuple[TargetKey, Json], ...] = ()
     created_at: datetime | None = None
+    waiting_channels: frozenset[str] = frozenset()
+    attend_at: datetime | None = None
     problem: str | None = None
 
     @property
@@ -257,6 +260,8 @@ def _ended(raw: Json) -> Incident | None:
     status = raw.get("status") or {}
     if status.get("phase") != "Resolved" or FINALIZER in (raw["metadata"].get("finalizers") or ()):
         return None
+    if any(notice.get("pending") for notice in status.get("notices") or ()):
+        return None
     return Incident.model_validate(raw | {"status": {k: v for k, v in status.items() if k not in _FOR_PEOPLE}})
 
 
@@ -273,7 +278,8 @@ def _discard(index: Any, group: Any, key: str) -> None:
 
 
 def _entry(key: str, version: int, raw: Json, incident: Incident) -> Entry:
-    over = incident.status.phase == "Resolved" and FINALIZER not in incident.metadata.finalizers
+    waiting = waiting_channels(incident)
+    over = incident.status.phase == "Resolved" and FINALIZER not in incident.metadata.finalizers and not waiting
     policy = _policy_key(incident)
     return Entry(
         key=key,
@@ -291,6 +297,8 @@ def _entry(key: str, version: int, raw: Json, incident: Incident) -> Entry:
         actions=tuple(_actions(incident, key, policy or "")),
         left=tuple(_left(incident)),
         created_at=incident.metadata.creation_timestamp,
+        waiting_channels=waiting,
+        attend_at=incident.status.attend_at,
     )
 
 

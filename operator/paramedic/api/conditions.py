@@ -16,6 +16,7 @@ REMEDIATION_ALLOWED = "RemediationAllowed"
 REMEDIATED = "Remediated"
 VERIFIED = "Verified"
 ESCALATED = "Escalated"
+NOTIFIED = "Notified"
 
 ConditionStatus = Literal["True", "False", "Unknown"]
 

@@ -1,14 +1,40 @@
 """What ``diagnose`` is told: where to look beside the target itself. All of it is optional."""
 
-from typing import Annotated
+from datetime import timedelta
+from typing import Annotated, Literal
 
 from pydantic import Field
 
-from paramedic.api.base import Model, ObjectName
+from paramedic.api.base import Duration, Model, ObjectName
+
+QueueType = Literal["List", "Stream", "SortedSet"]
 
 # No "@" before the path: a URL with a password in it would be stored and shown in clear.
 URL_PATTERN = r"^https?://[^\s/?#@]+([/?#]\S*)?$"
 Url = Annotated[str, Field(pattern=URL_PATTERN, max_length=2048)]
+
+
+class QueueCheck(Model):
+    """A queue in Redis whose depth is looked at."""
+
+    key: str = Field(min_length=1, max_length=512, description="Key of the queue.")
+    type: QueueType | None = Field(None, description="What is at the key; default: what Redis says.")
+    group: str | None = Field(
+        None, min_length=1, max_length=512, description="Of a stream: the consumer group whose work is counted."
+    )
+    max_depth: int = Field(1000, ge=0, le=1_000_000_000, description="More entries than this are told.")
+
+
+class ConnectionCheck(Model):
+    """A database, a cache or a cluster of either, outside of the target, that is looked at."""
+
+    name: ObjectName = Field(
+        description="Connection of type postgres, redis, aurora, cloudNativePG or elasticache."
+    )
+    long_query_after: Duration = Field(
+        timedelta(minutes=5), description="Of PostgreSQL: statements that run for longer are told."
+    )
+    queues: list[QueueCheck] = Field(default_factory=list, max_length=10, description="Of Redis: queues.")
 
 
 class DiagnoseParams(Model):
@@ -33,6 +59,11 @@ class DiagnoseParams(Model):
         default_factory=list,
         max_length=10,
         description="URLs of what the service depends on; anything but a 5xx counts as reachable.",
+    )
+    connections: list[ConnectionCheck] = Field(
+        default_factory=list,
+        max_length=10,
+        description="Databases, caches and queues to look at, beside those that the policy's other steps use.",
     )
     log_lines: int = Field(
         20, ge=0, le=200, description="Last log lines to keep of each failing container; 0 for none."

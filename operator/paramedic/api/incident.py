@@ -107,6 +107,7 @@ class IncidentSpec(Model):
     )
     paused: bool = Field(False, description="A person takes over: nothing further is done while true.")
     acknowledged_by: UserName | None = Field(None, description="Who works on it; your own user name.")
+    commander: UserName | None = Field(None, description="Who leads the response; by default who acknowledged first.")
     approvals: list[Approval] = Field(
         default_factory=list,
         max_length=64,
@@ -126,6 +127,7 @@ class PinnedPolicy(StatusModel):
     strategy: Strategy = Field("UntilRecovered", description="Strategy.")
     guards: Guards = Field(default_factory=Guards, description="Guards.")
     team: str | None = Field(None, description="Team to escalate to.")
+    notify: list[str] = Field(default_factory=list, description="Channels that are told.")
 
     @property
     def key(self) -> str:
@@ -212,9 +214,71 @@ class EscalationStatus(StatusModel):
     """How far the incident has been escalated."""
 
     level: int = Field(1, description="Level of the team's escalation matrix.")
-    since: Time = Field(description="Since when.")
+    since: Time = Field(description="Since when it is at this level.")
     reason: str = Field("", description="CamelCase constant.")
     message: str = Field("", description="For a person.")
+    team: str | None = Field(None, description="Team of the settings' escalation matrix.")
+    handed_over: bool = Field(
+        True, description="Whether Paramedic does nothing further by itself; false: people are called beside its work."
+    )
+    triggers: list[str] = Field(
+        default_factory=list, description="What has raised the level so far; each does so once. CamelCase constants."
+    )
+
+
+Via = Literal["kubernetes", "pagerduty", "slack"]
+
+
+class Acknowledgement(StatusModel):
+    """That a person works on it."""
+
+    by: str = Field(description="Who: a Kubernetes user name, or as the other system names the person.")
+    at: Time = Field(description="When.")
+    via: Via = Field("kubernetes", description="Where it was said.")
+
+
+class Consent(StatusModel):
+    """A person's consent to one step that was given elsewhere than in spec.approvals, and checked by Paramedic."""
+
+    step: str = Field(description="Name of the step.")
+    approved_by: str = Field(description="Kubernetes user name of the person.")
+    operation: str | None = Field(None, description="The plan that it is bound to.")
+    at: Time = Field(description="When.")
+    via: Via = Field("slack", description="Where it was given.")
+
+
+class Closure(StatusModel):
+    """A person's word that the incident is over, given elsewhere than in spec.resolution."""
+
+    by: str = Field(description="Who.")
+    at: Time = Field(description="When.")
+    via: Via = Field("pagerduty", description="Where it was said.")
+
+
+class Times(StatusModel):
+    """How long things took, from the beginning of the trouble."""
+
+    acknowledge: Duration | None = Field(None, description="Until a person took it on.")
+    mitigate: Duration | None = Field(None, description="Until a remedy was verified.")
+    resolve: Duration | None = Field(None, description="Until it was over.")
+
+
+NoticeKind = Literal[
+    "Opened", "Update", "ApprovalNeeded", "Acknowledged", "Call", "Shutdown", "Resolved", "Reminder", "Reopened"
+]
+
+
+class Notice(StatusModel):
+    """Something that people are told. Stored together with the fact that it tells of, so that none is lost."""
+
+    key: str = Field(description="Unique in the incident: what is never told twice.")
+    kind: NoticeKind = Field(description="What it is; each channel decides by this what it does.")
+    reason: str = Field("", description="CamelCase constant: the fact's.")
+    at: Time = Field(description="When it became true.")
+    message: str = Field(description="The fact, for a person.")
+    mentions: list[str] = Field(default_factory=list, description="Who is called, as the channels name them.")
+    pending: list[str] = Field(default_factory=list, description="Channels that have not been told yet.")
+    undelivered: list[str] = Field(default_factory=list, description="Channels that could not be told, for good.")
 
 
 class Evidence(StatusModel):
@@ -241,6 +305,9 @@ class ChecklistItem(StatusModel):
     due: Duration = Field(description="After the resolution.")
     item: str = Field(description="What is to be done.")
     done: bool = Field(False, description="Whether it is done.")
+    done_by: str | None = Field(None, description="Who did it: paramedic, or a person.")
+    done_at: Time | None = Field(None, description="When it was ticked.")
+    reminded: bool = Field(False, description="Whether people have been reminded of it after it was due.")
 
 
 class TimelineEntry(StatusModel):
@@ -264,8 +331,29 @@ class IncidentStatus(StatusModel):
     policy: PinnedPolicy | None = Field(None, description="The policy, pinned when matched.")
     alert: AlertState | None = Field(None, description="What has been heard of the alert since.")
     steps: list[StepStatus] = Field(default_factory=list, description="Every step and what came of it.")
+    severity: Severity | None = Field(
+        None, description="The gravest of spec.severity and what alerts have said since; never lowered by an alert."
+    )
+    acknowledgement: Acknowledgement | None = Field(None, description="Who has taken it on first.")
+    commander: str | None = Field(None, description="Who leads: spec.commander, else who acknowledged first.")
+    approvals: list[Consent] = Field(
+        default_factory=list, max_length=64, description="Consents that were given in Slack and checked by Paramedic."
+    )
+    closure: Closure | None = Field(None, description="That a person has closed it elsewhere than here.")
+    mitigated_at: Time | None = Field(None, description="When a remedy was first verified.")
+    times: Times | None = Field(None, description="How long things took.")
     escalation: EscalationStatus | None = Field(None, description="How far it has been escalated.")
+    parent: str | None = Field(None, description="Incident of the namespace that this one is a part of.")
+    children: list[str] = Field(
+        default_factory=list, max_length=256, description="Incidents of the namespace that are parts of this one."
+    )
     external: dict[str, str] | None = Field(None, description="Ids in PagerDuty, Slack and others.")
+    notices: list[Notice] = Field(
+        default_factory=list, description="What people are told: the newest 50, and all that are still to be told."
+    )
+    attend_at: Time | None = Field(
+        None, description="When Paramedic looks at the ended incident again: for its checklist, or to prune it."
+    )
     evidence: list[Evidence] = Field(
         default_factory=list,
         max_length=200,

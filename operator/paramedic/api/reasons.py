@@ -130,12 +130,19 @@ class Reason(_Documented):
     IN_PROGRESS = "InProgress", "Work is under way."
     ACKNOWLEDGED = "Acknowledged", "A person works on it."
     DELETED = "Deleted", "The incident is being deleted; what it holds is put back first."
+    # People
+    DELIVERED = "Delivered", "The channels have been told."
+    CHANNEL_UNKNOWN = "ChannelUnknown", "spec.notify names a channel that the settings do not have."
+    CHANNEL_DOWN = "ChannelDown", "A channel does not answer; what it has to be told waits and is not lost."
+    NOTICE_UNDELIVERED = "NoticeUndelivered", "A channel refused what it was told; it will not be told again."
 
 
 # Reasons that stand for something that a person should look at: their Events are Warnings.
 WARNINGS = frozenset(
     {
         Reason.NO_POLICY,
+        Reason.CHANNEL_DOWN,
+        Reason.NOTICE_UNDELIVERED,
         Reason.POLICY_GONE,
         Reason.POLICY_INVALID,
         Reason.COOLDOWN,

@@ -26,6 +26,7 @@ def pin(policy: RemediationPolicy) -> PinnedPolicy:
         strategy=policy.spec.strategy,
         guards=policy.spec.guards,
         team=policy.spec.escalation.team if policy.spec.escalation else None,
+        notify=policy.spec.notify,
     )
 
 

@@ -11,6 +11,7 @@ from paramedic.api import FINALIZER
 from paramedic.api.incident import Incident, StepStatus
 from paramedic.api.policy import READING
 from paramedic.api.reasons import Reason
+from paramedic.core.people import resolution
 
 ACTED_STATES = ("Executing", "Verifying", "Succeeded", "Failed", "Unknown", "Reverted")
 WAITING_STATES = ("Pending", "Blocked", "AwaitingApproval")
@@ -172,6 +173,11 @@ def has_acted(incident: Incident) -> bool:
     return any(s.operation and s.attempts > 0 and s.action not in READING for s in incident.status.steps)
 
 
+def is_handed_over(incident: Incident) -> bool:
+    """Whether Paramedic has left the incident to people, and only puts back what is leased."""
+    return incident.status.escalation is not None and incident.status.escalation.handed_over
+
+
 def is_remediating(incident: Incident) -> bool:
     """Whether it counts against ``maxConcurrent``: it has acted and is not over, or left to people."""
     return has_acted(incident) and incident.status.phase in ("Remediating", "Verifying")
@@ -191,8 +197,8 @@ def is_firing(incident: Incident) -> bool | None:
 
 def no_longer_wanted(incident: Incident) -> bool:
     """Whether an intent that was not carried out is to be dropped: a person has stepped in, or the alert has ended."""
-    people = incident.spec.paused or incident.spec.resolution or incident.metadata.deletion_timestamp
-    return bool(people) or is_firing(incident) is False
+    stepped_in = incident.spec.paused or resolution(incident) or incident.metadata.deletion_timestamp
+    return bool(stepped_in) or is_firing(incident) is False
 
 
 def holds_mitigation(incident: Incident) -> bool:
@@ -223,7 +229,7 @@ def _stay_ended(incident: Incident) -> Move | None:
 
 
 def _obey_resolution(incident: Incident, now: datetime, leases_over: frozenset[int]) -> Move | None:
-    said = incident.spec.resolution
+    said = resolution(incident)
     if said is None:
         return None
     due = _put_back_what_is_due(incident, now, leases_over)
@@ -290,8 +296,9 @@ def _is_procedure(incident: Incident) -> bool:
 
 
 def _wait_for_a_person(incident: Incident) -> Move | None:
-    if incident.status.escalation is None:
+    if not is_handed_over(incident):
         return None
+    assert incident.status.escalation is not None
     return Wait(f"a person is needed: {incident.status.escalation.message}", until=_next_lease_end(incident))
 
 
@@ -410,7 +417,7 @@ def _lease_is_over(step: StepStatus, now: datetime) -> bool:
 
 def _is_left_over(incident: Incident, step: StepStatus) -> bool:
     """A change of which it is not known whether it was made, on a lease whose end nobody watches: with the incident."""
-    over = incident.spec.resolution is not None or is_firing(incident) is False
+    over = resolution(incident) is not None or is_firing(incident) is False
     return over and step.state in ("Failed", "Unknown") and _lease_end(step) is None
 
 

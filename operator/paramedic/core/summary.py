@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from paramedic.api.incident import Incident, Phase, StepStatus
 from paramedic.api.reasons import Reason
-from paramedic.core.plan import Resolve, Wait, current_step, holds_mitigation, is_firing
+from paramedic.core.plan import Resolve, Wait, current_step, holds_mitigation, is_firing, is_handed_over
 
 _BLOCKING = frozenset({Reason.PAUSED, Reason.POLICY_PAUSED, Reason.STEP_FAILED})
 
@@ -49,7 +49,7 @@ def _phase(incident: Incident, end: Wait | Resolve | None) -> Phase:
     states = {s.state for s in incident.status.steps}
     if any(s.revert and s.revert.state == "Executing" for s in incident.status.steps) or "Executing" in states:
         return "Remediating"
-    if incident.status.escalation:
+    if is_handed_over(incident):
         return "Escalated"
     if "Verifying" in states:
         return "Verifying"

@@ -1,0 +1,43 @@
+"""What every channel is: a way to tell people of an incident."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from paramedic.api.incident import Incident, Notice
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """What is to be told at once: all notices of one incident that wait for the channel, oldest first."""
+
+    incident: Incident
+    notices: Sequence[Notice]
+    again: bool
+    """Whether an earlier try may have told it already: then look first, where the other system can be asked."""
+
+    @property
+    def external(self) -> Mapping[str, str]:
+        """The ids that were kept at earlier tellings."""
+        return self.incident.status.external or {}
+
+
+Told = dict[str, str]
+"""Ids to keep on ``status.external``; the keys begin with the channel's name."""
+
+
+class Channel(Protocol):
+    """A way to tell people. It holds no state that matters: what it must know later it returns."""
+
+    name: str
+
+    async def tell(self, message: Message) -> Told:
+        """Tells it, merged into as few requests as the other system allows. Raises Retry (with ``after`` as the other
+        system asks, ``uncertain`` when it may have been told), Terminal, Refused (never try again).
+        """
+
+    async def close(self) -> None:
+        """Gives up what it holds open."""
+
+
+MakeChannel = Callable[..., Channel]
