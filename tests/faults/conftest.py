@@ -28,7 +28,10 @@ def ground(
     """One operator for a whole file: the drills are kept apart by their namespaces."""
     short = SHORT_LEASE if getattr(request.module, "WITH_SHORT_LEASE", False) else {}
     folder: Path = tmp_path_factory.mktemp("faults")
-    with _behind_a_proxy(own_cluster, folder, ENVIRONMENT | short) as ground:
+    (evidence := folder / "evidence").mkdir()
+    with _behind_a_proxy(
+        own_cluster, folder, ENVIRONMENT | short | {"PARAMEDIC_EVIDENCE__DIRECTORY": str(evidence)}
+    ) as ground:
         ground.operator.wait_leading()
         yield ground
 

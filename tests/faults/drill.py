@@ -2,6 +2,7 @@
 
 import asyncio
 import functools
+import hashlib
 import time
 import uuid
 from collections import Counter
@@ -9,7 +10,9 @@ from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlparse
 
 import aiohttp
 
@@ -20,8 +23,8 @@ from faults.shapes import (
     INCIDENTS,
     POLICIES,
     TARGET,
+    Beside,
     Shape,
-    config_map,
     deployment,
     incident,
     labels,
@@ -38,8 +41,14 @@ Json = dict[str, Any]
 PATIENCE = 60.0
 # A claim for each look; the deployment controller writes its status meanwhile, and each such write can cost one more.
 MOST_ATTEMPTS = 6
-CONFIG_MAPS = "v1/configmaps"
-TOUCHED = {"incidents": INCIDENTS, "envoyfilters": ENVOY_FILTERS, "configmaps": CONFIG_MAPS}
+TOUCHED = {
+    "incidents": INCIDENTS,
+    "envoyfilters": ENVOY_FILTERS,
+    "configmaps": "v1/configmaps",
+    "services": "v1/services",
+    "jobs": "batch/v1/jobs",
+}
+CHANGED = ("deployments", "horizontalpodautoscalers", "envoyfilters", "configmaps", "services", "jobs")
 
 
 @dataclass
@@ -88,15 +97,17 @@ class Drill:
     story: str = ""
     _answers: list[str] = field(default_factory=list)
     _states_before: int = 0
+    _before: Json = field(default_factory=dict)
 
     async def prepare(self, scene: Scene) -> None:
         """The namespace with its target, as it is a moment before the incident."""
         admin = scene.admin
-        if self.shape.creates:
-            await install(admin, self.shape.creates)
+        beside = self.shape.beside
+        if beside and beside.resource == ENVOY_FILTERS:
+            await install(admin, ENVOY_FILTERS)
         await new_namespace(admin, self.namespace)
-        if self.shape.config:
-            await admin.create(config_map(), self.namespace)
+        if beside and beside.existing:
+            self._before = await admin.create(beside.existing, self.namespace)
         await admin.create(self.shape.policy, self.namespace)
         created = time.time()
         await admin.create(deployment(), self.namespace)
@@ -183,8 +194,21 @@ class Drill:
             attempts = step.get("attempts", 0)
             if step["state"] != "Skipped" and not 1 <= attempts <= MOST_ATTEMPTS:
                 self.problems.append(f"step {step['name']} has {attempts} attempts")
+        self._judge_evidence(found)
         if found["metadata"].get("finalizers"):
             self.problems.append(f"finalizers are left: {found['metadata']['finalizers']}")
+
+    def _judge_evidence(self, found: Json) -> None:
+        """What the status tells of is there, whole, and nothing else is."""
+        listed = {unquote(urlparse(item["uri"]).path): item["sha256"] for item in found["status"].get("evidence") or []}
+        if self.shape.reads and not listed:
+            self.problems.append("no evidence was kept")
+        for path, digest in listed.items():
+            if not Path(path).is_file() or hashlib.sha256(Path(path).read_bytes()).hexdigest() != digest:
+                self.problems.append(f"{path} is not what the status says")
+        partial = [str(file) for path in listed for file in Path(path).parent.glob(".*.partial")]
+        if partial:
+            self.problems.append(f"files that were begun and left: {partial}")
 
     async def _judge_target(self, scene: Scene, found: Json) -> None:
         target = await scene.admin.get(DEPLOYMENTS, TARGET, self.namespace)
@@ -195,18 +219,25 @@ class Drill:
             self.problems.append(f"the target went {_arrows(states)} instead of {_arrows(self.shape.changes)}")
         operations = [operation(found, index, back=back) for index, back in self.shape.operations]
         stamps = scene.witness.stamps(self.namespace)
-        if stamps != ([] if self.shape.creates else operations):
+        if stamps != (operations if self.shape.stamps_target else []):
             self.problems.append(f"the target was stamped {stamps}, the incident says {operations}")
-        if self.shape.creates and (left := await scene.admin.list(self.shape.creates, self.namespace)):
-            self.problems.append(f"{len(left)} objects are left that were created for the incident")
         patches = effects(scene.ground.writes.of(self.namespace))
-        expected = len(operations) * (2 if self.shape.config else 1)
+        expected = len(operations) * self.shape.effects
         if len(patches) != expected:
             self.problems.append(f"the API server carried out {len(patches)} changes instead of {expected}")
-        if self.shape.config:
-            held = (await scene.admin.get(CONFIG_MAPS, "config", self.namespace))["data"]
-            if held != config_map()["data"]:
-                self.problems.append(f"the ConfigMap holds {held}")
+        if self.shape.beside:
+            await self._judge_beside(scene, self.shape.beside)
+
+    async def _judge_beside(self, scene: Scene, beside: Beside) -> None:
+        if beside.existing is None:
+            left = await scene.admin.list(beside.resource, self.namespace)
+            if len(left) != beside.left:
+                self.problems.append(f"{len(left)} objects are there that were created, instead of {beside.left}")
+            return
+        found = await scene.admin.get(beside.resource, beside.existing["metadata"]["name"], self.namespace)
+        for part in ("data", "spec"):
+            if found.get(part) != self._before.get(part):
+                self.problems.append(f"{beside.resource} is {found.get(part)} instead of {self._before.get(part)}")
 
     def _tell(self, scene: Scene) -> str:
         found = scene.witness.incidents(self.namespace)
@@ -232,8 +263,8 @@ def expected_timeline(shape: Shape) -> dict[str, int]:
     backward = len(shape.operations) - forward
     heard = 1 if shape.by_alert else 0
     return {
-        "Executing": forward,
-        "Applied": forward,
+        "Executing": forward + shape.reads,
+        "Applied": forward + shape.reads,
         "PuttingBack": backward,
         "PutBack": backward,
         "OutcomeUnknown": 0,
@@ -297,9 +328,7 @@ def effects(writes: list[Request]) -> list[str]:
     return [
         f"{one.received_at} {one.verb} {one.uri}"
         for one in writes
-        if one.resource in ("deployments", "horizontalpodautoscalers", "envoyfilters", "configmaps")
-        and one.status < 300
-        and "dryRun=" not in one.uri
+        if one.resource in CHANGED and one.status < 300 and "dryRun=" not in one.uri
     ]
 
 

@@ -22,6 +22,17 @@ SOON = {"rollout": True, "for": "1s", "timeout": "90s"}
 
 
 @dataclass(frozen=True)
+class Beside:
+    """What the operations change besides the target, or instead of it: it must be in the end as it was before."""
+
+    resource: str
+    existing: Json | None = None
+    """As it is before the incident; None: the operations create it."""
+    left: int = 0
+    """How many objects that the operations created are there in the end."""
+
+
+@dataclass(frozen=True)
 class Shape:
     """One kind of remediation."""
 
@@ -36,10 +47,13 @@ class Shape:
     """(replicas, image) of the target, from before the incident to its end, each value once."""
     operations: tuple[tuple[int, bool], ...]
     """Which operations stamp the target, in order: (index of the step, whether it is its putting back)."""
-    creates: str = ""
-    """The resource of which the operations create and delete an object instead, and leave the target alone."""
-    config: bool = False
-    """Whether the operations change a ConfigMap first, and the target with it."""
+    beside: Beside | None = None
+    stamps_target: bool = True
+    """Whether the operations leave their stamp on the target."""
+    reads: int = 0
+    """Steps that change nothing and are told of as the others are."""
+    effects: int = 1
+    """Changes that one operation makes."""
     approved: tuple[str, ...] = ()
     """The steps that the applied Incident says yes to."""
 
@@ -62,6 +76,13 @@ def _policy(name: str, match: Json, steps: list[Json], **spec: Any) -> Json:
     }
 
 
+_CONFIG: Json = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "config"}, "data": {"DB": "old"}}
+_FRONT: Json = {
+    "apiVersion": "v1",
+    "kind": "Service",
+    "metadata": {"name": "front"},
+    "spec": {"type": "NodePort", "selector": {"app": TARGET}, "ports": [{"name": "http", "port": 80}]},
+}
 _ALERT = {"alerts": [{"matchers": ['alertname="Broken"']}]}
 
 ROLLBACK = Shape(
@@ -159,7 +180,8 @@ LIMIT = Shape(
     ),
     changes=((1, GOOD),),
     operations=((0, False), (0, True)),
-    creates=ENVOY_FILTERS,
+    beside=Beside(ENVOY_FILTERS),
+    stamps_target=False,
 )
 
 CONFIG = Shape(
@@ -195,7 +217,8 @@ CONFIG = Shape(
     ),
     changes=((1, GOOD),),
     operations=((0, False), (0, True)),
-    config=True,
+    beside=Beside("v1/configmaps", _CONFIG),
+    effects=2,
 )
 
 PROCEDURES = Shape(
@@ -229,7 +252,97 @@ PROCEDURES = Shape(
     approved=("stop", "back"),
 )
 
-SHAPES = {shape.name: shape for shape in (ROLLBACK, LEASE, UNDO, LIMIT, CONFIG, PROCEDURES)}
+BLOCK = Shape(
+    name="block",
+    policy=_policy(
+        "block",
+        {"incidents": {"types": ["HighLoad"]}},
+        [
+            {
+                "name": "block",
+                "target": {"kind": "Service", "name": "front"},
+                "blockTraffic": {"method": "Service"},
+                "verify": {"for": "1s", "timeout": "90s", "rollout": False},
+                "ttl": "6s",
+            }
+        ],
+    ),
+    by_alert=False,
+    released=False,
+    writes=(
+        "add finalizer",
+        "status block=Executing",
+        "patch service type=ClusterIP",
+        "status block=Succeeded",
+        "status block=Succeeded (back Executing)",
+        "patch service type=NodePort",
+        "remove finalizer",
+        "status block=Reverted (back Succeeded), Resolved",
+    ),
+    changes=((1, GOOD),),
+    operations=((0, False), (0, True)),
+    beside=Beside("v1/services", _FRONT),
+    stamps_target=False,
+)
+
+JOB = Shape(
+    name="job",
+    policy=_policy(
+        "job",
+        {"incidents": {"types": ["HighLoad"]}},
+        [
+            {
+                "name": "job",
+                "runJob": {
+                    "template": {
+                        "spec": {
+                            "containers": [{"name": "check", "image": "check:1", "command": ["check"]}],
+                        }
+                    }
+                },
+            }
+        ],
+    ),
+    by_alert=False,
+    released=False,
+    writes=(
+        "status job=Executing",
+        "POST jobs",
+        "status job=Verifying",
+        "status job=Succeeded, Resolved",
+    ),
+    changes=((1, GOOD),),
+    operations=((0, False),),
+    beside=Beside("batch/v1/jobs", left=1),
+    stamps_target=False,
+)
+
+EVIDENCE = Shape(
+    name="evidence",
+    policy=_policy(
+        "evidence",
+        {"incidents": {"types": ["HighLoad"]}},
+        [
+            {"name": "keep", "captureEvidence": {"include": ["events", "manifests"]}},
+            {"name": "room", "scale": {"replicas": 2}},
+        ],
+        strategy="Sequence",
+    ),
+    by_alert=False,
+    released=False,
+    writes=(
+        "status keep=Executing",
+        "status keep=Succeeded, room=Executing",
+        "patch deployment replicas=2",
+        "status keep=Succeeded, room=Verifying",
+        "status keep=Succeeded, room=Succeeded, Resolved",
+    ),
+    changes=((1, GOOD), (2, GOOD)),
+    operations=((1, False),),
+    reads=1,
+)
+
+SHAPES = {shape.name: shape for shape in (ROLLBACK, LEASE, UNDO, LIMIT, CONFIG, PROCEDURES, BLOCK, JOB, EVIDENCE)}
 ASIDE = ("event", "policy status", "status of")
 """Writes beside the remediation's own, at no fixed place among them."""
 
@@ -258,10 +371,6 @@ def deployment(image: str = GOOD, replicas: int = 1, name: str = TARGET) -> Json
             },
         },
     }
-
-
-def config_map() -> Json:
-    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "config"}, "data": {"DB": "old"}}
 
 
 def incident(kind: str = "HighLoad", name: str = "applied", **spec: Any) -> Json:
@@ -319,6 +428,8 @@ def _step(step: Json) -> str:
 
 
 def _changed(spec: Json) -> str:
+    if "type" in spec:
+        return f"type={spec['type']}"
     template = spec.get("template")
     if template and "spec" not in template:
         return "stamped" if template["metadata"]["annotations"][OPERATION] else "unstamped"

@@ -25,6 +25,9 @@ EVENTS = {
     "limit": "event PutBack",
     "config": "event PutBack",
     "procedures": "event Applied",
+    "block": "event PutBack",
+    "job": "event Applied",
+    "evidence": "event Applied",
 }
 KILLS = ("killed before", "killed after", "killed twice")
 HELD_TOGETHER = 13.0  # seconds; the operator itself gives a request up after 15
