@@ -23,6 +23,11 @@ RUN pip install "hatchling==${HATCHLING}" \
 RUN python -m compileall -q -j 0 --invalidation-mode unchecked-hash /opt/paramedic/lib
 
 FROM python:${PYTHON}-slim
+# pg_dump, for captureEvidence: databaseDump. It dumps servers of its own major version and older ones.
+ARG POSTGRES_CLIENT=17
+RUN apt-get update \
+ && apt-get install --yes --no-install-recommends "postgresql-client-${POSTGRES_CLIENT}" \
+ && rm -rf /var/lib/apt/lists/*
 # The base image's own pip is not needed at run time.
 RUN rm -rf /usr/local/lib/python3*/site-packages/* /usr/local/lib/python3*/ensurepip /usr/local/bin/pip*
 COPY --from=build /opt/paramedic /opt/paramedic

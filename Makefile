@@ -9,6 +9,7 @@ STAMP := $(VENV)/.installed
 .PHONY: help demo test check fix bench clean lock generate
 
 include hack/cluster.mk
+include hack/gameday.mk
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'

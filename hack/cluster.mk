@@ -2,20 +2,29 @@
 
 PYTHON ?= python3
 TESTBED = $(PYTHON) hack/testbed
+NODE ?= kwok
 KIND ?= kind
 KIND_NAME ?= paramedic
 KIND_FOLDER = .cluster-kind
 
-.PHONY: cluster-up cluster-down cluster-status kind-up kind-down
+.PHONY: cluster-up cluster-down cluster-status cluster-install kind-up kind-down
 
-cluster-up: ## Start a real control plane with one fake node in the background (kubeconfig: .cluster/kubeconfig)
-	@$(TESTBED) up
+cluster-up: ## Start a real control plane in the background, its node played or, with NODE=real, real (kubeconfig: .cluster/kubeconfig)
+	@$(TESTBED) up --node $(NODE)
 
 cluster-down: ## Stop that control plane and remove .cluster
 	@$(TESTBED) down
 
 cluster-status: ## Tell whether that control plane runs
 	@$(TESTBED) status
+
+cluster-install: $(STAMP) ## Run Paramedic on the real node of that cluster, from an image of this work tree
+	@$(BIN)/python hack/images paramedic --folder .cluster
+	@$(TESTBED) load .cluster/paramedic.tar
+	@rm .cluster/paramedic.tar
+	@eval "$$($(TESTBED) env)" && kubectl apply -f crds && kubectl apply -k hack/images/paramedic && \
+		kubectl -n paramedic-system rollout restart deployment/paramedic && \
+		kubectl -n paramedic-system rollout status deployment/paramedic --timeout=60s
 
 kind-up: ## Start a kind cluster instead, for those who have Docker (kubeconfig: .cluster-kind/kubeconfig)
 	@command -v $(KIND) >/dev/null || { echo "kind is missing: install it from https://kind.sigs.k8s.io, or use 'make cluster-up', which needs no Docker" >&2; exit 1; }

@@ -199,6 +199,12 @@ def hpa(name: str = "covet-app", least: int | None = 2, most: int = 5, stamp: st
     }
 
 
+def scaled_object(name: str = "workers", **spec: Any) -> Json:
+    """KEDA's ScaledObject of covet-app."""
+    meta = {"name": name, "namespace": "covet", "uid": f"uid-{name}", "resourceVersion": "9"}
+    return {"metadata": meta, "spec": {"scaleTargetRef": {"name": "covet-app"}} | spec}
+
+
 def replica_set(number: int, image: str, *, cause: str = "", annotations: Mapping[str, str] | None = None) -> Json:
     """One entry of covet-app's rollout history, ``number`` hours before NOW plus a day."""
     template = workload(image=image)["spec"]["template"]

@@ -81,6 +81,7 @@ def intent_status(record: Json, under: RemediationPolicy, heard: Heard, now: dat
     draft.say(Reason.EXECUTING, f"step {step.name}: {step.message}")
     draft.set_condition(c.REMEDIATION_ALLOWED, "True", Reason.ALLOWED, f"step {step.name} may act")
     draft.set_condition(c.REMEDIATED, "Unknown", Reason.EXECUTING, f"step {step.name}: {step.message}")
+    status.severity = draft.incident.spec.severity
     apply_summary(draft, None)
     return draft.changes()
 

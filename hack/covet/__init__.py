@@ -1,6 +1,5 @@
-"""covet, the service of the runbook, as the demo needs it: it serves what its Deployment's pods would serve.
+"""covet, the service of the runbook, small and real: an HTTP API and workers, on PostgreSQL and Redis.
 
-Pods are played by kwok here and answer nothing. So one small HTTP service stands in for all of them: it asks the API
-server which pods are Ready and hands each request to one of them, as a Service would. A pod whose image ends in `-bad`
-answers 500. A bad release therefore really makes errors, as far as it is rolled out, and a rollback really ends them.
+`python -m covet.app` and `python -m covet.worker`, told by their environment (`config`). What a release does wrong, it
+does as releases do: see `config.Fault`.
 """

@@ -146,7 +146,7 @@ def _deploy_covet(parts: World, folder: Path, port: int, stack: ExitStack) -> No
     parts.cluster.kubectl("apply", "-k", OBJECTS)
     token = until(lambda: _token(parts.cluster), "covet's ServiceAccount", 10)
     token_file = write_private(folder / "covet" / "token", token)
-    argv = [sys.executable, str(toolchain.HACK / "covet"), f"--port={port}", f"--api={parts.cluster.url}"]
+    argv = [sys.executable, str(Path(__file__).with_name("played")), f"--port={port}", f"--api={parts.cluster.url}"]
     argv += [f"--ca={parts.cluster.ca}", f"--token-file={token_file}"]
     child = spawn("covet", argv, folder / "covet" / "log")
     stack.callback(child.stop, 1)

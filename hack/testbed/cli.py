@@ -1,4 +1,4 @@
-"""`python3 hack/testbed up|down|status|env|kubectl-path`: a cluster that runs in the background of a work tree.
+"""`python3 hack/testbed up|down|status|env|load|kubectl-path`: a cluster that runs in the background of a work tree.
 
 `up` leaves a small supervisor behind that owns the cluster's programs: `down` ends it in good order, and should it be
 killed, the kernel ends them.
@@ -22,16 +22,20 @@ from typing import Any
 from testbed import toolchain
 from testbed.access import write_private
 from testbed.cluster import Cluster, ClusterError
+from testbed.kwoknode import KwokNode
 from testbed.locks import locked
+from testbed.node import Node
 from testbed.ports import PortError
 from testbed.processes import Identity, ProcessError
 from testbed.progress import Progress, say
+from testbed.realnode import RealNode, load_image, why_not
 
 ROOT = toolchain.HACK.parent
 DEFAULT_FOLDER = ROOT / ".cluster"
 STATE = "supervisor.json"
 MARKER = "paramedic-testbed"
 STOP_TIMEOUT = 20.0
+NODES: dict[str, Callable[[Path], Node]] = {"kwok": KwokNode, "real": RealNode}
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -39,8 +43,8 @@ def main(argv: list[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     folder = Path(arguments.dir).absolute()
     try:
-        run: Callable[[Path], int] = arguments.run
-        return run(folder)
+        run: Callable[..., int] = arguments.run
+        return run(folder, **{name: value for name, value in vars(arguments).items() if name in ("node", "images")})
     except (ClusterError, PortError, ProcessError, toolchain.ToolchainError) as error:
         say(f"error: {error}")
         return 1
@@ -60,25 +64,36 @@ def _parser() -> argparse.ArgumentParser:
         ("down", down, "stop it and remove its folder"),
         ("status", status, "tell whether it runs (exit code 0) or not (1)"),
         ("env", env, 'print what a shell needs: eval "$(python3 hack/testbed env)"'),
+        ("load", load, "give images to the real node"),
         ("kubectl-path", kubectl_path, "print the path of a kubectl of the same version"),
         ("supervise", supervise, "hold the cluster in the foreground (what up leaves in the background)"),
     ):
         command = commands.add_parser(name, help=text)
         command.add_argument("--dir", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
         command.set_defaults(run=run)
+        if run in (up, supervise):
+            command.add_argument("--node", choices=NODES, default="kwok", help="kwok plays pods, real runs them (root)")
+        if run is load:
+            command.add_argument("images", type=Path, nargs="+", help="OCI images as tar files")
     return parser
 
 
-def up(folder: Path) -> int:
+def up(folder: Path, node: str) -> int:
     """Starts the cluster unless it runs already, and prints what to do next."""
+    if node == "real" and (reason := why_not()):
+        raise ClusterError(reason)
     for number in (signal.SIGTERM, signal.SIGHUP):  # they leave as little behind as Ctrl-C
         if signal.getsignal(number) != signal.SIG_IGN:  # as under nohup
             signal.signal(number, signal.default_int_handler)
-    toolchain.ensure(*toolchain.CLUSTER)
+    toolchain.ensure(*toolchain.CLUSTER, *(toolchain.NODE if node == "real" else ()))
     with _one_at_a_time(folder):
         state = _running(folder)
+        if state and state["node"] != node:
+            raise ClusterError(
+                f"a cluster with a {state['node']} node runs in {folder}; {_command('down', folder)} first"
+            )
         if state is None:
-            state = _start_or_clear(folder)
+            state = _start_or_clear(folder, node)
             say(f"the cluster is up ({state['started_in']:.1f} s): {state['url']}")
         else:
             say(f"the cluster is up already: {state['url']}")
@@ -127,19 +142,29 @@ def env(folder: Path) -> int:
     return 0
 
 
+def load(folder: Path, images: list[Path]) -> int:
+    """Pods use them with `imagePullPolicy: Never`."""
+    state = _running(folder)
+    if not state or state["node"] != "real":
+        raise ClusterError(f"no cluster with a real node runs in {folder}; make cluster-up NODE=real starts one")
+    for image in images:
+        load_image(folder, image.absolute())
+    return 0
+
+
 def kubectl_path(folder: Path) -> int:
     print(toolchain.binary("kubectl"))
     return 0
 
 
-def supervise(folder: Path) -> int:
+def supervise(folder: Path, node: str) -> int:
     """Holds the cluster until TERM comes or one of its programs dies; run in the background by `up`."""
     signal.signal(signal.SIGTERM, _stop_on_signal)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
-        with Cluster(folder) as cluster:
-            _write_state(folder, ready=True, url=cluster.url, started_in=cluster.started_in)
+        with Cluster(folder, NODES[node]) as cluster:
+            _write_state(folder, ready=True, node=node, url=cluster.url, started_in=cluster.started_in)
             while not (dead := cluster.dead()):
                 time.sleep(0.5)
             say(f"stopping everything: {dead.obituary()}")
@@ -154,20 +179,21 @@ def _stop_on_signal(number: int, frame: object) -> None:
     raise SystemExit(0)
 
 
-def _start_or_clear(folder: Path) -> dict[str, Any]:
+def _start_or_clear(folder: Path, node: str) -> dict[str, Any]:
     """An interrupted start leaves no folder either; a failed one leaves its logs."""
     try:
-        return _start(folder)
+        return _start(folder, node)
     except KeyboardInterrupt:
         shutil.rmtree(folder, ignore_errors=True)
         raise
 
 
-def _start(folder: Path) -> dict[str, Any]:
+def _start(folder: Path, node: str) -> dict[str, Any]:
     """Leaves a supervisor running, or, when it fails or we are interrupted, nothing at all."""
     log = folder / "supervisor.log"
     (folder / STATE).unlink(missing_ok=True)
-    argv = [sys.executable, str(Path(__file__).with_name("__main__.py")), "supervise", "--dir", str(folder)]
+    argv = [sys.executable, str(Path(__file__).with_name("__main__.py")), "supervise", "--node", node]
+    argv += ["--dir", str(folder)]
     with log.open("w") as output:
         process = subprocess.Popen(
             argv, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True, cwd="/"

@@ -1,11 +1,11 @@
-"""A real control plane with one kwok node, on free ports of 127.0.0.1, in one folder.
+"""A real control plane with one node, on free ports of this machine, in one folder.
 
     with Cluster(folder) as cluster:
         cluster.kubectl("get", "nodes")
 
 etcd, kube-apiserver, kube-controller-manager and kube-scheduler are the real ones, so are RBAC, admission (including
-ValidatingAdmissionPolicy), rollouts, garbage collection and the audit log. Only the kubelet is played, by kwok: see
-`nodes` for which pods get ready and which never do. HorizontalPodAutoscalers are stored but nothing measures pods.
+ValidatingAdmissionPolicy), rollouts, garbage collection and the audit log. The node is played by kwok, unless a real
+one is asked for: `Cluster(folder, RealNode)`. HorizontalPodAutoscalers are stored but nothing measures pods.
 """
 
 from __future__ import annotations
@@ -14,29 +14,30 @@ import json
 import secrets
 import shutil
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TextIO
 
-from testbed import nodes, toolchain
+from testbed import toolchain
 from testbed.access import Access, Credentials, kubeconfig_text, write_private
 from testbed.keys import new_key
+from testbed.kwoknode import CONTAINER_LOG, PREVIOUS_LOG, KwokNode
 from testbed.locks import try_lock
+from testbed.node import Node
 from testbed.ports import Ports
 from testbed.processes import Child, spawn, stop_all, wait_until
 from testbed.rest import ApiError, Rest
+
+__all__ = ["CONTAINER_LOG", "PREVIOUS_LOG", "Cluster", "ClusterError", "audit_policy"]
 
 HOST = "127.0.0.1"
 START_TIMEOUT = 120.0
 STOP_GRACE = 0.5  # the API server would wait for its open watches for a minute; what it answered is in etcd already
 ISSUER = "https://kubernetes.default.svc"
 
-SYSTEM_USERS = {
-    "system:kube-controller-manager": ["system:masters"],
-    "system:kube-scheduler": [],
-    "testbed:kwok": ["system:masters"],
-}
-"""User name → groups. The audit log leaves these out."""
+SYSTEM_USERS = {"system:kube-controller-manager": ["system:masters"], "system:kube-scheduler": []}
+"""User name → groups. The audit log leaves these, and the node's own, out."""
 
 
 class ClusterError(RuntimeError):
@@ -44,7 +45,7 @@ class ClusterError(RuntimeError):
 
 
 class Cluster(Access):
-    """One control plane. `start()` begins with an empty cluster, whatever lay in the folder.
+    """One control plane and its node. `start()` begins with an empty cluster, whatever lay in the folder.
 
     After `start()`: `url`, `token` (an admin's), `ca` (verifies the API server), `kubeconfig` (that admin's),
     `audit_log` (one JSON object per line, level Metadata, stage ResponseComplete; without Leases and the system's own
@@ -53,8 +54,10 @@ class Cluster(Access):
 
     audit_log: Path
 
-    def __init__(self, folder: Path | str) -> None:
+    def __init__(self, folder: Path | str, node: Callable[[Path], Node] = KwokNode) -> None:
         self.folder = Path(folder).absolute()
+        self.node = node(self.folder)
+        self.host = HOST
         super().__init__(self.folder / "kubeconfig", self.folder)
         self.audit_log = self.folder / "audit.log"
         self.ca = self.folder / "certs" / "apiserver.crt"
@@ -62,6 +65,7 @@ class Cluster(Access):
         self.token = ""
         self.started_in = 0.0
         self._tokens: dict[str, str] = {}
+        self._users = {**SYSTEM_USERS, **self.node.users}
         self._ports = Ports()
         self._children: dict[str, Child] = {}
         self._lock: TextIO | None = None
@@ -90,6 +94,7 @@ class Cluster(Access):
 
     def stop(self) -> None:
         """Ends all its processes; the folder stays, for its logs. Does nothing when it is not running."""
+        self.node.stop()
         stop_all([*reversed(self._children.values())], STOP_GRACE)
         self._children.clear()
         self._ports.release()
@@ -99,12 +104,15 @@ class Cluster(Access):
 
     def dead(self) -> Child | None:
         """A child that has ended although nobody stopped it, if there is one."""
-        return next((child for child in self._children.values() if not child.alive()), None)
+        return next((child for child in self._all_children() if not child.alive()), None)
 
     @property
     def pids(self) -> dict[str, int]:
         """Its running programs by name."""
-        return {name: child.pid for name, child in self._children.items()}
+        return {child.name: child.pid for child in self._all_children()}
+
+    def _all_children(self) -> list[Child]:
+        return [*self._children.values(), *self.node.children()]
 
     def restart_apiserver(self, downtime: float = 0) -> None:
         """Stops the API server and starts it again on the same port with the same data; returns when it is ready."""
@@ -127,7 +135,7 @@ class Cluster(Access):
 
     def _system_api(self) -> Rest:
         """A client whose traffic the audit log leaves out."""
-        return Rest(self.url, self._tokens["testbed:kwok"], self.ca)
+        return Rest(self.url, self._tokens["system:kube-controller-manager"], self.ca)
 
     def credentials(self) -> Credentials:
         return Credentials(url=self.url, ca=self.ca, token=self.token)
@@ -148,22 +156,20 @@ class Cluster(Access):
 
     def _lay_out(self) -> None:
         """Clears what an earlier cluster left and writes everything that exists before the first program starts."""
-        for name in ("etcd", "certs", "logs", "kwok", "kubectl-cache", "system"):
+        for name in ("etcd", "certs", "logs", "kubectl-cache", "system"):
             shutil.rmtree(self.folder / name, ignore_errors=True)
         for stale in (self.audit_log, *self.folder.glob("kubeconfig*")):
             stale.unlink(missing_ok=True)
         self.audit_log.touch(mode=0o600)
-        self._tokens = {user: secrets.token_hex(16) for user in SYSTEM_USERS}
+        self._tokens = {user: secrets.token_hex(16) for user in self._users}
         self.token = secrets.token_hex(16)
         system = self.folder / "system"
         write_private(system / "tokens.csv", self._token_file())
         write_private(system / "service-accounts.key", new_key())
-        write_private(system / "audit-policy.yaml", json.dumps(audit_policy()))
-        write_private(self.folder / "kwok" / "container.log", CONTAINER_LOG)
-        write_private(self.folder / "kwok" / "previous.log", PREVIOUS_LOG)
+        write_private(system / "audit-policy.yaml", json.dumps(audit_policy(list(self._users))))
 
     def _token_file(self) -> str:
-        users = {"admin": ["system:masters"], **SYSTEM_USERS}
+        users = {"admin": ["system:masters"], **self._users}
         tokens = {"admin": self.token, **self._tokens}
         return "".join(f'{tokens[user]},{user},{user},"{",".join(groups)}"\n' for user, groups in users.items())
 
@@ -174,9 +180,9 @@ class Cluster(Access):
     # -- the programs -------------------------------------------------------------------------------------------------
 
     def _start_all(self) -> None:
+        self.host = self.node.prepare()
         self._etcd_url = f"http://{HOST}:{self._ports.reserve()}"
-        self.url = f"https://{HOST}:{self._ports.reserve()}"
-        self._kwok_port = self._ports.reserve()
+        self.url = f"https://{self.host}:{self._ports.reserve()}"
         self._spawn("etcd", self._etcd_flags())
         self._spawn("kube-apiserver", self._apiserver_flags())
         wait_until(self._has_certificate, "the API server's certificate", START_TIMEOUT, self._children.values())
@@ -184,9 +190,8 @@ class Cluster(Access):
         self._wait("the API server", "/readyz")
         self._spawn("kube-controller-manager", self._controller_manager_flags())
         self._spawn("kube-scheduler", self._scheduler_flags())
-        self._spawn("kwok", self._kwok_flags())
-        self._system_api().request("POST", "/api/v1/nodes", nodes.node())
-        wait_until(self._schedulable, "a node that pods can be scheduled on", START_TIMEOUT, self._children.values())
+        self.node.start(self._system_api(), self._kubeconfig_of, self.ca)
+        wait_until(self._schedulable, "a node that pods can be scheduled on", START_TIMEOUT, self._all_children())
 
     def _has_certificate(self) -> bool:
         """The key is written after the certificate."""
@@ -196,7 +201,7 @@ class Cluster(Access):
     def _schedulable(self) -> bool:
         """The node is ready and untainted, and the default ServiceAccount is there: without it no pod is admitted."""
         try:
-            node = self._system_api().request("GET", f"/api/v1/nodes/{nodes.NODE_NAME}")
+            node = self._system_api().request("GET", f"/api/v1/nodes/{self.node.name}")
             self._system_api().request("GET", "/api/v1/namespaces/default/serviceaccounts/default")
         except (ApiError, OSError):
             return False
@@ -230,12 +235,11 @@ class Cluster(Access):
         key = system / "service-accounts.key"
         return {
             "etcd-servers": self._etcd_url,
-            "bind-address": HOST,
-            "advertise-address": HOST,
+            "bind-address": self.host,
+            "advertise-address": self.host,
             "secure-port": self.url.rpartition(":")[2],
             "cert-dir": self.ca.parent,
-            "endpoint-reconciler-type": "none",  # a loopback address is no endpoint
-            "service-cluster-ip-range": "10.96.0.0/16",
+            "service-cluster-ip-range": self.node.services,
             "authorization-mode": "RBAC",
             "token-auth-file": system / "tokens.csv",
             "service-account-issuer": ISSUER,
@@ -248,6 +252,7 @@ class Cluster(Access):
             "audit-log-maxsize": 0,
             "delete-collection-workers": 4,
             "profiling": False,
+            **self.node.apiserver_flags(),
         }
 
     def _controller_manager_flags(self) -> dict[str, Any]:
@@ -264,8 +269,8 @@ class Cluster(Access):
             "concurrent-statefulset-syncs": 20,
             "concurrent-namespace-syncs": 20,
             "concurrent-gc-syncs": 20,
-            "node-monitor-grace-period": "24h",  # kwok's node sends no heartbeats worth the noise
             "profiling": False,
+            **self.node.controller_manager_flags(),
         }
 
     def _scheduler_flags(self) -> dict[str, Any]:
@@ -277,41 +282,15 @@ class Cluster(Access):
             "kube-api-burst": 1000,
         }
 
-    def _kwok_flags(self) -> dict[str, Any]:
-        folder = self.folder / "kwok"
-        return {
-            "kubeconfig": self._kubeconfig_of("testbed:kwok"),
-            "config": nodes.write_stages(
-                folder, toolchain.kwok_stages(), folder / "container.log", folder / "previous.log"
-            ),
-            "manage-nodes-with-annotation-selector": nodes.NODE_SELECTOR,
-            "node-ip": HOST,
-            "node-port": self._kwok_port,
-            "server-address": f"{HOST}:{self._kwok_port}",
-            "tls-cert-file": self.ca,
-            "tls-private-key-file": self.ca.with_suffix(".key"),
-        }
 
-
-CONTAINER_LOG = """\
-2026-01-01T00:00:00.000000000Z stdout F starting
-2026-01-01T00:00:01.000000000Z stdout F listening on :8080
-2026-01-01T00:00:02.000000000Z stderr F cannot reach the database: connection refused
-"""
-"""What `kubectl logs` answers for every pod, in the container runtime's format."""
-
-PREVIOUS_LOG = "2025-12-31T23:59:59.000000000Z stderr F out of memory\n"
-"""What `kubectl logs --previous` answers."""
-
-
-def audit_policy() -> dict[str, Any]:
+def audit_policy(system_users: list[str]) -> dict[str, Any]:
     """Everything that people, tests and the operator ask for, once, after it was answered."""
     return {
         "apiVersion": "audit.k8s.io/v1",
         "kind": "Policy",
         "omitStages": ["RequestReceived", "ResponseStarted"],
         "rules": [
-            {"level": "None", "users": [*SYSTEM_USERS, "system:apiserver"]},
+            {"level": "None", "users": [*system_users, "system:apiserver"]},
             {"level": "None", "resources": [{"group": "coordination.k8s.io", "resources": ["leases"]}]},
             {
                 "level": "None",

@@ -74,6 +74,7 @@ __all__ = [
     "CLUSTER",
     "MODULES",
     "MONITORING",
+    "NODE",
     "ToolchainError",
     "binary",
     "cache_folder",
@@ -101,10 +102,33 @@ MODULES = {
             "alertmanager",
             {name: f"github.com/prometheus/alertmanager/cmd/{name}" for name in ("alertmanager", "amtool")},
         ),
+        Module(
+            "kubelet",
+            {name: f"k8s.io/kubernetes/cmd/{name}" for name in ("kubelet", "kube-proxy")},
+            ldflags=_kubernetes_ldflags(),
+        ),
+        Module(
+            "containerd",
+            {
+                name: f"github.com/containerd/containerd/v2/cmd/{name}"
+                for name in ("containerd", "containerd-shim-runc-v2", "ctr")
+            },
+            tags="no_btrfs,no_devmapper,no_zfs",
+        ),
+        Module(
+            "cni-plugins",
+            {
+                name: f"github.com/containernetworking/plugins/plugins/{kind}/{name}"
+                for name, kind in (("ptp", "main"), ("loopback", "main"), ("host-local", "ipam"))
+            },
+        ),
+        Module("coredns", {"coredns": "github.com/coredns/coredns"}),
     )
 }
 
 CLUSTER = ("etcd", "kubernetes", "kwok")
+NODE = ("kubelet", "containerd", "cni-plugins", "coredns")
+"""What a real node needs besides."""
 MONITORING = ("prometheus", "alertmanager")
 
 
@@ -136,7 +160,7 @@ def ensure(*names: str) -> None:
     if not missing:
         return
     say(f"test bed: {len(missing)} of {len(names)} modules to build; once per machine, then kept in the cache")
-    go = find_go(_wanted_go(), cache_folder())
+    go = find_go(_wanted_go(missing), cache_folder())
     for number, module in enumerate(missing, start=1):
         with _only_one(module):
             if not installed(module.name).exists():
@@ -214,9 +238,9 @@ def _copy_source(module: Module, go: Path, origin: str, target: Path) -> None:
         shutil.copyfile(file, copy)
 
 
-def _wanted_go() -> tuple[int, ...]:
-    """The newest version that any go.mod asks for."""
-    texts = (module.folder.joinpath("go.mod").read_text() for module in MODULES.values())
+def _wanted_go(modules: list[Module]) -> tuple[int, ...]:
+    """The newest version that any of their go.mod files asks for."""
+    texts = (module.folder.joinpath("go.mod").read_text() for module in modules)
     return max(version_in(text, r"^go (\d+)\.(\d+)(?:\.(\d+))?$") for text in texts)
 
 

@@ -2,12 +2,13 @@
 
 import argparse
 import asyncio
+import os
 import sys
 from importlib.metadata import version
 from pathlib import Path
 
 from paramedic.errors import ParamedicError
-from paramedic.settings import load_settings
+from paramedic.settings import SettingsError, load_settings
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -33,6 +34,11 @@ def _parser() -> argparse.ArgumentParser:
     crds = commands.add_parser("crds", help="write the CustomResourceDefinitions")
     crds.add_argument("--output", type=Path, required=True, help="folder to write to")
     crds.set_defaults(command=_crds)
+    settings = commands.add_parser("settings", help="what is configured, and what is wrong in it")
+    what = settings.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    check = what.add_parser("check", help="check a settings file: every mistake, or one line on what it configures")
+    check.add_argument("file", type=Path, help="the YAML file; PARAMEDIC_* variables win over it, as in paramedic run")
+    check.set_defaults(command=_check_settings)
     reasons = commands.add_parser("reasons", help="print the table of reasons")
     reasons.set_defaults(command=_reasons)
     return parser
@@ -42,6 +48,18 @@ def _run(_: argparse.Namespace) -> None:
     from paramedic import app
 
     asyncio.run(app.run(load_settings()))
+
+
+def _check_settings(arguments: argparse.Namespace) -> None:
+    from paramedic.core.mistakes import unreadable_files
+
+    if not arguments.file.is_file():
+        raise SettingsError(f"{arguments.file} is not a file")
+    os.environ["PARAMEDIC_CONFIG"] = str(arguments.file)
+    settings = load_settings()
+    for line in unreadable_files(settings):  # no mistake: in the cluster it may be there
+        print(f"not readable here: {line}", file=sys.stderr)
+    print(f"{arguments.file}: {settings.summary}")
 
 
 def _crds(arguments: argparse.Namespace) -> None:

@@ -28,10 +28,15 @@ from paramedic.diagnostician import Diagnostician, Examiner
 from paramedic.errors import NotFound, ParamedicError, Retry
 from paramedic.execute import Executor
 from paramedic.handlers import Handlers
+from paramedic.inbound import inbound_edges
+from paramedic.inbound.slack import SlackInbound
 from paramedic.intake import Intake
 from paramedic.leadership import Leadership
+from paramedic.messages import Messages
 from paramedic.metrics import Metrics
 from paramedic.notifier import Notifier
+from paramedic.parents import Parents
+from paramedic.people import People
 from paramedic.permit import Permits
 from paramedic.policies import PolicyReporter
 from paramedic.poller import Poller
@@ -45,6 +50,7 @@ from paramedic.server import serve
 from paramedic.settings import EvidenceSettings, Settings
 from paramedic.store import Store
 from paramedic.verification import Verifier
+from paramedic.voices import Voices
 
 _log = log.get_logger(__name__)
 _POLICY_COUNTS_EVERY = timedelta(seconds=60)
@@ -70,14 +76,22 @@ class App:
         if leadership is None:
             metrics.leader.set(1)
         self.recorder = Recorder(kube, self.store, self.metrics, settings.identity)
-        self.reconciler = self._make_reconciler()
-        channels = make_channels(settings.channels)
+        channels = make_channels(settings.channels, Messages(settings, self._prometheus, self.store, _clock))
         self.notifier = Notifier(list(channels), settings.notify)
-        self.recorder.attend = self.notifier.attend
+        self.people = People(settings.people, self.store, self.notifier, self.metrics)
+        self.recorder.attend = self.people.attend
+        self.reconciler = self._make_reconciler()
+        self.parents = Parents(
+            kube, self.store, settings.people.several_services, self.reconciler.queue.add, self.leads, _clock
+        )
+        self.people.after_round, self.store.part_left = self.parents.after_round, self.parents.part_left
         self.delivery = Delivery(
             channels, settings.channels, self.store, self.reconciler.amend, self.metrics, self.leads
         )
         self.notifier.wake = self.delivery.wake
+        self.voices = Voices(kube, self.store, self.recorder, self.reconciler, self.leads)
+        self._slack = SlackInbound(settings.channels, self.voices, self.store, kube, self.metrics)
+        self._inbound = inbound_edges(settings, self.voices, self.store, self.metrics) | self._slack.edges()
         self.intake = Intake(
             kube, self.store, self.recorder, self.reconciler, self.metrics, namespace=namespace, leads=self.leads
         )
@@ -101,7 +115,7 @@ class App:
     def _make_reconciler(self) -> Reconciler:
         """With the parts that nobody else knows."""
         kube, settings = self._kube, self.settings
-        examiner = Examiner(kube, self._evidence, _clock)
+        examiner = Examiner(kube, self._evidence, _clock, self._connections)
         acting = Acting(
             Clients(kube, self._evidence, examiner, self._connections),
             self.store,
@@ -127,6 +141,7 @@ class App:
             PutBack(acting),
             Verifier(kube, self._prometheus),
             Diagnostician(examiner, _clock, kube.gate.quiet_seconds, enabled=settings.diagnose),
+            self.people,
             self.metrics,
             namespace=settings.namespace,
             workers=settings.workers,
@@ -154,7 +169,9 @@ class App:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):  # until Kopf takes them
             loop.add_signal_handler(number, self._stop.set)
-        server = serve(self.settings, self._receiver, self.metrics, self.alive, self.ready, self._count_open)
+        server = serve(
+            self.settings, self._receiver, self.metrics, self.alive, self.ready, self._count_open, self._inbound
+        )
         async with server as port:
             _log.info("listening", port=port, version=version("paramedic"))
             await self._load()
@@ -217,6 +234,7 @@ class App:
             self._evidence.close()
         self._connections.close()
         await self.delivery.close()
+        await self._slack.close()
 
     def _jobs(self) -> dict[str, Coroutine[Any, Any, None]]:
         jobs = {
@@ -225,9 +243,11 @@ class App:
             "the resync": self.resync.run(),
             "the policy reporter": self.reporter.run(),
             "the leadership": self._lead(),
+            "the look for several services": self.parents.queue.run(),
         }
         if self.settings.channels:
             jobs["the delivery of notices"] = self.delivery.run()
+        jobs |= self._slack.jobs()
         if self._prometheus:
             poller = Poller(
                 self._prometheus,
@@ -263,6 +283,7 @@ class App:
 
     def _lose_lead(self) -> None:
         self.reconciler.stop()
+        self.parents.queue.clear()
         self.delivery.stop()
 
 
@@ -312,7 +333,7 @@ def _prometheus(settings: Settings) -> Prometheus | None:
 
 def _evidence(chosen: EvidenceSettings) -> EvidenceStore | None:
     """Raises Terminal when the place cannot be used as configured."""
-    limits = Limits(chosen.max_item_bytes, chosen.max_total_bytes)
+    limits = Limits(chosen.max_item_bytes, chosen.max_total_bytes, chosen.max_dump_bytes, chosen.max_bytes_per_day)
     if chosen.directory:
         return EvidenceStore(DirectoryBackend(chosen.directory), limits)
     if chosen.s3:

@@ -14,11 +14,12 @@ from paramedic.api.reasons import Reason
 from paramedic.errors import ParamedicError, Terminal
 
 _GRACE_SECONDS = 5.0
+_MOST_ENDED = 100
 
 
 @dataclass(slots=True)
 class Background:
-    """The slow actions that are under way in this process, by operation id."""
+    """The slow actions of this process whose end is not stored yet, by operation id."""
 
     _tasks: dict[str, "asyncio.Task[Report | None]"] = field(default_factory=dict)
     _said: dict[str, str] = field(default_factory=dict)
@@ -37,6 +38,7 @@ class Background:
         """Starts the work. ``when_done`` is called at its end; it is given up a little after ``seconds``."""
         task = asyncio.create_task(_limited(work, seconds), name=f"operation {operation}")
         task.add_done_callback(lambda _: when_done())
+        self._make_room()
         self._tasks[operation] = task
 
     def say(self, operation: str, text: str) -> None:
@@ -48,11 +50,22 @@ class Background:
         return self._said.get(operation, "")
 
     def end_of(self, operation: str) -> "asyncio.Task[Report | None] | None":
-        """The ended work, which is then forgotten; None while it goes on."""
-        if not self._tasks[operation].done():
-            return None
+        """The ended work; None while it goes on. It stays known until ``forget``: while the write that tells of it has
+        no answer, it must not be done anew.
+        """
+        task = self._tasks[operation]
+        return task if task.done() else None
+
+    def forget(self, operation: str) -> None:
+        """What came of the work is stored, or it is to be begun again."""
         self._said.pop(operation, None)
-        return self._tasks.pop(operation)
+        self._tasks.pop(operation, None)
+
+    def _make_room(self) -> None:
+        """Of ended work whose report nobody has fetched, because the status had it all the same, the newest stays."""
+        ended = [operation for operation, task in self._tasks.items() if task.done()]
+        for operation in ended[:-_MOST_ENDED]:
+            self.forget(operation)
 
     def stop(self) -> None:
         """Gives all of it up: another process goes on."""

@@ -40,7 +40,7 @@ def write(folder: Path) -> list[Path]:
 def incident_crd() -> Json:
     """The CustomResourceDefinition of Incident."""
     columns = [
-        _column("Severity", ".spec.severity", "P0 (total outage) to P3 (cosmetic)"),
+        _column("Severity", ".status.severity", "P0 (total outage) to P3 (cosmetic)"),
         _column("Phase", ".status.phase", "Where the incident stands"),
         _column("Target", ".status.target", "What is affected"),
         _column("Policy", ".status.policy.name", "The policy that answers"),

@@ -7,14 +7,17 @@ things go quickly.
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from paramedic.actions import ACTIONS
 from paramedic.actions.base import Examine
-from paramedic.api.diagnosis import DiagnoseParams
+from paramedic.actions.outside import CONNECTION
+from paramedic.api.diagnosis import ConnectionCheck, DiagnoseParams
 from paramedic.api.incident import Evidence, Finding, Incident, IncidentStatus, StepStatus
 from paramedic.api.workload import WORKLOADS, BoundTarget, bound
+from paramedic.clients.connections import Connections
 from paramedic.clients.evidence import EvidenceStore
 from paramedic.clients.kube import Kube
 from paramedic.core.plan import Wait, began_at
@@ -24,6 +27,7 @@ from paramedic.log import get_logger
 from paramedic.record import Draft, keep_evidence, put_findings
 
 _AT_ONCE = 4
+_MOST = 10
 _QUIET_SECONDS = 0.5
 _PATIENCE, _PAUSE_SECONDS = 60, 0.25
 _LIMIT_SECONDS = 15.0
@@ -77,10 +81,17 @@ class Diagnostician:
         found = self._found.get(draft.key)
         if found is None or (draft.now < found.due and not draft.changes()):
             return
-        del self._found[draft.key]
-        if found.uid == draft.incident.metadata.uid and draft.incident.status.diagnosed_at is None:
-            put_findings(draft, found.findings)
-            keep_evidence(draft, found.evidence)
+        if found.uid != draft.incident.metadata.uid or "diagnosedAt" in draft.base:
+            del self._found[draft.key]
+        if found.uid != draft.incident.metadata.uid or draft.incident.status.diagnosed_at is not None:
+            return
+        put_findings(draft, found.findings)
+        keep_evidence(draft, found.evidence)
+        # Known until it is stored: made anew, it would take the place of evidence that the status may tell of already.
+        draft.afterwards(lambda: self._forget(draft.key))
+
+    def _forget(self, key: str) -> None:
+        self._found.pop(key, None)
 
     def stop(self) -> None:
         """The lead is lost: forgets everything."""
@@ -114,9 +125,10 @@ class Diagnostician:
         if not at_once:
             await self._quiet()
         target, name = target_of(incident), incident.metadata.name
+        params = DiagnoseParams(connections=checks_of(incident.status.steps))
         assert target is not None
         async with self._slots:
-            findings, evidence = await self._examine(target, DiagnoseParams(), name, began_at(incident))
+            findings, evidence = await self._examine(target, params, name, began_at(incident))
         # Work that is under way will write soon; where a person is waited for, the person wants to know now.
         soon = not at_once and incident.status.phase in _UNDER_WAY
         within = _GO_ALONG_WITHIN if soon else timedelta(0)
@@ -134,8 +146,15 @@ class Diagnostician:
 class Examiner:
     """The diagnosis as actions and incidents want it: bounded, and kept as evidence where there is a store."""
 
-    def __init__(self, kube: Kube, evidence: EvidenceStore | None, clock: Callable[[], datetime]) -> None:
+    def __init__(
+        self,
+        kube: Kube,
+        evidence: EvidenceStore | None,
+        clock: Callable[[], datetime],
+        connections: Connections | None = None,
+    ) -> None:
         self._kube = kube
+        self._connections = connections
         self._evidence = evidence
         self._clock = clock
 
@@ -145,7 +164,8 @@ class Examiner:
         """See ``actions.base.Examine``."""
         try:
             async with asyncio.timeout(_LIMIT_SECONDS):
-                diagnosis = await diagnose(self._kube, target, params, since, self._clock())
+                now, connections = self._clock(), self._connections
+                diagnosis = await diagnose(self._kube, target, params, since, now, connections=connections)
         except (TimeoutError, ParamedicError) as error:
             _log.warning("no diagnosis", target=str(target), incident=incident, error=repr(error))
             return (), ()
@@ -169,8 +189,29 @@ def _by_a_step(status: IncidentStatus) -> bool:
 
 
 def target_of(incident: Incident) -> BoundTarget | None:
-    """The workload that the incident is about: its own target, else that of the first step that has one."""
+    """The workload that the incident is about: its own target, else that of the first step that has one. Where there is
+    none, the first connection.
+    """
     named = incident.spec.target
     if named and named.kind in WORKLOADS:
         return bound(named.kind, incident.metadata.namespace, named.name)
-    return next((s.target for s in incident.status.steps if s.target and s.target.kind in WORKLOADS), None)
+    targets = [step.target for step in incident.status.steps if step.target]
+    return next((t for kinds in (WORKLOADS, CONNECTION) for t in targets if t.kind in kinds), None)
+
+
+def checks_of(steps: Iterable[StepStatus]) -> list[ConnectionCheck]:
+    """The connections that the steps use, with their queues: what the policy's author was allowed to name."""
+    found: dict[str, ConnectionCheck] = {}
+    for check in (check for step in steps for check in _checks(step)):
+        known = found.get(check.name)
+        queues = [q for q in check.queues if known is None or q.key not in {k.key for k in known.queues}]
+        found[check.name] = known.model_copy(update={"queues": [*known.queues, *queues]}) if known else check
+    return [check.model_copy(update={"queues": check.queues[:_MOST]}) for check in found.values()][:_MOST]
+
+
+def _checks(step: StepStatus) -> tuple[ConnectionCheck, ...]:
+    action = ACTIONS.get(step.action)
+    try:
+        return action.connection_checks(step.params or {}, step.target.name if step.target else None) if action else ()
+    except ValueError:  # parameters that wait for what an earlier step will find
+        return ()

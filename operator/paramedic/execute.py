@@ -18,7 +18,8 @@ from paramedic.actions.base import Action, Change, Observed, Outcome, Prepared, 
 from paramedic.actions.rollback import Rollback, release_started_at
 from paramedic.api import conditions as c
 from paramedic.api.base import format_duration
-from paramedic.api.incident import StepStatus, Verification
+from paramedic.api.incident import Incident, StepStatus, Verification
+from paramedic.api.policy import SHUTDOWN
 from paramedic.api.reasons import Reason
 from paramedic.api.workload import WORKLOADS, BoundTarget
 from paramedic.approval import ask_for_approval
@@ -197,6 +198,8 @@ class Executor:
             await self._acting.recorder.set_finalizer(draft, present=True)
         step.state, step.reason = "Executing", str(Reason.RUNNING if prepared.action.slow else Reason.EXECUTING)
         step.message = prepared.change.message + _gitops_warning(prepared.observed)
+        if _begins_shutdown(draft.incident, step):
+            draft.say(Reason.SHUTDOWN_INITIATED, f"emergency shutdown initiated; first {step.message}")
         step.operation, step.attempts, step.started_at = _operation(draft, step), 1, draft.now
         step.before, step.after = prepared.change.before, prepared.change.after
         step.target.uid = prepared.observed.uid
@@ -258,6 +261,7 @@ class Executor:
         try:
             self._take_report(draft, step, ended.result())
         except (Conflict, AlreadyExists, Retry):
+            self._background.forget(operation)
             return await self._begin_again(draft, step)
         except PartlyDone as error:
             self._unknown(draft, step, Reason.PARTLY_DONE, str(error))
@@ -265,6 +269,7 @@ class Executor:
             self._fail(draft, step, Reason.TARGET_NOT_FOUND, str(error))
         except (Refused, Terminal) as error:
             self._fail(draft, step, error.reason, str(error))
+        draft.afterwards(lambda: self._background.forget(operation))
         return None
 
     def _begin(self, draft: Draft, step: StepStatus, change: Change) -> Wait:
@@ -364,7 +369,7 @@ def _check_target(draft: Draft, step: StepStatus, target: BoundTarget) -> None:
         return
     beyond = action.reaches_beyond(step.params)
     if beyond or (named.kind, named.name) != (target.kind, target.name):
-        what = f"{action.name} changes more than its target" if beyond else f"the step acts on {target}"
+        what = f"{action.name} reaches beyond its target" if beyond else f"the step acts on {target}"
         raise Terminal(
             Reason.TARGET_NOT_NAMED,
             f"{what}, but the incident names {named.kind}/{named.name}; apply one without a target",
@@ -400,6 +405,12 @@ def _filled(draft: Draft, step: StepStatus) -> dict[str, Any]:
         return dict(filled(step.params, draft.incident.status.steps))
     except LookupError as error:
         raise Terminal(Reason.INVALID_PARAMETERS, f"{step.name}: {error}") from error
+
+
+def _begins_shutdown(incident: Incident, step: StepStatus) -> bool:
+    """Whether this is the first part of a complete shutdown."""
+    begun = any(other.started_at for other in incident.status.steps if other.action == SHUTDOWN)
+    return step.action == SHUTDOWN and not begun
 
 
 def _operation(draft: Draft, step: StepStatus) -> str:

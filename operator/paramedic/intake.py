@@ -15,7 +15,7 @@ from paramedic.api.policy import RemediationPolicy
 from paramedic.clients.kube import Kube
 from paramedic.core.alert import Alert
 from paramedic.core.heard import Heard
-from paramedic.core.match import incident_manifest, is_new_firing, policies_for_alert
+from paramedic.core.match import incident_manifest, is_new_firing, policies_for_alert, severity_of
 from paramedic.errors import AlreadyExists, Conflict, NotFound, ParamedicError, Refused, Retry, Terminal
 from paramedic.gate import Urgency
 from paramedic.log import get_logger
@@ -90,7 +90,7 @@ class Intake:
             covers = now if source == "poller" else None
             for policy, namespace in found:
                 key = (namespace, policy.key, alert.group_key(policy.spec.incident.group_by))
-                groups.setdefault(key, (policy, []))[1].append(Heard(alert, now, covers))
+                groups.setdefault(key, (policy, []))[1].append(Heard(alert, now, covers, severity_of(policy, alert)))
         return groups
 
     async def _take_group(self, key: GroupKey, policy: RemediationPolicy, batch: list[Heard], source: str) -> None:
@@ -136,6 +136,7 @@ class Intake:
         try:
             if not self._leads():
                 await self._create(policy, manifest)
+                self._reconciler.queue.add(key)  # should the lead have come to this process meanwhile
                 return _Place(key, rest)
             self._reconciler.look_ahead(policy, manifest)
             with self._reconciler.opening(key, first, rest) as told:

@@ -32,7 +32,7 @@ def configure(level: str, style: str) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)
-    for noisy in ("kopf", "aiohttp.access", "urllib3", "asyncio"):
+    for noisy in ("kopf", "aiohttp.access", "urllib3", "asyncio", "httpx2"):
         logging.getLogger(noisy).setLevel(max(logging.WARNING, logging.getLevelName(level)))
     structlog.configure(
         processors=[

@@ -18,27 +18,35 @@ class Notifier:
         self._channels = frozenset(channels)
         self._default = tuple(default)
         self.wake: Wake = lambda key, names: None
+        self.of_parts: Callable[[Incident], Iterable[str]] = lambda incident: ()
+        """The channels of the incidents that are parts of one, which tells people in their place."""
 
     def attend(self, draft: Draft) -> None:
         """Adds the notices of what was said since the last write."""
         wanted = self._wanted(draft.incident)
         if not wanted and not draft.incident.status.notices:
             return
-        known = [name for name in wanted if name in self._channels]
+        known = self.channels_of(draft.incident)
         if len(known) < len(wanted):
             missing = ", ".join(name for name in wanted if name not in self._channels)
             text = f"not in the settings' channels, so nobody is told there: {missing}"
             draft.set_condition(c.NOTIFIED, "False", Reason.CHANNEL_UNKNOWN, text)
-        made = (notices.notice_of(entry, known) for entry in draft.said)
+        made = [notice for entry in draft.said if (notice := notices.notice_of(entry, known))]
+        new = [notice for notice in made if not notices.is_told_otherwise(draft.incident, notice, draft.now)]
         status = draft.incident.status
-        status.notices = notices.with_notices(status.notices, [notice for notice in made if notice])
+        status.notices = notices.with_notices(status.notices, new)
         waiting = notices.waiting_channels(draft.incident) & self._channels
         if waiting:
             draft.afterwards(lambda: self.wake(draft.key, waiting))
 
+    def channels_of(self, incident: Incident) -> list[str]:
+        """The channels that are told of an incident: those that it wants, as far as the settings have them."""
+        return [name for name in self._wanted(incident) if name in self._channels]
+
     def _wanted(self, incident: Incident) -> list[str]:
         policy = incident.status.policy
-        return list(policy.notify if policy and policy.notify else self._default)
+        own = policy.notify if policy and policy.notify else self._default
+        return list(dict.fromkeys((*own, *self.of_parts(incident))))
 
 
 def delivered(channel: str, keys: Sequence[str], external: dict[str, str]) -> Callable[[Draft], None]:

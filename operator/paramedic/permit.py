@@ -86,5 +86,6 @@ def _guards(draft: Draft) -> Guards:
 
 def _stamped_at(observed: Observed) -> datetime | None:
     """When Paramedic last acted on the target, by the stamp that it left there."""
-    stamps = (annotation(o, ANNOTATION_OPERATION) for o in (observed.target, *observed.related.get("hpa", [])))
+    holders = [o for kind in ("hpa", "scaledObject") for o in observed.related.get(kind, [])]
+    stamps = (annotation(o, ANNOTATION_OPERATION) for o in (observed.target, *holders))
     return max((at for stamp in stamps if (at := operation_time(stamp))), default=None)

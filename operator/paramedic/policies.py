@@ -17,7 +17,7 @@ from paramedic.api.policy import PolicySpec, PolicyStatus, RemediationPolicy, St
 from paramedic.api.reasons import Reason
 from paramedic.clients.extras import is_installed
 from paramedic.clients.kube import Kube
-from paramedic.core import schedule
+from paramedic.core import messages, schedule
 from paramedic.core.expressions import ExpressionError, compile_expression
 from paramedic.core.facts import NAMES
 from paramedic.core.matchers import parse_matchers
@@ -52,6 +52,8 @@ def find_problems(policy: RemediationPolicy, namespace: str) -> Iterator[str]:
         for matcher in entry.matchers:
             yield from _problem(f"match.alerts[{number}]", partial(parse_matchers, matcher))
     yield from _problem("incident.title", lambda: compile_template(spec.incident.title, _TITLE_NAMES))
+    if spec.messages:
+        yield from (f"messages.{problem}" for problem in messages.problems(spec.messages))
     for where, windows in (("allow", spec.guards.windows.allow), ("deny", spec.guards.windows.deny)):
         for window in windows:
             yield from _problem(f"guards.windows.{where}", partial(schedule.check, window))

@@ -57,6 +57,6 @@ def _uses(policy: RemediationPolicy) -> Iterator[tuple[str, Use]]:
         target = step.target or policy.spec.target
         if action is None or not action.connection_types:
             continue
-        name = action.connection_named(step.params, target.name if target else None)
-        for namespace in policy.spec.namespaces or [policy.metadata.namespace] if name else ():
-            yield step.name, (namespace, str(name), action.connection_types)
+        for name in action.connections_named(step.params, target.name if target else None):
+            for namespace in policy.spec.namespaces or [policy.metadata.namespace]:
+                yield step.name, (namespace, name, action.connection_types)

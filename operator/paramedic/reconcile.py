@@ -20,16 +20,18 @@ from paramedic.api.reasons import Reason
 from paramedic.api.workload import bound
 from paramedic.clients.kube import Kube
 from paramedic.core import plan
-from paramedic.core.heard import Heard, absorb
+from paramedic.core.heard import Heard, absorb, gravest
 from paramedic.core.match import policy_for_incident
-from paramedic.core.people import resolution
+from paramedic.core.people import resolution, severity
 from paramedic.core.pinning import pin, pinned_steps
+from paramedic.core.several import is_parent, tell_open
 from paramedic.core.summary import progress
 from paramedic.diagnostician import Diagnostician
 from paramedic.errors import Conflict, NotFound, ParamedicError, Retry
 from paramedic.execute import Executor
 from paramedic.log import get_logger
 from paramedic.metrics import Metrics
+from paramedic.people import People
 from paramedic.putback import PutBack
 from paramedic.record import Draft, Recorder, apply_summary, escalate, reread
 from paramedic.store import Store
@@ -58,6 +60,7 @@ class Reconciler:
         putback: PutBack,
         verifier: Verifier,
         diagnostician: Diagnostician,
+        people: People,
         metrics: Metrics,
         *,
         namespace: str,
@@ -73,6 +76,7 @@ class Reconciler:
         self._putback = putback
         self._verifier = verifier
         self._diagnostician = diagnostician
+        self._people = people
         self._metrics = metrics
         self._namespace = namespace
         self._may_act = may_act
@@ -174,10 +178,13 @@ class Reconciler:
         _answer(news, None)
         self._wake_others(key, before.busy_targets, before.remediating, before.policy)
         self._diagnostician.attend(draft.incident)
-        if isinstance(end, plan.Wait) and end.until:
-            self.queue.add_after(key, end.until - self._clock())
-        elif end is None:  # as many moves as one round may have, and not at rest yet
+        self._people.after_round(draft.incident)
+        now = self._clock()
+        looks = (end.until if isinstance(end, plan.Wait) else None, self._people.next_look(draft.incident, now))
+        if end is None:  # as many moves as one round may have, and not at rest yet
             self.queue.add_after(key, _FIRST_BACKOFF)
+        elif at := min(filter(None, looks), default=None):
+            self.queue.add_after(key, at - now)
 
     async def _advance(self, draft: Draft, news: list[Heard | Amendment]) -> plan.Wait | plan.Resolve | None:
         """Move after move until there is nothing to do, with the state stored at the end."""
@@ -197,16 +204,13 @@ class Reconciler:
 
     def _take_in(self, draft: Draft, news: list[Heard | Amendment]) -> None:
         """What was heard, what people say, which policy."""
-        status, spec = draft.incident.status, draft.incident.spec
+        status = draft.incident.status
         take_news(draft, [item for item in news if isinstance(item, Heard)])
         for item in news:
             if not isinstance(item, Heard):
                 item(draft)
         self._diagnostician.take(draft)
-        if spec.acknowledged_by:
-            who = spec.acknowledged_by
-            draft.say(Reason.ACKNOWLEDGED, f"acknowledged by {who}", actor=who, condition=(c.ACKNOWLEDGED, "True"))
-        if status.policy is None and status.phase != "Resolved":
+        if status.policy is None and status.phase != "Resolved" and not is_parent(draft.incident):
             self._pin_policy(draft)
 
     def _pin_policy(self, draft: Draft) -> None:
@@ -229,6 +233,8 @@ class Reconciler:
 
     async def _move(self, draft: Draft) -> plan.Wait | plan.Resolve | None:  # noqa: C901 - one arm for each move
         """Performs one move; an answer ends the round."""
+        if is_parent(draft.incident) and _is_waiting_for_policy(draft):
+            return await self._wait_for_parts(draft)
         if draft.incident.status.policy is None and _is_waiting_for_policy(draft):
             return plan.Wait(c.find(draft.incident.status.conditions, c.REMEDIATION_ALLOWED).message)  # type: ignore[union-attr]
         if self._policy_is_gone(draft):
@@ -262,6 +268,14 @@ class Reconciler:
             case plan.Wait() as move:
                 return self._wait(draft, move)
         return None
+
+    async def _wait_for_parts(self, draft: Draft) -> plan.Wait | plan.Resolve:
+        """Nothing is done for a parent itself: it is over when its parts are."""
+        if parts := self._people.open_parts(draft.incident):
+            return plan.Wait(tell_open(parts))
+        move = plan.Resolve(Reason.PARTS_RESOLVED, "all incidents that were parts of this one are over")
+        await self._resolve(draft, move)
+        return move
 
     async def _verify(self, draft: Draft, index: int) -> plan.Wait | None:
         step = draft.incident.status.steps[index]
@@ -413,6 +427,7 @@ def take_news(draft: Draft, news: Sequence[Heard]) -> None:
     status.alert = absorb(draft.incident, news)
     if not status.timeline:
         _open(draft)
+    _raise_severity(draft, news)
     if not ended_before and plan.is_firing(draft.incident) is False:
         draft.say(Reason.ALERT_RESOLVED, "the alert has ended")
 
@@ -424,6 +439,16 @@ def _open(draft: Draft) -> None:
         draft.say(Reason.ALERT_RECEIVED, f"alert {name}: {draft.incident.spec.title}")
     else:
         draft.say(Reason.INCIDENT_OPENED, draft.incident.spec.title)
+
+
+def _raise_severity(draft: Draft, news: Sequence[Heard]) -> None:
+    """An alert may make the incident graver, never less grave."""
+    known, found = severity(draft.incident), gravest(news)
+    if found is None or found.severity is None or found.severity >= known:
+        return
+    draft.incident.status.severity = found.severity
+    name = found.alert.labels.get("alertname", "without a name")
+    draft.say(Reason.SEVERITY_RAISED, f"severity raised from {known} to {found.severity} by alert {name}")
 
 
 def _is_waiting_for_policy(draft: Draft) -> bool:

@@ -160,6 +160,8 @@ def apply_summary(draft: Draft, end: Wait | Resolve | None) -> None:
     """Phase, message and the kstatus conditions from what the draft says."""
     status = draft.incident.status
     summary = summarize(draft.incident, end)
+    if status.phase != summary.phase or status.phase_since is None:
+        status.phase_since = draft.now
     status.phase, status.message, status.step = summary.phase, summary.message, summary.step
     status.target = summary.target
     status.observed_generation = draft.incident.metadata.generation

@@ -75,8 +75,15 @@ class Resync:
         """One look at the policies and the open incidents. Raises Retry, Terminal."""
         newest_policy = await self._policies()
         newest_incident = await self._open_incidents()
+        self._wake_what_is_behind()
         self._note_progress("remediationpolicies", newest_policy)
         self._note_progress("incidents", newest_incident)
+
+    def _wake_what_is_behind(self) -> None:
+        """Whatever has kept it from being worked on, it is not forgotten."""
+        for entry in self._store.open_entries():
+            if entry.behind:
+                self._reconciler.queue.add(entry.key)
 
     def problem(self) -> str | None:
         """Why the process should be started anew, or None."""

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
@@ -24,10 +24,16 @@ async def serve(
     alive: Probe,
     ready: Probe,
     before_scrape: Callable[[], None] = lambda: None,
+    inbound: Mapping[str, Handler] | None = None,
 ) -> AsyncIterator[int]:
-    """Listens while the context lasts and yields the port. Raises SettingsError when it cannot."""
+    """Listens while the context lasts and yields the port. ``inbound`` are further paths that are posted to.
+
+    Raises SettingsError when it cannot.
+    """
     app = web.Application(client_max_size=settings.webhook_max_bytes)
     app.router.add_post("/webhook/alertmanager", receiver.handle)
+    for path, handle in (inbound or {}).items():
+        app.router.add_post(path, handle)
     app.router.add_get("/healthz", _probe(alive))
     app.router.add_get("/readyz", _probe(ready))
     app.router.add_get("/metrics", _metrics(metrics, before_scrape))

@@ -1,20 +1,23 @@
 """Settings, read once: a YAML file named by ``PARAMEDIC_CONFIG``, overridden by ``PARAMEDIC_*`` variables."""
 
+import contextlib
 import os
-import re
 import socket
+from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, YamlConfigSettingsSource
-from yaml import YAMLError
+from yaml import YAMLError, safe_load
 
 from paramedic.api import SYSTEM_NAMESPACE
 from paramedic.api.base import parse_duration
 from paramedic.api.connection import ConnectionSettings, Network
-from paramedic.api.people import ChannelSettings, PeopleSettings, Templates, check_references
+from paramedic.api.people import ChannelSettings, PeopleSettings, Templates, wrong_references
+from paramedic.core import messages, schedule, webhook_body
+from paramedic.core.mistakes import explain, snake_case
 from paramedic.errors import ParamedicError
 
 Duration = Annotated[timedelta, BeforeValidator(parse_duration)]
@@ -38,10 +41,7 @@ def _snake_keys(value: Any) -> Any:
     if not isinstance(value, dict):
         return value
     return {
-        re.sub(r"(?<=[a-z0-9])([A-Z]+)", lambda m: "_" + m.group(1).lower(), str(key)): (
-            inner if key == "externalLabels" else _snake_keys(inner)
-        )
-        for key, inner in value.items()
+        snake_case(str(key)): (inner if key == "externalLabels" else _snake_keys(inner)) for key, inner in value.items()
     }
 
 
@@ -91,6 +91,14 @@ class EvidenceSettings(_Section):
     s3: S3Settings | None = None
     max_item_bytes: int = Field(256 * 1024 * 1024, ge=1024, le=40 * 1024**3, description="What is larger is cut.")
     max_total_bytes: int = Field(4 * 1024 * 1024 * 1024, ge=1024, description="Of one operation.")
+    max_dump_bytes: int = Field(
+        2 * 1024 * 1024 * 1024, ge=1024, le=40 * 1024**3, description="Of a dump of a database, which is cut there."
+    )
+    max_bytes_per_day: int | None = Field(
+        10 * 1024 * 1024 * 1024,
+        ge=1024,
+        description="What captures of one namespace store within 24 hours; null: any number.",
+    )
 
     @model_validator(mode="after")
     def _one_place(self) -> Self:
@@ -145,8 +153,14 @@ class Settings(BaseSettings):
     )
 
     @model_validator(mode="after")
-    def _known_channels(self) -> Self:
-        check_references(self.people, self.channels, self.notify)
+    def _what_only_the_whole_shows(self) -> Self:
+        problems = [
+            *wrong_references(self.people, self.channels, self.notify),
+            *_wrong_windows(self.people),
+            *_wrong_templates(self.templates, self.channels),
+        ]
+        if problems:
+            raise ValueError("\n".join(problems))
         return self
 
     @classmethod
@@ -164,6 +178,17 @@ class Settings(BaseSettings):
         return (*sources, _CamelCaseYaml(settings_cls, path)) if path else sources
 
     @property
+    def summary(self) -> str:
+        """One line on what is configured for people."""
+        parts = (
+            ("channels", [f"{channel.name} ({channel.kind})" for channel in self.channels]),
+            ("notify", self.notify),
+            ("teams", [f"{team.name} ({_counted(len(team.levels), 'level')})" for team in self.people.teams]),
+            ("connections", [connection.name for connection in self.connections]),
+        )
+        return "; ".join(f"{what}: {', '.join(names) or 'none'}" for what, names in parts)
+
+    @property
     def listen_address(self) -> tuple[str, int]:
         """Host and port."""
         host, _, port = self.listen.rpartition(":")
@@ -171,17 +196,44 @@ class Settings(BaseSettings):
 
 
 def load_settings(**overrides: Any) -> Settings:
-    """Reads the settings. Raises SettingsError with every mistake in one message."""
+    """Reads the settings. Raises SettingsError with every mistake in one message, as the file has the names."""
     path = os.environ.get("PARAMEDIC_CONFIG")
     if path and not Path(path).is_file():
         raise SettingsError(f"PARAMEDIC_CONFIG names {path}, which is not a file")
     try:
         return Settings(**overrides)
     except ValidationError as error:
-        lines = [f"  {'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
-        raise SettingsError("the settings are wrong:\n" + "\n".join(lines)) from error
+        lines = explain(error.errors(), _written(path), Settings)
+        raise SettingsError("the settings are wrong:\n" + "\n".join(f"  {line}" for line in lines)) from error
     except (ValueError, YAMLError) as error:
         raise SettingsError(f"the settings cannot be read: {error}") from error
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
+
+
+def _wrong_windows(people: PeopleSettings) -> Iterator[str]:
+    for response in people.responses:
+        for number, window in enumerate(response.call_during):
+            try:
+                schedule.check(window)
+            except ValueError as error:
+                yield f"people.responses, {response.severity}: callDuring[{number}]: {error}"
+
+
+def _wrong_templates(templates: Templates, channels: list[ChannelSettings]) -> Iterator[str]:
+    yield from (f"templates.{problem}" for problem in messages.problems(templates))
+    for channel in channels:
+        if channel.webhook and channel.webhook.body:
+            yield from webhook_body.problems(channel.name, channel.webhook.body)
+
+
+def _written(path: str | None) -> Any:
+    """The file as it is written; nothing when there is none."""
+    with contextlib.suppress(OSError, ValueError, YAMLError):
+        return safe_load(Path(path).read_text()) if path else None
+    return None
 
 
 def _identity() -> str:

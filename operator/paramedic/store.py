@@ -6,7 +6,7 @@ resourceVersion decides which of two copies is newer, so that a late watch event
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -20,6 +20,7 @@ from paramedic.api.policy import READING, RemediationPolicy
 from paramedic.core.guard import ActionRecord, TargetKey
 from paramedic.core.notices import waiting_channels
 from paramedic.core.plan import is_remediating
+from paramedic.core.several import Member, is_parent, member, open_parent
 
 Json = dict[str, Any]
 GroupKey = tuple[str, str, str]
@@ -51,6 +52,12 @@ class Entry:
     waiting_channels: frozenset[str] = frozenset()
     attend_at: datetime | None = None
     problem: str | None = None
+    behind: bool = False
+    """Whether its status does not speak of its present spec: nobody has worked on it since that was written."""
+    member: Member | None = None
+    """What counts among the namespace's open incidents; None for one that is over."""
+    was_parent: bool = False
+    """Whether it is, or was, the parent of several."""
 
     @property
     def open(self) -> bool:
@@ -78,6 +85,10 @@ class Store:
     _by_group: dict[GroupKey, set[str]] = field(default_factory=lambda: defaultdict(set))
     _by_target: dict[TargetKey, set[str]] = field(default_factory=lambda: defaultdict(set))
     _by_policy: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
+    _members: dict[str, dict[str, Member]] = field(default_factory=lambda: defaultdict(dict))
+    _parents: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
+    part_left: Callable[[str, str], None] = lambda namespace, parent: None
+    """Told when an incident is over or gone that may have been a part of the namespace's parent of several."""
     _fresh: dict[str, tuple[int, Incident, Json]] = field(default_factory=dict)
     _reserved: dict[str, ActionRecord] = field(default_factory=dict)
 
@@ -91,6 +102,7 @@ class Store:
         version = int(raw["metadata"].get("resourceVersion") or 0)
         if known and known.uid == raw["metadata"].get("uid") and known.version >= version:
             return False
+        was_open = bool(known and known.member)
         self._forget(key)
         raw["metadata"].pop("managedFields", None)
         try:
@@ -100,6 +112,8 @@ class Store:
             entry = Entry(key, uid, version, "Open", b"{}", None, None, None, problem=str(error)[:500])
         self.entries[key] = entry
         self._index(entry)
+        if was_open and not entry.member:
+            self._tell_parent(key)
         return True
 
     def remove_incident(self, raw: Json) -> None:
@@ -107,11 +121,31 @@ class Store:
         key = key_of(raw)
         known = self.entries.get(key)
         if known and known.uid == raw["metadata"].get("uid"):
-            self._forget(key)
+            self.drop_incident(key)
 
     def drop_incident(self, key: str) -> None:
         """Forgets an Incident that is known to be gone."""
         self._forget(key)
+        self._tell_parent(key)
+
+    def members(self, namespace: str) -> Collection[Member]:
+        """The namespace's open incidents, as far as they count for ``core.several``."""
+        return self._members[namespace].values() if namespace in self._members else ()
+
+    def open_parent(self, namespace: str) -> Member | None:
+        """The parent of several in the namespace that is not over."""
+        keys = self._parents.get(namespace, ())
+        return open_parent(found for key in keys if (found := self.entries[key].member))
+
+    def last_parent_uid(self, namespace: str) -> str:
+        """UID of the newest parent of several in the namespace, over or not; empty when there was none."""
+        known = [self.entries[key] for key in self._parents.get(namespace, ())]
+        dated = [(entry.created_at, entry.uid) for entry in known if entry.created_at]
+        return max(dated)[1] if dated else ""
+
+    def _tell_parent(self, key: str) -> None:
+        if parent := self.open_parent(namespace_of(key)):
+            self.part_left(namespace_of(key), parent.name)
 
     def open_incident(self, key: str) -> tuple[Incident, Json] | None:
         """The whole Incident, the caller's own, and its status as stored; None when it is over, gone or unreadable."""
@@ -225,6 +259,10 @@ class Store:
             self._by_policy[entry.policy].add(entry.key)
         for target in _targets(entry):
             self._by_target[target].add(entry.key)
+        if entry.member:
+            self._members[namespace_of(entry.key)][entry.key] = entry.member
+        if entry.was_parent:
+            self._parents[namespace_of(entry.key)].add(entry.key)
 
     def _forget(self, key: str) -> None:
         entry = self.entries.pop(key, None)
@@ -236,6 +274,13 @@ class Store:
             _discard(self._by_policy, entry.policy, key)
         for target in _targets(entry):
             _discard(self._by_target, target, key)
+        if entry.was_parent:
+            _discard(self._parents, namespace_of(key), key)
+        members = self._members.get(namespace_of(key))
+        if members is not None:
+            members.pop(key, None)
+            if not members:
+                del self._members[namespace_of(key)]
 
 
 class WatchProgress:
@@ -248,6 +293,11 @@ class WatchProgress:
         """Takes note of one event."""
         version = int(raw["metadata"].get("resourceVersion") or 0)
         self.newest[resource] = max(version, self.newest.get(resource, 0))
+
+
+def namespace_of(key: str) -> str:
+    """The namespace of ``namespace/name``."""
+    return key.partition("/")[0]
 
 
 def key_of(raw: Json) -> str:
@@ -299,6 +349,9 @@ def _entry(key: str, version: int, raw: Json, incident: Incident) -> Entry:
         created_at=incident.metadata.creation_timestamp,
         waiting_channels=waiting,
         attend_at=incident.status.attend_at,
+        behind=incident.status.observed_generation != incident.metadata.generation,
+        member=None if incident.status.phase == "Resolved" else member(incident),
+        was_parent=is_parent(incident),
     )
 
 

@@ -59,6 +59,14 @@ async def test_scaling_by_a_queue_needs_what_it_changes_and_asks(login: Login, t
     await refused(login("dev").create(policy(steps=[keda]), teams.a), "may not patch scaledobjects")
 
 
+async def test_scaling_what_keda_owns_needs_the_right_on_its_object(login: Login, teams: Teams) -> None:
+    plain = {"name": "more", "scale": {"replicas": 5}}
+    await allowed(login("dev"), policy(steps=[plain]), teams.a)
+    keda = {"name": "more", "scale": {"replicas": 5, "scaledObject": "Patch"}}
+    await refused(login("dev").create(policy(steps=[keda]), teams.a), "may not patch scaledobjects")
+    await allowed(login("boss"), policy(steps=[keda]), teams.a)
+
+
 async def test_a_failover_needs_what_it_changes_afterwards_and_asks(login: Login, teams: Teams) -> None:
     config = {"name": "failover", "databaseFailover": {"configMap": {"name": "covet-config"}}}
     await allowed(login("dev"), policy(target=DATABASE, steps=[config]), teams.a)
@@ -76,6 +84,8 @@ async def test_a_failover_needs_what_it_changes_afterwards_and_asks(login: Login
         {"databaseFailover": {"verifyConnection": "covet-sql"}},
         {"awaitDatabase": {"verifyConnection": "covet-sql"}},
         {"captureEvidence": {"snapshots": {"connection": "covet-sql"}}},
+        {"captureEvidence": {"databaseDump": {"connection": "covet-sql"}}},
+        {"diagnose": {"connections": [{"name": "covet-db"}, {"name": "covet-sql"}]}},
     ],
 )
 async def test_a_connection_that_is_only_used_needs_the_right_on_it_too(
@@ -101,7 +111,8 @@ async def test_a_connection_that_is_only_used_needs_the_right_on_it_too(
         }
         await admin.create(binding, teams.a)
     name, params = next(iter(step.items()))
-    plain = {"name": "s", name: {k: v for k, v in params.items() if k not in ("verifyConnection", "snapshots")}}
+    using = ("verifyConnection", "snapshots", "databaseDump", "connections")
+    plain = {"name": "s", name: {k: v for k, v in params.items() if k not in using}}
     await eventually(lambda: allowed(login("viewer"), policy(target=DATABASE, steps=[plain]), teams.a))
     wanted = policy(target=DATABASE, steps=[{"name": "s"} | step])
     await refused(login("viewer").create(wanted, teams.a), "may not patch connections/covet-sql")

@@ -18,7 +18,16 @@ OURS = {
     "paramedic",
     *(
         f"paramedic-{name}"
-        for name in ("leader", "actions-workloads", "actions-config", "actions-queues", "diagnose", "nodes", "evidence")
+        for name in (
+            "leader",
+            "actions-workloads",
+            "actions-config",
+            "actions-queues",
+            "diagnose",
+            "nodes",
+            "evidence",
+            "voices",
+        )
     ),
 }
 ACTS = {"get", "list", "watch", "create", "update", "patch"}

@@ -439,6 +439,10 @@ async def test_names_are_ones_own_at_creation(login: Login, teams: Teams) -> Non
         approver.create(incident(acknowledgedBy=someone), teams.a), "your own user name", teams.user("approver")
     )
     await refused(approver.create(incident(resolution={"resolvedBy": someone}), teams.a), "resolvedBy must be your own")
+    await refused(
+        approver.create(incident(escalation={"requestedBy": someone, "message": "help"}), teams.a),
+        "requestedBy must be your own",
+    )
     forged = [{"step": "s", "approvedBy": someone}]
     await refused(approver.create(incident(approvals=forged), teams.a), "approvedBy must be your own", someone)
 

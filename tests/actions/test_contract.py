@@ -267,6 +267,15 @@ CASES = [
     *(Case("rollback", kind, {}, OTHERS_RELEASE) for kind in WORKLOADS),
     *(Case("scale", kind, {"replicas": "+50%"}, {"spec": {"replicas": 7}}) for kind in ("Deployment", "StatefulSet")),
     Case("scale", "Deployment", {"replicas": 4, "maxReplicas": 9}, {"spec": {"minReplicas": 3}}, with_hpa=True),
+    Case(
+        "scale",
+        "Deployment",
+        {"replicas": 6, "scaledObject": "Patch"},
+        {"spec": {"minReplicaCount": 3}},
+        setting=scaled_by_keda,
+        patches=SCALED_OBJECTS,
+        variant="scaled by KEDA",
+    ),
     *(
         Case(
             "rateLimit",
@@ -501,12 +510,12 @@ async def test_applying_does_it_once_and_leaves_its_stamp(case: Case, stage: Sta
     assert governed(await stage.patched()) == governed(after)
     # What is done already is not planned again, except that one can always restart.
     if case.action == "scale":
-        again = stage.action.plan(await stage.observe(), stage.action.params(replicas=_wanted(change)), operation)
-        assert again.is_empty
+        wanted = stage.action.params.model_validate(case.params | {"replicas": _wanted(change)})
+        assert stage.action.plan(await stage.observe(), wanted, operation).is_empty
 
 
 def _wanted(change: Change) -> int:
-    return int(change.after.get("replicas") or change.after["minReplicas"])
+    return int(next(change.after[key] for key in ("replicas", "minReplicas", "minReplicaCount") if key in change.after))
 
 
 @each

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from builders import NOW, OPERATION, Json, hpa, observed, replica_set, stored, workload
+from builders import NOW, OPERATION, Json, hpa, observed, replica_set, scaled_object, stored, workload
 from paramedic.actions import ACTIONS
 from paramedic.actions.base import Change, Observed, Outcome, describe, same_state, stamps
 from paramedic.actions.rollback import current_revision, release_started_at, revisions
@@ -99,6 +99,62 @@ def test_scale_moves_the_bounds_of_an_hpa(
         "resourceVersion": "3",
         "annotations": {ANNOTATION_OPERATION: OPERATION},
     }
+
+
+@pytest.mark.parametrize(
+    ("bounds", "params", "wanted"),
+    [
+        ((1, 4), {"replicas": 3}, (3, 4)),
+        ((1, 4), {"replicas": 8}, (8, 8)),
+        ((1, 4), {"replicas": 8, "maxReplicas": 20}, (8, 20)),
+        ((1, 4), {"replicas": 1, "maxReplicas": 1}, (1, 1)),
+        ((1, 4), {"replicas": "+2"}, (5, 5)),  # three run now
+        ((2, None), {"replicas": 8}, (8, None)),
+        ((None, 4), {"replicas": 3}, (3, 4)),
+        ((2, 4), {"replicas": 0}, (0, 4)),
+    ],
+)
+def test_scale_moves_the_bounds_of_a_scaled_object(
+    bounds: tuple[int | None, int | None], params: Json, wanted: tuple[int | None, int | None]
+) -> None:
+    names = ("minReplicaCount", "maxReplicaCount")
+    spec = {name: value for name, value in zip(names, bounds, strict=True) if value is not None}
+    seen = observed(workload(replicas=3), scaledObject=[scaled_object(**spec)])
+    change = plan(SCALE, seen, **params, scaledObject="Patch")
+    assert spec_of(change) == dict(zip(names, wanted, strict=True))
+    (patch,) = change.forward
+    assert patch.path == "/apis/keda.sh/v1alpha1/namespaces/covet/scaledobjects/workers"
+    moved = {name: value for name, value in spec_of(change).items() if value is not None}
+    back = SCALE.restore(observed(scaledObject=[scaled_object(**moved)]), change.before, OPERATION)
+    assert spec_of(back) == dict(zip(names, bounds, strict=True))
+
+
+def test_scale_stays_above_what_keda_keeps_when_idle() -> None:
+    seen = observed(scaledObject=[scaled_object(minReplicaCount=4, maxReplicaCount=9, idleReplicaCount=2)])
+    assert spec_of(plan(SCALE, seen, replicas=1, scaledObject="Patch"))["minReplicaCount"] == 3
+
+
+@pytest.mark.parametrize(
+    ("params", "note", "words"),
+    [
+        ({}, "", "ScaledObject/workers scales covet-app: write scaledObject: Patch"),
+        ({"scaledObject": "Refuse"}, "", "write scaledObject: Patch"),
+        ({"scaledObject": "Patch"}, "paused", "ScaledObject/workers is paused"),
+        ({"scaledObject": "Patch"}, "paused-replicas", "ScaledObject/workers is paused"),
+    ],
+)
+def test_scale_refuses_what_keda_scales(params: Json, note: str, words: str) -> None:
+    scaled = scaled_object(minReplicaCount=1)
+    scaled["metadata"]["annotations"] = {f"autoscaling.keda.sh/{note}": "2"} if note else {}
+    with pytest.raises(Refused, match=words) as refusal:
+        plan(SCALE, observed(scaledObject=[scaled]), replicas=3, **params)
+    assert refusal.value.reason is Reason.INVALID_PARAMETERS
+
+
+def test_scale_refuses_when_two_scaled_objects_want_the_same() -> None:
+    two = [scaled_object("one"), scaled_object("two")]
+    with pytest.raises(Refused, match="several ScaledObjects scale covet-app: one, two"):
+        plan(SCALE, observed(scaledObject=two), replicas=3, scaledObject="Patch")
 
 
 def test_scale_refuses() -> None:

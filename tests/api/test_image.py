@@ -38,7 +38,16 @@ def test_what_is_copied_exists_and_is_sent_to_the_builder(source: str) -> None:
 def test_the_final_stage_copies_from_the_first_only() -> None:
     copies = [arguments for name, arguments in FINAL if name == "COPY"]
     assert copies == ["--from=build /opt/paramedic /opt/paramedic"]
-    assert not any("install" in arguments for name, arguments in FINAL if name == "RUN")
+
+
+def test_the_final_stage_installs_pg_dump_and_nothing_else() -> None:
+    (install,) = [arguments for name, arguments in FINAL if name == "RUN" and "install" in arguments]
+    commands = [shlex.split(command) for command in install.split("&&")]
+    assert commands == [
+        ["apt-get", "update"],
+        ["apt-get", "install", "--yes", "--no-install-recommends", "postgresql-client-${POSTGRES_CLIENT}"],
+        ["rm", "-rf", "/var/lib/apt/lists/*"],
+    ]
 
 
 def test_dependencies_are_installed_by_hash() -> None:

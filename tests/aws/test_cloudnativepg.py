@@ -15,11 +15,16 @@ from paramedic.actions.await_database import AwaitDatabase, AwaitDatabaseParams
 from paramedic.actions.base import Change, Clients, Observed, Outcome
 from paramedic.actions.database_failover import DatabaseFailover, DatabaseFailoverParams
 from paramedic.api.connection import ConnectionSettings
+from paramedic.api.diagnosis import ConnectionCheck
 from paramedic.api.reasons import Reason
 from paramedic.api.workload import BoundTarget, bound
 from paramedic.clients.connections import Connections
 from paramedic.clients.kube import Kube, load_configuration
+from paramedic.core.findings import findings_of
 from paramedic.core.operation import new_operation
+from paramedic.core.picture import Picture
+from paramedic.diagnosis.connections import read_connections
+from paramedic.diagnosis.looking import Looks
 from paramedic.errors import Conflict, Refused, Terminal
 from testbed.access import Access, kubeconfig_text, write_private
 from testbed.api import Api, eventually
@@ -164,6 +169,25 @@ async def test_promotes_as_the_plugin_does_and_only_once(stage: Stage, cluster: 
     with pytest.raises(Conflict):
         await ACTION.apply(change, stage.clients)
     assert (await stage.get())["metadata"]["resourceVersion"] == found["metadata"]["resourceVersion"]
+
+
+async def test_a_diagnosis_sees_the_cluster(stage: Stage) -> None:
+    checks, looks = [ConnectionCheck(name="covet-pg")], Looks()
+
+    async def told() -> list[str]:
+        assert stage.clients.connections is not None
+        found = await read_connections(stage.clients.connections, stage.kube, stage.namespace, checks, looks, 20)
+        return [f"{f.reason}: {f.message}" for f in findings_of(Picture("", stage.namespace, NOW, outside=found))]
+
+    assert await told() == []
+    await stage.set_status({"phase": "Failing over", "instancesStatus": {"healthy": ["covet-db-2", "covet-db-3"]}})
+    assert await told() == [
+        "DatabaseClusterNotAvailable: covet-pg: the cluster is Failing over; "
+        "1 of 3 instances not available (covet-db-1); latest snapshot: backup of 2026-01-31T02:00:00Z"
+    ]
+    await stage.admin.delete("postgresql.cnpg.io/v1/clusters", "covet-db", stage.namespace)
+    assert await told() == ["DatabaseClusterNotAvailable: covet-pg: there is no such database cluster"]
+    assert looks.failed == []
 
 
 async def test_what_changed_since_the_look_is_not_written_over(stage: Stage) -> None:

@@ -18,17 +18,20 @@ from paramedic.actions.await_database import AwaitDatabase, AwaitDatabaseParams
 from paramedic.actions.base import Clients
 from paramedic.actions.block_addresses import BlockAddresses, BlockAddressesParams
 from paramedic.actions.database_failover import DatabaseFailover, DatabaseFailoverParams
+from paramedic.api.diagnosis import ConnectionCheck
 from paramedic.api.workload import bound
 from paramedic.clients.evidence import EvidenceStore
 from paramedic.clients.evidence_directory import DirectoryBackend
 from paramedic.clients.kube import Kube
 from paramedic.core.operation import new_operation
+from paramedic.diagnosis.connections import read_connections
+from paramedic.diagnosis.looking import Looks
 from paramedic.errors import Refused
 from paramedic.evidence.snapshots import Snapshots, capture_snapshots
 
 README = Path(__file__).parents[2] / "manifests" / "README.md"
 SECTION = README.read_text().partition("\n## AWS\n")[2].partition("\n## ")[0]
-BLOCK, FAILOVER, SNAPSHOTS = map(json.loads, re.findall(r"```json\n(.*?)```", SECTION, re.DOTALL))
+BLOCK, FAILOVER, SNAPSHOTS, DIAGNOSIS = map(json.loads, re.findall(r"```json\n(.*?)```", SECTION, re.DOTALL))
 # moto asks for no right to tag where a request creates something with its tags; AWS does.
 ON_CREATION = {"elasticloadbalancing:AddTags", "ec2:CreateTags"}
 
@@ -102,11 +105,19 @@ async def snapshot(clients: Clients, given: tuple[str, Path]) -> None:
         raise AssertionError(note)
 
 
+async def diagnose(clients: Clients, _: Any) -> None:
+    assert clients.connections is not None
+    checks, looks = [ConnectionCheck(name="covet-db"), ConnectionCheck(name="covet-cache")], Looks()
+    await read_connections(clients.connections, clients.kube, NAMESPACE, checks, looks, 20)
+    assert looks.failed == []
+
+
 Work = Callable[[Clients, Any], Awaitable[None]]
 CASES: list[Any] = [
     pytest.param(BLOCK, block, id="blockAddresses"),
     pytest.param(FAILOVER, fail_over, id="databaseFailover"),
     pytest.param(SNAPSHOTS, snapshot, id="snapshots"),
+    pytest.param(DIAGNOSIS, diagnose, id="diagnose"),
 ]
 
 
@@ -115,6 +126,7 @@ async def test_the_policy_is_enough_and_each_of_its_actions_is_needed(
     cloud: Cloud, kube: Kube, moto: str, as_user: Callable[[Json], None], tmp_path: Path, policy: Json, work: Work
 ) -> None:
     cloud.create_cluster()
+    cloud.create_replication_group()
     cloud.create_listener()
     volume = str(cloud.client("ec2").create_volume(AvailabilityZone=f"{REGION}a", Size=1)["VolumeId"])
     as_user(without(policy, ""))

@@ -88,6 +88,20 @@ class Cloud:
         found = self.client("rds").describe_db_instances(DBInstanceIdentifier=instance)["DBInstances"][0]
         return str(found["Endpoint"]["Address"])
 
+    # -- ElastiCache --------------------------------------------------------------------------------------------------
+
+    def create_replication_group(self) -> None:
+        """Two Redis nodes, of which one is the primary."""
+        self.client("elasticache").create_replication_group(
+            ReplicationGroupId="covet-redis",
+            ReplicationGroupDescription="queues",
+            Engine="redis",
+            CacheNodeType="cache.t4g.small",
+            NumNodeGroups=1,
+            ReplicasPerNodeGroup=1,
+            AutomaticFailoverEnabled=True,
+        )
+
     # -- the load balancer --------------------------------------------------------------------------------------------
 
     def create_listener(self) -> str:
@@ -135,11 +149,16 @@ class Cloud:
     # -- Paramedic's side ---------------------------------------------------------------------------------------------
 
     def connections(self, kube: Kube | None = None, namespace: str = NAMESPACE, *more: Json) -> Connections:
-        """``covet-db``, ``covet-account`` and ``covet-alb``, through the faults."""
+        """``covet-db``, ``covet-account``, ``covet-cache`` and ``covet-alb``, through the faults."""
         access = {"region": REGION, "endpointURL": self.faults.url}
         settings: list[Json] = [
             {"name": "covet-db", "namespaces": [namespace], "aurora": access | {"cluster": "covet-aurora"}},
             {"name": "covet-account", "namespaces": [namespace], "aws": access},
+            {
+                "name": "covet-cache",
+                "namespaces": [namespace],
+                "elasticache": access | {"replicationGroup": "covet-redis"},
+            },
             *more,
         ]
         if self.listener:

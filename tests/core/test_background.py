@@ -45,6 +45,7 @@ async def test_what_is_said_of_the_work_is_heard_until_its_end_is_taken() -> Non
     work.go_on.set()
     await work.over.wait()
     assert background.end_of("op") is not None
+    background.forget("op")
     assert background.said("op") == ""
 
 
@@ -62,7 +63,7 @@ async def ended(background: Background, work: Work) -> "asyncio.Task[Report | No
     return task
 
 
-async def test_the_end_is_told_once_and_then_forgotten() -> None:
+async def test_the_end_is_told_until_it_is_stored() -> None:
     background = await begun(work := Work(), Report("done"))
     assert background.knows("op")
     assert background.end_of("op") is None
@@ -71,7 +72,20 @@ async def test_the_end_is_told_once_and_then_forgotten() -> None:
     task = await ended(background, work)
     assert task.result() == Report("done")
     assert work.told == ["done"]
+    assert background.end_of("op") is task, "the write that tells of it may have to be tried again"
+    background.forget("op")
     assert not background.knows("op")
+
+
+async def test_ended_work_that_nobody_asks_for_makes_room() -> None:
+    background = Background()
+    for number in range(150):
+        work = Work()
+        work.go_on.set()
+        background.begin(str(number), work.run(Report("done")), 60, work.tell)
+        await work.over.wait()
+    assert not background.knows("0")
+    assert background.knows("149")
 
 
 @pytest.mark.parametrize("error", [Retry("later"), Refused(Reason.FORBIDDEN, "no"), Terminal(Reason.REJECTED, "never")])

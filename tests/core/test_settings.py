@@ -87,7 +87,7 @@ def test_every_mistake_is_in_one_message(given: Any, monkeypatch: pytest.MonkeyP
     with pytest.raises(SettingsError) as failure:
         load_settings()
     said = str(failure.value)
-    for field in ("webhook_max_bytes", "log_level", "surprise", "prometheus.timeout", "prometheus.nonsense", "workers"):
+    for field in ("webhookMaxBytes", "logLevel", "surprise", "prometheus.timeout", "prometheus.nonsense", "workers"):
         assert field in said, field
     assert "'soon' is not a duration" in said
 
@@ -99,9 +99,9 @@ def test_every_mistake_is_in_one_message(given: Any, monkeypatch: pytest.MonkeyP
         ("- a list", None),
         ("just a word", None),
         ("prometheus: [1]", "prometheus"),
-        ("leaseDuration: [1]", "lease_duration"),
-        ("leaseDuration: {a: 1}", "lease_duration"),
-        ("leaseDuration: 9999999999999d", "lease_duration"),
+        ("leaseDuration: [1]", "leaseDuration"),
+        ("leaseDuration: {a: 1}", "leaseDuration"),
+        ("leaseDuration: 9999999999999d", "leaseDuration"),
         ("listen: 0.0.0.0", "listen"),
         ("listen: 0.0.0.0:http", "listen"),
         ("listen: 0.0.0.0:99999", "listen"),

@@ -45,10 +45,12 @@ def postgres_entry(port: int, folder: Path, password: str = PASSWORD, **more: An
 
 
 @contextmanager
-def operator_with(installed: Access, folder: Path, connections: list[dict[str, Any]]) -> Iterator[Operator]:
+def operator_with(
+    installed: Access, folder: Path, connections: list[dict[str, Any]], env: dict[str, str] | None = None
+) -> Iterator[Operator]:
     """A running operator that leads and knows these connections."""
-    env = {"PARAMEDIC_CONNECTIONS": json.dumps(connections), "PARAMEDIC_RESYNC_INTERVAL": "5s"}
-    with Operator(installed, folder, env=env) as running:
+    own = {"PARAMEDIC_CONNECTIONS": json.dumps(connections), "PARAMEDIC_RESYNC_INTERVAL": "5s"}
+    with Operator(installed, folder, env=own | (env or {})) as running:
         running.wait_leading()
         yield running
         assert "unexpected error" not in running.log.read_text()

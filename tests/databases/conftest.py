@@ -11,6 +11,7 @@ from typing import Any
 import psycopg
 import pytest
 
+from databases import dumps
 from databases.bed import NAMESPACE, PASSWORD, ROLES, Busy, Run, clients_of, postgres_entry
 from e2e.world import World
 from paramedic.actions.base import Clients
@@ -38,6 +39,14 @@ def postgres() -> Iterator[PostgresServer]:
 def redis_server() -> Iterator[RedisServer]:
     with RedisServer(password=PASSWORD) as server:
         yield server
+
+
+@pytest.fixture(scope="module")
+def customers(postgres: PostgresServer) -> Iterator[PostgresServer]:
+    """The server with a database to be dumped."""
+    dumps.fill(postgres)
+    yield postgres
+    dumps.empty(postgres)
 
 
 @pytest.fixture

@@ -373,5 +373,5 @@ def test_the_settings_file_names_connections_in_camel_case(tmp_path: Path, monke
     assert cluster.aurora is not None
     assert cluster.aurora.endpoint_url == "http://127.0.0.1:5000"
     file.write_text("connections:\n- name: a\n  namespaces: [covet]\n  postgres: {host: db}\n")
-    with pytest.raises(SettingsError, match=r"connections\.0\.postgres\.database: Field required"):
+    with pytest.raises(SettingsError, match=r"connections\[0\]\.postgres\.database: is needed"):
         load_settings()

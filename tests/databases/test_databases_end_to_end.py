@@ -15,15 +15,17 @@ from databases.bed import PASSWORD, Run, operator_with, postgres_entry
 from e2e.world import INCIDENTS, POLICIES, World, condition, reasons, step, story
 from products import SCALED_OBJECTS, install, remove
 from testbed.access import Access
+from testbed.api import eventually
 from testbed.operator_process import Operator
 from testbed.postgres import PostgresServer
 from testbed.redis import RedisServer
 
 Json = dict[str, Any]
-NAMESPACES = [f"outside-{uuid.uuid4().hex[:8]}" for _ in range(16)]
+NAMESPACES = [f"outside-{uuid.uuid4().hex[:8]}" for _ in range(20)]
 """Of these tests, known before the operator starts: its settings name them."""
 DATABASE: Json = {"kind": "Connection", "name": "covet-db"}
 END: Json = {"olderThan": "1s", "applications": ["covet-app"], "grace": "1s"}
+EVENTS = "events.k8s.io/v1/events"
 SETTING = "log_min_duration_statement"
 
 
@@ -39,6 +41,7 @@ def operator(
         database | {"namespaces": NAMESPACES},
         database | {"name": "covet-nowhere", "namespaces": NAMESPACES, "postgres": database["postgres"] | {"port": 1}},
         {"name": "covet-queue", "namespaces": NAMESPACES, "redis": redis},
+        database | {"name": "covet-elsewhere", "namespaces": ["somewhere-else"]},
     ]
     with operator_with(installed, folder, connections) as running:
         yield running
@@ -244,6 +247,87 @@ async def test_a_wrong_kind_of_connection(world: World) -> None:
 async def test_slow_query_log_needs_a_ttl(world: World) -> None:
     with pytest.raises(Exception, match="set ttl"):
         await procedure(world, {"name": "log", "slowQueryLog": {}})
+
+
+# -- the diagnosis -----------------------------------------------------------------------------------------------------
+
+
+def findings(found: Json) -> dict[str, str]:
+    """Messages by reason, of those about connections."""
+    listed = found.get("status", {}).get("findings") or []
+    return {f["reason"]: f["message"] for f in listed if str(f.get("object")).startswith("Connection/")}
+
+
+async def test_an_incident_tells_what_is_wrong_with_the_database_that_its_policy_is_about(
+    world: World, busy: Run
+) -> None:
+    """Nobody has told the diagnosis where to look, and there is no workload."""
+    holder = await busy(None, before="INSERT INTO orders VALUES (31, 'card 4111-1111')", autocommit=False)
+    await busy("INSERT INTO orders VALUES (31, 'card 4111-2222')")
+    await asyncio.sleep(2.5)  # so long is nothing for a lock
+    await procedure(world, {"name": "long", "terminateQueries": END}, mode="Approve")
+    await world.incident(type="DatabaseDegraded")
+    await world.reaches("AwaitingApproval")
+
+    async def told() -> Json | None:
+        found = await world.the_incident()
+        return found if findings(found) else None
+
+    found = await eventually(told, 20, what="findings about the database")
+    message = findings(found)["DatabaseLocksWaiting"]
+    assert "covet-db: 1 session waits for locks" in message
+    assert f"held up by pid {holder.pid} (app, idle in transaction for" in message
+    assert message.endswith("INSERT INTO orders VALUES (?, ?)")
+    assert any("covet-db: 1 session waits" in entry["message"] for entry in found["status"]["timeline"])
+    _assert_nothing_leaks(world, found, await world.admin.list(EVENTS, world.namespace), "4111")
+
+
+async def test_a_remedy_is_chosen_by_what_the_database_and_the_queue_say(
+    world: World, redis_server: RedisServer
+) -> None:
+    redis_server.cli("FLUSHALL")
+    redis_server.cli("RPUSH", "task_queue", *range(30))
+    await world.workload("covet-worker")
+    connections = [
+        {"name": "covet-nowhere"},
+        {"name": "covet-queue", "queues": [{"key": "task_queue", "maxDepth": 20}, {"key": "other"}]},
+    ]
+    steps: list[Json] = [
+        {"name": "look", "diagnose": {"connections": connections}},
+        {"name": "no", "when": "findings.exists(f, f.reason == 'CacheUnreachable')", "restart": {}},
+        {
+            "name": "yes",
+            "when": "['DatabaseUnreachable', 'QueueDeep'].all(r, findings.exists(f, f.reason == r))",
+            "scale": {"replicas": 3},
+        },
+    ]
+    worker = {"kind": "Deployment", "name": "covet-worker"}
+    await procedure(world, *steps, target=worker, verify={"rollout": True, "timeout": "20s"})
+    await world.incident(type="QueueBacklog")
+    found = await world.reaches("Resolved", "Escalated", timeout=40)
+    assert found["status"]["phase"] == "Resolved", story(found)
+    assert [s["state"] for s in found["status"]["steps"]] == ["Succeeded", "Skipped", "Succeeded"], story(found)
+    assert await world.replicas("covet-worker") == 3
+    told = findings(found)
+    assert "refused" in told["DatabaseUnreachable"].lower()
+    assert told["QueueDeep"] == "covet-queue: 30 entries wait in task_queue (more than 20)"
+    _assert_nothing_leaks(world, found, await world.admin.list(EVENTS, world.namespace))
+
+
+async def test_a_diagnosis_of_a_connection_that_another_namespace_has_is_said_on_the_policy(world: World) -> None:
+    await world.workload("covet-worker")
+    worker = {"kind": "Deployment", "name": "covet-worker"}
+    look = {"name": "look", "diagnose": {"connections": [{"name": "covet-elsewhere"}]}}
+    await procedure(world, look, target=worker, ready=False)
+    policy = await world.admin.get(POLICIES, "policy", world.namespace)
+    assert condition(policy, "Ready")["reason"] == "Forbidden"
+    assert (
+        "steps.look: connection covet-elsewhere is not in Paramedic's settings" in condition(policy, "Ready")["message"]
+    )
+    await world.incident(type="DatabaseDegraded")
+    found = await world.reaches("Resolved", "Escalated", timeout=40)
+    assert step(found)["state"] == "Succeeded", "what cannot be looked at fails nothing"
+    assert findings(found) == {}
 
 
 # -- queues ------------------------------------------------------------------------------------------------------------

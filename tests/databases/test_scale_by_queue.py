@@ -6,18 +6,13 @@ from typing import Any
 
 import pytest
 
-from builders import Json, hpa, stored, workload
+from builders import Json, hpa, scaled_object, stored, workload
 from paramedic.actions.base import Observed
 from paramedic.actions.scale_by_queue import ScaleByQueue, ScaleByQueueParams, _Depth
 from paramedic.api.reasons import Reason
 from paramedic.errors import Refused, Terminal
 
 ACTION = ScaleByQueue()
-
-
-def scaled_object(**spec: Any) -> Json:
-    meta = {"name": "workers", "namespace": "covet", "uid": "uid-s", "resourceVersion": "9"}
-    return {"metadata": meta, "spec": {"scaleTargetRef": {"name": "covet-app"}} | spec}
 
 
 def seen(entries: int, replicas: int = 2, **related: list[Json]) -> Observed:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import pickle
@@ -24,7 +25,7 @@ from paramedic.clients.evidence import EvidenceStore, Limits
 from paramedic.clients.evidence_directory import DirectoryBackend
 from paramedic.clients.kube import Kube, load_configuration
 from paramedic.core.operation import new_operation
-from paramedic.errors import Refused
+from paramedic.errors import Refused, Terminal
 from paramedic.evidence.network import Network
 from testbed.access import Access
 from testbed.api import Api, ApiError, eventually
@@ -322,6 +323,32 @@ async def test_large_logs_are_streamed_and_cut(
     assert all(item.size_bytes == 5000 * 8032 for item in whole.evidence if item.name != "index.json")
 
 
+async def test_a_namespace_that_has_stored_enough_today_gets_no_more(
+    kube: Kube, app: BoundTarget, place: Place
+) -> None:
+    limits = Limits(10 * MIB, 25 * MIB, day_bytes=2000)
+    with opened(place, limits) as store:
+        first = await captured(kube, store, app, include=["manifests"])
+        assert any("the most for a namespace and day" in (item.note or "") for item in first.evidence)
+        before = place.names()
+        with pytest.raises(Terminal, match="nothing more was captured") as refusal:
+            await captured(kube, store, app, include=["events"])
+    assert refusal.value.reason is Reason.EVIDENCE_LIMIT
+    assert place.names() == before
+
+
+async def test_a_storm_waits_for_its_turn_and_loses_nothing(kube: Kube, app: BoundTarget, directory: Directory) -> None:
+    told: list[str] = []
+    with opened(directory) as store:
+        changes = [await planned(kube, store, app, include=["events"]) for _ in range(8)]
+        clients = Clients(kube, store)
+        reports = await asyncio.gather(*(ACTION.apply(replace(one, tell=told.append), clients) for one in changes))
+    results = [report.result for report in reports if report and report.result]
+    assert [(result["items"], result["lacking"]) for result in results] == [(1, 0)] * 8
+    assert told.count("waiting for other captures to end") == 6
+    assert len({item.uri for report in reports if report for item in report.evidence}) == 16
+
+
 # -- packets -----------------------------------------------------------------------------------------------------------
 
 CAPTURE = {"image": "example/netshoot:1", "duration": "2s", "protocol": "tcp", "port": 443, "host": "10.0.0.1"}
@@ -455,6 +482,8 @@ async def test_packets_need_a_running_pod(powerful: Kube, app: BoundTarget, dire
 
 # -- what the API server takes -----------------------------------------------------------------------------------------
 
+DATABASE = {"connection": "covet-db"}
+
 
 @pytest.mark.parametrize(
     "params",
@@ -463,6 +492,8 @@ async def test_packets_need_a_running_pod(powerful: Kube, app: BoundTarget, dire
         {"since": "24h", "selector": {"app": "covet", "covet.dev/tier": "web"}, "include": ["logs"], "maxBytes": 4096},
         {"networkCapture": {"image": "registry.example:5000/net/shoot@sha256:" + "0" * 64}},
         {"networkCapture": CAPTURE | {"host": "2001:db8::1", "duration": "10m"}},
+        {"databaseDump": {"connection": "covet-db"}},
+        {"databaseDump": DATABASE | {"withoutRowsOf": ["cards", "audit.log_*", "_x.a$b?"], "maxBytes": 4096}},
     ],
 )
 async def test_right_parameters_are_taken(installed: Access, admin: Api, namespace: str, params: Json) -> None:
@@ -490,6 +521,12 @@ async def test_right_parameters_are_taken(installed: Access, admin: Api, namespa
         ({"networkCapture": CAPTURE | {"host": "evil.example -w /etc/x"}}, "should match"),
         ({"networkCapture": CAPTURE | {"protocol": "tcp or udp"}}, "Unsupported value"),
         ({"networkCapture": {"image": "x", "protocol": "icmp", "port": 1}}, "icmp has no ports"),
+        ({"databaseDump": {}}, "connection: Required value"),
+        ({"databaseDump": DATABASE | {"withoutRowsOf": ["--file=/etc/x"]}}, "should match"),
+        ({"databaseDump": DATABASE | {"withoutRowsOf": ["a; DROP TABLE b"]}}, "should match"),
+        ({"databaseDump": DATABASE | {"withoutRowsOf": ['"A"']}}, "should match"),
+        ({"databaseDump": DATABASE | {"withoutRowsOf": ["a.b.c"]}}, "should match"),
+        ({"databaseDump": DATABASE | {"maxBytes": 1}}, "greater than or equal to 1024"),
     ],
 )
 async def test_wrong_parameters_are_refused(

@@ -35,6 +35,12 @@ def test_a_bucket(written: Path) -> None:
     }  # fmt: skip
 
 
+def test_limits(written: Path) -> None:
+    written.write_text("evidence:\n  maxDumpBytes: 5000\n  maxBytesPerDay: null\n")
+    chosen = load_settings().evidence
+    assert (chosen.max_dump_bytes, chosen.max_bytes_per_day) == (5000, None)
+
+
 def test_a_directory_by_a_variable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PARAMEDIC_EVIDENCE__DIRECTORY", "/var/lib/paramedic/evidence")
     assert load_settings().evidence.directory == Path("/var/lib/paramedic/evidence")
@@ -47,7 +53,9 @@ def test_a_directory_by_a_variable(monkeypatch: pytest.MonkeyPatch) -> None:
         ("{s3: {prefix: p}}", "evidence.s3.bucket"),
         ("{s3: {bucket: b, encryption: rot13}}", "evidence.s3.encryption"),
         ("{folder: /x}", "evidence.folder"),
-        ("{maxItemBytes: 0}", "evidence.max_item_bytes"),
+        ("{maxItemBytes: 0}", "evidence.maxItemBytes"),
+        ("{maxDumpBytes: 0}", "evidence.maxDumpBytes"),
+        ("{maxBytesPerDay: lots}", "evidence.maxBytesPerDay"),
     ],
 )
 def test_mistakes_are_named(written: Path, text: str, words: str) -> None:

@@ -64,7 +64,7 @@ class Burst:
         witness = self.scene.witness
 
         def all_of_them() -> bool:
-            found = witness.incidents(self.namespace)
+            found = self._found()
             return len(found) == len(self.names) and all(question(one) for one in found)
 
         assert await witness.sees(all_of_them, 60), f"not all {what} within 60 s:\n{self.story()}"
@@ -77,13 +77,23 @@ class Burst:
             assert states == [1, 2], f"{name} went {states}\n{self.story()}"
             stamps = self.scene.witness.stamps(self.namespace, name)
             assert len(stamps) == 1, f"{name} was stamped by {stamps}\n{self.story()}"
+        parents = [one for one in self.scene.witness.incidents(self.namespace) if _is_parent(one)]
+        assert len(parents) <= 1, f"{len(parents)} parents of one outage\n{self.story()}"
         done = effects(self.scene.ground.writes.of(self.namespace))
         assert len(done) == len(self.names), f"{len(done)} patches for {len(self.names)} targets:\n{done}"
 
+    def _found(self) -> list[Json]:
+        """Those of the targets: so many at once also have a parent."""
+        return [one for one in self.scene.witness.incidents(self.namespace) if not _is_parent(one)]
+
     def story(self) -> str:
-        found = self.scene.witness.incidents(self.namespace)
+        found = self._found()
         unlike = [one for one in found if phase(one) != "Resolved"] or found
         return "\n".join([f"{len(found)} incidents", *(line for one in unlike[:5] for line in tell(one))])
+
+
+def _is_parent(one: Json) -> bool:
+    return bool(one["spec"]["type"] == "SeveralServices")
 
 
 @pytest.fixture
@@ -197,6 +207,24 @@ async def _some_effects(burst: Burst) -> None:
         return any(len(burst.scene.witness.states(burst.namespace, name)) > 1 for name in burst.names)
 
     assert await burst.scene.witness.sees(begun, 20), burst.story()
+
+
+async def test_what_a_follower_stores_while_it_becomes_the_leader_is_worked_on(
+    scene: Scene, both: Pair, fresh_name: str
+) -> None:
+    """Its look at everything, as the new leader, comes before the answer to its POST; and no watch tells of that."""
+    burst = await _burst(scene, both, fresh_name, targets=1, by_hand=0)
+    leads = threading.Event()
+    both.follower.proxy.silence("incidents")
+    held = both.follower.proxy.on(_touches(fresh_name, "create incident"), Fault(before=lambda _: leads.wait(60)))
+    begun = asyncio.create_task(burst.begin(both.follower))
+    assert await scene.witness.sees(held.fired.is_set, 20)
+    await asyncio.to_thread(both.leader.operator.kill)
+    assert await _whoever_leads([both.follower]) is both.follower
+    leads.set()
+    await begun
+    await burst.end(both.follower)
+    both.follower.proxy.speak("incidents")
 
 
 @pytest.mark.parametrize("write", ["status room=Executing", "patch deployment", "status room=Verifying"])

@@ -10,10 +10,11 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from paramedic.actions.base import Action, Change, Clients, Observed, Outcome, Report, State
+from paramedic.actions.base import Action, Change, Clients, Json, Observed, Outcome, Report, State
 from paramedic.actions.databases import TYPES, Seen, provider
 from paramedic.actions.outside import CONNECTION, as_target, connections_of
 from paramedic.api.base import Model, ObjectName
+from paramedic.api.diagnosis import ConnectionCheck
 from paramedic.api.reasons import Reason
 from paramedic.api.workload import BoundTarget
 from paramedic.core.failover import Database, Phase
@@ -54,6 +55,12 @@ class AwaitDatabase(Action):
     undoable = False
     slow = True
     every_seconds: ClassVar[float] = 2.0
+
+    def connection_checks(self, params: Json, target: str | None) -> tuple[ConnectionCheck, ...]:
+        """The cluster, and the database through which the writer is tried."""
+        given = AwaitDatabaseParams.model_validate(params)
+        named = (target, given.verify_connection)
+        return tuple(ConnectionCheck(name=name) for name in named if name)
 
     async def observe(self, target: BoundTarget, clients: Clients) -> Observed:
         """Reads the cluster."""

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from paramedic.api import ANNOTATION_INCIDENT, ANNOTATION_OPERATION
 from paramedic.api.base import Model
-from paramedic.api.diagnosis import DiagnoseParams
+from paramedic.api.diagnosis import ConnectionCheck, DiagnoseParams
 from paramedic.api.incident import AlertSource, Evidence, Finding, StepStatus
 from paramedic.api.policy import READING, Step
 from paramedic.api.reasons import Reason
@@ -214,7 +214,7 @@ class Action:
     needs_approval: ClassVar[bool] = False
     """Always waits for a person, whatever the policy's mode; a policy that says otherwise is refused."""
     connection_types: ClassVar[tuple[str, ...]] = ()
-    """Types of the connection that it uses: its target, or what ``connection_named`` says."""
+    """Types of the connection that it uses: its target, or what ``connections_named`` says."""
     needs_ttl: ClassVar[bool] = False
     """Only for a while: a step without ``ttl`` is refused."""
     extra: ClassVar[str] = ""
@@ -237,9 +237,17 @@ class Action:
         """
         return [step]
 
-    def connection_named(self, params: Json, target: str | None) -> str | None:
-        """The name of the connection that it uses with these parameters (as written) on this target."""
-        return target if self.connection_types else None
+    def connections_named(self, params: Json, target: str | None) -> tuple[str, ...]:
+        """The names of the connections of ``connection_types`` that it uses with these parameters (as written) on this
+        target.
+        """
+        return (target,) if self.connection_types and target else ()
+
+    def connection_checks(self, params: Json, target: str | None) -> tuple[ConnectionCheck, ...]:
+        """What a diagnosis of the incident looks at for a step with these parameters (as written). Raises ValueError
+        for parameters that are none.
+        """
+        return tuple(ConnectionCheck(name=name) for name in self.connections_named(params, target))
 
     async def observe(self, target: BoundTarget, clients: Clients) -> Observed:
         """Reads the target and what the action needs beside it. Raises NotFound, Retry, Terminal."""

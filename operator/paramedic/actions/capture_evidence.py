@@ -2,6 +2,7 @@
 "Evidence Preservation").
 """
 
+import asyncio
 import ipaddress
 import re
 from datetime import timedelta
@@ -9,13 +10,16 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, ConfigDict, Field
 
-from paramedic.actions.base import Action, Change, Clients, Observed, Outcome, Report, State
+from paramedic.actions.base import Action, Change, Clients, Json, Observed, Outcome, Report, State
 from paramedic.api.base import Duration, Model, ObjectName, format_duration, rule
+from paramedic.api.diagnosis import ConnectionCheck
 from paramedic.api.reasons import Reason
 from paramedic.api.workload import WORKLOADS, BoundTarget
+from paramedic.clients.pg_dump import Selection
 from paramedic.core.selectors import as_query
 from paramedic.errors import Refused
 from paramedic.evidence.capture import Wanted, capture
+from paramedic.evidence.database import Dump
 from paramedic.evidence.network import Network
 from paramedic.evidence.snapshots import Snapshots
 
@@ -105,6 +109,27 @@ class VolumeSnapshots(Model):
     claims: bool = Field(True, description="Also the volumes behind the PersistentVolumeClaims of the pods.")
 
 
+_TABLE = r"^[A-Za-z_*?][A-Za-z0-9_$*?]*(\.[A-Za-z_*?][A-Za-z0-9_$*?]*)?$"
+
+
+class DatabaseDump(Model):
+    """A dump of a PostgreSQL database by pg_dump, in its custom format (pg_restore reads it)."""
+
+    connection: ObjectName = Field(
+        description="Connection of type postgres: the database, and a role that may read all of it."
+    )
+    schema_only: bool = Field(False, description="Only definitions, no rows.")
+    without_rows_of: list[Annotated[str, Field(pattern=_TABLE, max_length=127)]] = Field(
+        default_factory=list,
+        max_length=64,
+        description="Tables whose rows are left out, for example audit.logins or card_*; their definitions are kept. A "
+        "pattern that fits no table leaves nothing out.",
+    )
+    max_bytes: int | None = Field(
+        None, ge=1024, le=1 << 50, description="Most bytes of the dump; the settings' limits hold besides."
+    )
+
+
 class CaptureEvidenceParams(Model):
     """What to keep."""
 
@@ -142,6 +167,7 @@ class CaptureEvidenceParams(Model):
     snapshots: VolumeSnapshots | None = Field(
         None, description="Snapshots of EBS volumes, waited for until the step's timeout; they stay in EC2."
     )
+    database_dump: DatabaseDump | None = Field(None, description="A dump of a PostgreSQL database, as of one moment.")
 
 
 class CaptureEvidence(Action):
@@ -153,6 +179,16 @@ class CaptureEvidence(Action):
     kinds = (*WORKLOADS, "Service")
     undoable = False
     slow = True
+    connection_types = ("postgres", "aws")
+
+    def connections_named(self, params: Json, target: str | None) -> tuple[str, ...]:
+        """The dump's and the snapshots'."""
+        named = [str(params[part].get("connection", "")) for part in ("databaseDump", "snapshots") if part in params]
+        return tuple(named)
+
+    def connection_checks(self, params: Json, target: str | None) -> tuple[ConnectionCheck, ...]:
+        """What is kept as evidence need not be what is in trouble."""
+        return ()
 
     async def observe(self, target: BoundTarget, clients: Clients) -> Observed:
         """Reads the target. Raises Refused where there is no store."""
@@ -162,6 +198,10 @@ class CaptureEvidence(Action):
                 "nowhere to keep evidence: set evidence.directory or evidence.s3.bucket in Paramedic's settings",
             )
         return await super().observe(target, clients)
+
+    def reaches_beyond(self, params: Json) -> bool:
+        """A dump reads a database: who may change an Incident's target need not be allowed to have that done."""
+        return "databaseDump" in params
 
     def state(self, observed: Observed) -> State:
         """Nothing of the target is changed."""
@@ -185,6 +225,7 @@ class CaptureEvidence(Action):
             total_bytes=params.max_bytes,
             network=_network(params.network_capture, operation),
             snapshots=_snapshots(params.snapshots, selector),
+            dump=_dump(params.database_dump),
         )
         after = {"captured": ", ".join(wanted.include), "pods": selector}
         return Change({}, after, (), None, _message(observed, params, wanted), work=wanted)
@@ -194,9 +235,16 @@ class CaptureEvidence(Action):
         raise Refused(Reason.NOT_PUT_BACK, "captured evidence needs no undo")
 
     async def apply(self, change: Change, clients: Clients) -> Report:
-        """Gathers. Done again under the same operation it takes the place of what was kept before."""
-        assert clients.evidence is not None
-        captured = await capture(change.work, clients.kube, clients.evidence, change.seconds, clients.connections)
+        """Gathers, once it is its turn. Done again under the same operation it takes the place of what was kept before.
+        Raises Terminal when its turn does not come in time, or when the namespace has stored too much today.
+        """
+        store, wanted, now = clients.evidence, change.work, asyncio.get_running_loop().time
+        assert store is not None
+        ends = now() + change.seconds
+        waiting = "waiting for other captures to end"
+        async with store.shares.turn(wanted.namespace, ends, lambda: change.tell(waiting)) as share:
+            change.tell(change.message)
+            captured = await capture(wanted, clients.kube, store, ends - now(), clients.connections, share)
         result = {"items": captured.kept, "bytes": captured.size_bytes, "lacking": len(captured.lacking)}
         return Report(str(captured), result, captured.items, failed=not captured.kept)
 
@@ -233,6 +281,12 @@ def _snapshots(params: VolumeSnapshots | None, selector: str) -> Snapshots | Non
     return Snapshots(params.connection, tuple(params.volumes), selector if params.claims else "")
 
 
+def _dump(params: DatabaseDump | None) -> Dump | None:
+    if params is None:
+        return None
+    return Dump(params.connection, Selection(params.schema_only, tuple(params.without_rows_of)), params.max_bytes)
+
+
 def _message(observed: Observed, params: CaptureEvidenceParams, wanted: Wanted) -> str:
     said = {**_WORDS, "logs": f"logs (the last {format_duration(params.since)})"}
     what = [said[kept] for kept in wanted.include]
@@ -240,4 +294,6 @@ def _message(observed: Observed, params: CaptureEvidenceParams, wanted: Wanted) 
         what.append(f"network packets ({wanted.network.seconds}s)")
     if wanted.snapshots:
         what.append("snapshots of volumes")
+    if wanted.dump:
+        what.append(f"a dump of {wanted.dump.connection}")
     return f"{observed.name}: keeping {', '.join(what)}"

@@ -4,8 +4,8 @@ Every incident is diagnosed once by itself; as a step it comes at a chosen momen
 target.
 """
 
-from paramedic.actions.base import Action, Change, Clients, Observed, Outcome, Report, State
-from paramedic.api.diagnosis import DiagnoseParams
+from paramedic.actions.base import Action, Change, Clients, Json, Observed, Outcome, Report, State
+from paramedic.api.diagnosis import ConnectionCheck, DiagnoseParams
 from paramedic.api.reasons import Reason
 from paramedic.api.workload import bound
 from paramedic.core.findings import told
@@ -16,10 +16,19 @@ class Diagnose(Action):
     """Runs all checks at once. ``when`` of later steps knows ``findings``."""
 
     name = "diagnose"
-    summary = "Looks for the cause: pods, rollouts, Events, logs, services, nodes, autoscalers, URLs, DNS, Envoy."
+    summary = "Looks for the cause: pods, rollouts, Events, logs, services, nodes, URLs, DNS, Envoy, databases, queues."
     params = DiagnoseParams
+    connection_types = ("postgres", "redis", "aurora", "cloudNativePG", "elasticache")
     undoable = False
     slow = True
+
+    def connections_named(self, params: Json, target: str | None) -> tuple[str, ...]:
+        """Those to look at."""
+        return tuple(check.name for check in self.connection_checks(params, target))
+
+    def connection_checks(self, params: Json, target: str | None) -> tuple[ConnectionCheck, ...]:
+        """Those to look at."""
+        return tuple(DiagnoseParams.model_validate(params).connections)
 
     def state(self, observed: Observed) -> State:
         """Nothing is governed."""

@@ -15,7 +15,7 @@ from typing import Any, Literal
 from pydantic import ConfigDict, Field
 
 from paramedic.actions.base import Clients, Json, Observed, annotation, read_target
-from paramedic.actions.scale import Scale
+from paramedic.actions.scaling import read_hpas
 from paramedic.api import ANNOTATION_BEFORE_SHUTDOWN
 from paramedic.api.base import Model, ObjectName, rule
 from paramedic.api.policy import Step
@@ -101,7 +101,7 @@ async def read_scaled(target: BoundTarget, clients: Clients) -> Observed:
     """The object and, of a workload, the HPA that owns it."""
     if target.kind == "Service":
         return Observed(await read_target(target, clients.kube))
-    return await Scale().observe(target, clients)
+    return Observed(await read_target(target, clients.kube), {"hpa": await read_hpas(target, clients)})
 
 
 def hpa_of(observed: Observed) -> Json | None:

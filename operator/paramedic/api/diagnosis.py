@@ -28,9 +28,7 @@ class QueueCheck(Model):
 class ConnectionCheck(Model):
     """A database, a cache or a cluster of either, outside of the target, that is looked at."""
 
-    name: ObjectName = Field(
-        description="Connection of type postgres, redis, aurora, cloudNativePG or elasticache."
-    )
+    name: ObjectName = Field(description="Connection of type postgres, redis, aurora, cloudNativePG or elasticache.")
     long_query_after: Duration = Field(
         timedelta(minutes=5), description="Of PostgreSQL: statements that run for longer are told."
     )
@@ -63,7 +61,7 @@ class DiagnoseParams(Model):
     connections: list[ConnectionCheck] = Field(
         default_factory=list,
         max_length=10,
-        description="Databases, caches and queues to look at, beside those that the policy's other steps use.",
+        description="Databases, caches, their clusters and queues to look at, in the policy's namespace.",
     )
     log_lines: int = Field(
         20, ge=0, le=200, description="Last log lines to keep of each failing container; 0 for none."

@@ -80,6 +80,15 @@ class Resolution(Model):
     )
 
 
+class EscalationRequest(Model):
+    """A person's call for more people (runbook, "Manual Escalation Criteria")."""
+
+    requested_by: UserName = Field(description="The writer's own Kubernetes user name.")
+    message: str = Field(
+        min_length=1, max_length=1024, description="Why; another text is another request, and calls the next level."
+    )
+
+
 class IncidentSpec(Model):
     """What happened, and what people say about it."""
 
@@ -113,6 +122,7 @@ class IncidentSpec(Model):
         max_length=64,
         description="Consents to steps that await approval.",
     )
+    escalation: EscalationRequest | None = Field(None, description="Write this to call the next level of the team.")
     resolution: Resolution | None = Field(None, description="Write this to close the incident.")
 
 
@@ -222,7 +232,11 @@ class EscalationStatus(StatusModel):
         True, description="Whether Paramedic does nothing further by itself; false: people are called beside its work."
     )
     triggers: list[str] = Field(
-        default_factory=list, description="What has raised the level so far; each does so once. CamelCase constants."
+        default_factory=list, description="What people were called for so far; each counts once. CamelCase constants."
+    )
+    waiting: list[str] = Field(
+        default_factory=list,
+        description="Calls that wait for the hours in which people are called: level and trigger, as in 1.NotResolved.",
     )
 
 
@@ -324,6 +338,7 @@ class IncidentStatus(StatusModel):
 
     observed_generation: int | None = Field(None, description="Generation of the spec that this speaks of.")
     phase: Phase = Field("Open", description="Where the incident stands.")
+    phase_since: Time | None = Field(None, description="Since when it is in this phase.")
     message: str | None = Field(None, description="One line: what is going on and what happens next.")
     step: str | None = Field(None, description="The current or last step.")
     target: str | None = Field(None, description="Kind/name of what is affected.")

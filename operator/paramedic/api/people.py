@@ -1,5 +1,6 @@
 """What the settings say about people: how fast each severity is answered, who is called, and by which channels."""
 
+from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Self
@@ -7,6 +8,7 @@ from typing import Annotated, Self
 from pydantic import Field, field_validator, model_validator
 
 from paramedic.api.base import Duration, Model, ObjectName
+from paramedic.api.incident import NoticeKind
 from paramedic.api.policy import Severity, Window
 
 _Url = Annotated[str, Field(pattern=r"^https?://[^\s]+$", max_length=2048)]
@@ -154,12 +156,19 @@ class SlackChannel(Model):
     )
     api_url: _Url = "https://slack.com/api/"
 
+    @model_validator(mode="after")
+    def _a_place(self) -> Self:
+        if not self.channel_per_incident and not self.channel:
+            raise ValueError("set channel, or leave channelPerIncident true: else there is no place to tell people")
+        return self
+
 
 class PagerDutyUser(Model):
     """Who a person in PagerDuty is in Kubernetes."""
 
     pagerduty: str = Field(pattern=r"^P[A-Z0-9]{2,20}$", description="PagerDuty's user id.")
     kubernetes: str = Field(min_length=1, max_length=253, description="User name in Kubernetes.")
+    groups: list[str] = Field(default_factory=list, max_length=64, description="The person's groups in Kubernetes.")
 
 
 class PagerDutyChannel(Model):
@@ -211,9 +220,12 @@ class Header(Model):
 class WebhookChannel(Model):
     """Any system that takes JSON over HTTP: Opsgenie, Teams, Mattermost and the rest."""
 
-    url: _Url | None = None
+    url: _Url | None = Field(None, description="{id} in it is replaced by the Incident's UID.")
     url_file: Path | None = Field(None, description="Holds the URL, where it is a secret (Teams, Mattermost).")
     headers: list[Header] = Field(default_factory=list, max_length=32)
+    kinds: list[NoticeKind] = Field(
+        default_factory=list, max_length=16, description="Only notices of these kinds are told; none: all."
+    )
     body: _Text | None = Field(
         None, description="Jinja that gives JSON; `tojson` quotes what it is given. None: all that Paramedic knows."
     )
@@ -257,26 +269,26 @@ class Templates(Model):
 
     internal_update: _Text | None = None
     customer_message: _Text | None = None
+    customer_title: _Text | None = None
     all_clear: _Text | None = None
+    customer_all_clear: _Text | None = None
     shutdown_notice: _Text | None = None
 
 
-def check_references(people: PeopleSettings, channels: list[ChannelSettings], notify: list[str]) -> None:
-    """Raises ValueError when a contact or ``notify`` names a channel that there is not."""
+def wrong_references(people: PeopleSettings, channels: list[ChannelSettings], notify: list[str]) -> Iterator[str]:
+    """One line for each channel that is there twice, and for each contact and ``notify`` whose channel is not there."""
     names = [channel.name for channel in channels]
-    _unique("channels", names)
+    yield from (f"channels: {name} is there twice" for name in sorted(set(names)) if names.count(name) > 1)
     known = ", ".join(names) or "none is named"
-    for name in notify:
+    wanted = [("notify", name) for name in notify] + [
+        (f"people.teams: {team.name}, level {number} ({level.name})", contact.channel)
+        for team in people.teams
+        for number, level in enumerate(team.levels, 1)
+        for contact in level.contacts
+    ]
+    for where, name in wanted:
         if name not in names:
-            raise ValueError(f"notify names the channel {name}, and there is no such channel: {known}")
-    for team in people.teams:
-        for number, level in enumerate(team.levels, 1):
-            for contact in level.contacts:
-                if contact.channel not in names:
-                    raise ValueError(
-                        f"people.teams: {team.name}, level {number} ({level.name}) names the channel "
-                        f"{contact.channel}, and there is no such channel: {known}"
-                    )
+            yield f"{where} names the channel {name}, and there is no such channel: {known}"
 
 
 def _unique(what: str, names: list[str]) -> None:

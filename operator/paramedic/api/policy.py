@@ -27,6 +27,8 @@ OnFailure = Literal["Continue", "Stop", "Escalate"]
 Severity = Literal["P0", "P1", "P2", "P3"]
 READING = frozenset({"diagnose", "captureEvidence", "awaitDatabase"})
 """Actions that change nothing: no guard counts them, and by themselves they are no remedy."""
+SHUTDOWN = "shutdown"
+"""The action that each part of a complete shutdown is."""
 _INCIDENT_TYPE_PATTERN = r"^[A-Z][A-Za-z0-9]{1,62}$"
 _CAMEL_CASE = rule(
     f"self.matches('{_INCIDENT_TYPE_PATTERN}')", "an incident type is one CamelCase word, for example APIOutage"
@@ -122,7 +124,7 @@ class RateLimit(Model):
     period: Duration = Field(timedelta(hours=1), description="In which period.")
 
 
-_SCHEDULE_PATTERN = r"^\S+( +\S+){4}$"
+SCHEDULE_PATTERN = r"^\S+( +\S+){4}$"
 _FIVE_FIELDS = rule(
     r"self.matches('^\\S+( +\\S+){4}$')",
     'a schedule is five cron fields (minute, hour, day, month, weekday), for example "0 18 * * FRI"',
@@ -133,7 +135,7 @@ class Window(Model):
     """A recurring span of time."""
 
     schedule: str = Field(
-        pattern=_SCHEDULE_PATTERN,
+        pattern=SCHEDULE_PATTERN,
         max_length=128,
         json_schema_extra={"x-kubernetes-validations": [_FIVE_FIELDS]},
         description='When it opens: five cron fields, for example "0 18 * * FRI".',
@@ -217,6 +219,41 @@ class Escalation(Model):
     team: str | None = Field(None, max_length=63, description="Team in the settings' escalation matrix.")
 
 
+class ImpactFigure(Model):
+    """A figure of the impact on users, looked up when people are told."""
+
+    name: StepName = Field(description="Name of the figure, unique in the policy.")
+    query: str = Field(
+        min_length=1,
+        max_length=2048,
+        description="PromQL that gives one number; of several series the greatest counts.",
+    )
+    text: str = Field(
+        min_length=1,
+        max_length=512,
+        description="One line, a Jinja template over value: '{{ value | percent }} of requests failing'. "
+        "Filters: number, percent. value is the word unknown when Prometheus does not say.",
+    )
+
+
+_MessageText = Annotated[str, Field(min_length=1, max_length=4096)]
+
+
+class MessageTemplates(Model):
+    """What people are told, in the team's own words; what is absent is as the settings or the runbook have it."""
+
+    internal_update: _MessageText | None = Field(None, description="Jinja of the internal status update.")
+    customer_message: _MessageText | None = Field(None, description="Jinja of what customers are told meanwhile.")
+    customer_title: _MessageText | None = Field(None, description="Jinja of the title on the status page.")
+    all_clear: _MessageText | None = Field(None, description="Jinja of the all-clear message.")
+    customer_all_clear: _MessageText | None = Field(None, description="Jinja of what customers are told at the end.")
+    shutdown_notice: _MessageText | None = Field(None, description="Jinja of the notice of an emergency shutdown.")
+    service: str | None = Field(
+        None, max_length=128, description="What customers call the affected service, for example API service."
+    )
+    impact: list[ImpactFigure] = Field(default_factory=list, max_length=8, description="Figures of the impact.")
+
+
 _TARGET_NEEDED = rule(
     "!has(self.match.alerts) || size(self.match.alerts) == 0 || has(self.target) || self.steps.all(s, has(s.target))",
     "an alert names no target by itself: set spec.target, or a target on every step",
@@ -256,6 +293,7 @@ class PolicySpec(Model):
     notify: list[Annotated[str, Field(max_length=63)]] = Field(
         default_factory=list, max_length=16, description="Channels that are told, for example slack."
     )
+    messages: MessageTemplates | None = Field(None, description="What they are told, in the team's own words.")
 
 
 class PolicyStatus(StatusModel):

@@ -42,6 +42,7 @@ class Reason(_Documented):
     # What held it back
     ALLOWED = "Allowed", "Every guard let the action pass."
     PAUSED = "Paused", "spec.paused is true on the incident: a person has taken over."
+    RESUMED = "Resumed", "A person has ended the pause: Paramedic goes on."
     POLICY_PAUSED = "PolicyPaused", "spec.paused is true on the policy."
     COOLDOWN = "Cooldown", "The target was acted on too recently (guards.cooldown)."
     RATE_LIMITED = "RateLimited", "The policy has used up its actions (guards.rateLimit)."
@@ -84,6 +85,7 @@ class Reason(_Documented):
     FORBIDDEN = "Forbidden", "Kubernetes' access control does not let Paramedic do this."
     NOTHING_SAVED = "NothingSaved", "There is no saved state that the service could be recovered from."
     NO_EVIDENCE_STORE = "NoEvidenceStore", "Nowhere to keep evidence is configured (settings: evidence)."
+    EVIDENCE_LIMIT = "EvidenceLimit", "The namespace's captures have stored as much within a day as they may."
     CONNECTION_UNKNOWN = (
         "ConnectionUnknown",
         "No connection of that name and type may be used in this namespace (settings: connections, or a Secret).",
@@ -131,7 +133,25 @@ class Reason(_Documented):
     ACKNOWLEDGED = "Acknowledged", "A person works on it."
     DELETED = "Deleted", "The incident is being deleted; what it holds is put back first."
     # People
+    SEVERITY_RAISED = "SeverityRaised", "The incident is graver than it was thought to be."
+    NOT_ACKNOWLEDGED = "NotAcknowledged", "Nobody has taken the incident on in time (people.responses)."
+    NOT_RESOLVED = "NotResolved", "The incident was not over in time (people.responses)."
+    SECURITY_BREACH = "SecurityBreach", "A security incident: people are called at once."
+    SEVERAL_SERVICES = "SeveralServices", "Several services of the namespace fail at the same time."
+    HANDED_OVER = "HandedOver", "Paramedic does nothing further by itself; people are called."
+    BLOCKED_TOO_LONG = "BlockedTooLong", "A guard has held the remedy back for too long (people.responses)."
+    APPROVAL_OVERDUE = "ApprovalOverdue", "A step has waited for approval for too long (people.responses)."
+    UNANSWERED = "Unanswered", "Nobody has acknowledged: the next level of the team is called."
+    CALLED = "Called", "People who are called only at certain hours are called now (people.responses.callDuring)."
+    SHUTDOWN_INITIATED = "ShutdownInitiated", "A complete shutdown of the service has begun."
+    UPDATE_DUE = "UpdateDue", "The next status update is due."
+    PART_JOINED = "PartJoined", "Several services fail at once: this incident is a part of that, or has a further part."
+    PARTS_RESOLVED = "PartsResolved", "All incidents that were parts of this one are over."
     DELIVERED = "Delivered", "The channels have been told."
+    PERSON_NOT_ALLOWED = (
+        "PersonNotAllowed",
+        "A person asked for something elsewhere than in Kubernetes without the right to it there; see the message.",
+    )
     CHANNEL_UNKNOWN = "ChannelUnknown", "spec.notify names a channel that the settings do not have."
     CHANNEL_DOWN = "ChannelDown", "A channel does not answer; what it has to be told waits and is not lost."
     NOTICE_UNDELIVERED = "NoticeUndelivered", "A channel refused what it was told; it will not be told again."
@@ -142,6 +162,15 @@ WARNINGS = frozenset(
     {
         Reason.NO_POLICY,
         Reason.CHANNEL_DOWN,
+        Reason.PERSON_NOT_ALLOWED,
+        Reason.SEVERITY_RAISED,
+        Reason.NOT_ACKNOWLEDGED,
+        Reason.NOT_RESOLVED,
+        Reason.SECURITY_BREACH,
+        Reason.SEVERAL_SERVICES,
+        Reason.BLOCKED_TOO_LONG,
+        Reason.APPROVAL_OVERDUE,
+        Reason.UNANSWERED,
         Reason.NOTICE_UNDELIVERED,
         Reason.POLICY_GONE,
         Reason.POLICY_INVALID,
@@ -172,6 +201,7 @@ WARNINGS = frozenset(
         Reason.FORBIDDEN,
         Reason.NOTHING_SAVED,
         Reason.NO_EVIDENCE_STORE,
+        Reason.EVIDENCE_LIMIT,
         Reason.CONNECTION_UNKNOWN,
         Reason.CONNECTION_FAILED,
         Reason.ADDRESS_PROTECTED,
@@ -234,6 +264,33 @@ class FindingReason(_Documented):
     NO_READY_ENDPOINTS = "NoReadyEndpoints", "A Service has no endpoint that is ready."
     DNS_FAILED = "DNSFailed", "A Service's name does not resolve inside of the cluster."
     CIRCUIT_BREAKER_OPEN = "CircuitBreakerOpen", "Envoy's circuit breaker is open in some of the pods."
+    # Databases, caches and queues
+    DATABASE_CLUSTER_NOT_AVAILABLE = (
+        "DatabaseClusterNotAvailable",
+        "A database cluster is not available, has no writer, or has instances that are not available.",
+    )
+    DATABASE_UNREACHABLE = "DatabaseUnreachable", "A database takes no connection, or does not answer in time."
+    DATABASE_CONNECTIONS_EXHAUSTED = (
+        "DatabaseConnectionsExhausted",
+        "90 % or more of the connections that a PostgreSQL server leaves to clients are taken.",
+    )
+    LONG_RUNNING_QUERIES = "LongRunningQueries", "Statements or transactions in PostgreSQL go on for very long."
+    DATABASE_LOCKS_WAITING = "DatabaseLocksWaiting", "Sessions in PostgreSQL wait for locks that others hold."
+    CACHE_NOT_AVAILABLE = (
+        "CacheNotAvailable",
+        "A replication group in ElastiCache is not available, or one of its node groups is not or has no primary.",
+    )
+    CACHE_UNREACHABLE = "CacheUnreachable", "A Redis server takes no connection, or does not answer in time."
+    CACHE_CONNECTIONS_EXHAUSTED = (
+        "CacheConnectionsExhausted",
+        "A Redis server rejects connections, or 90 % or more of those that it allows are taken.",
+    )
+    CACHE_MEMORY_FULL = (
+        "CacheMemoryFull",
+        "90 % or more of a Redis server's memory is used, and its policy does not let it free any key it likes.",
+    )
+    CACHE_EVICTING = "CacheEvicting", "A Redis server removes keys for want of memory."
+    QUEUE_DEEP = "QueueDeep", "More entries wait in a queue than the policy holds for usual."
     # Seen from outside
     DEPENDENCY_UNREACHABLE = "DependencyUnreachable", "Something that the service depends on does not answer, or 5xx."
     CERTIFICATE_PROBLEM = "CertificateProblem", "A certificate is expired, of another name or not trusted."

@@ -11,7 +11,7 @@ from paramedic.api import ANNOTATION_INCIDENT, ANNOTATION_OPERATION
 from paramedic.api.base import format_time, parse_time
 from paramedic.api.connection import AuroraCluster
 from paramedic.clients.aws import Aws, AwsFault
-from paramedic.core.failover import Asked, Database, Member, Phase
+from paramedic.core.failover import Asked, Database, Member, Phase, Snapshot
 from paramedic.errors import Conflict
 
 Json = dict[str, Any]
@@ -60,14 +60,20 @@ class Aurora:
 
     async def latest_snapshot(self) -> str:
         """The newest snapshot that could be restored, for people; the empty string when there is none."""
+        ready = (str(one) for one in await self.snapshots() if one.is_ready)
+        return next(ready, "")
+
+    async def snapshots(self) -> list[Snapshot]:
+        """All snapshots, the newest first."""
         found = await self._aws.items(
             "rds", "describe_db_cluster_snapshots", "DBClusterSnapshots", DBClusterIdentifier=self._name
         )
-        ready = [one for one in found if one.get("Status") == "available" and one.get("SnapshotCreateTime")]
-        if not ready:
-            return ""
-        newest = max(ready, key=lambda one: one["SnapshotCreateTime"])
-        return f"{newest['DBClusterSnapshotIdentifier']} of {newest['SnapshotCreateTime']:%Y-%m-%d %H:%M} UTC"
+        listed = [
+            Snapshot(str(one["DBClusterSnapshotIdentifier"]), str(one.get("Status", "")), one["SnapshotCreateTime"])
+            for one in found
+            if one.get("SnapshotCreateTime")
+        ]
+        return sorted(listed, key=lambda one: one.at, reverse=True)
 
     async def ask(self, to: str, database: Database, operation: str, incident: str, now: datetime) -> None:
         """Asks for the failover, once. Raises Conflict when the cluster is not as it was seen, or in no state for it

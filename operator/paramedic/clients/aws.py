@@ -7,6 +7,7 @@ itself can tell (a client token).
 import asyncio
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
@@ -18,9 +19,6 @@ from paramedic.errors import NotFound, ParamedicError, Refused, Terminal, Unreac
 
 Json = dict[str, Any]
 _THREADS = 4
-_CONNECT_SECONDS = 5
-_READ_SECONDS = 30
-_ATTEMPTS = 5
 _THROTTLED_AFTER = timedelta(seconds=5)
 _PAUSES_SECONDS = (0.5, 1.0, 2.0)
 _THROTTLED = ("Throttl", "RequestLimitExceeded", "TooManyRequests", "SlowDown", "BandwidthLimitExceeded")
@@ -43,6 +41,19 @@ _IAM_PREFIXES = {"elbv2": "elasticloadbalancing"}
 _MOST_CHARACTERS = 500
 
 
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How often a request is sent, and how long one may take."""
+
+    attempts: int = 5
+    connect_seconds: float = 5
+    read_seconds: float = 30
+
+
+HURRIED = Patience(attempts=2, connect_seconds=1.5, read_seconds=2.5)
+"""For who would rather do without an answer than wait for it."""
+
+
 class AwsFault(Terminal):
     """AWS refused the request; ``code`` is its error code, for example ``InvalidDBClusterStateFault``."""
 
@@ -54,10 +65,12 @@ class AwsFault(Terminal):
 class Aws:
     """One region with one set of credentials; ``access`` says which, ``name`` how people call it."""
 
-    def __init__(self, name: str, access: AwsAccess, keys: Keys | None = None) -> None:
+    def __init__(
+        self, name: str, access: AwsAccess, keys: Keys | None = None, patience: Patience | None = None
+    ) -> None:
         self.name = name
         self.access = access
-        self._keys = keys
+        self._patience = patience or Patience()
         self._clients: dict[tuple[str, int], Any] = {}
         self._one_at_a_time = threading.Lock()  # making a client is not safe in threads, using one is
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="aws")
@@ -68,13 +81,13 @@ class Aws:
 
         Raises NotFound, AwsFault, Refused (Forbidden), Terminal, Unreachable.
         """
-        return await self._run(service, operation, arguments, _ATTEMPTS, uncertain=False)
+        return await self._run(service, operation, arguments, self._patience.attempts, uncertain=False)
 
     async def write(self, service: str, operation: str, *, idempotent: bool = False, **arguments: Any) -> Json:
         """One request that changes something; ``idempotent`` when it carries a client token. As ``read``; Unreachable
         is uncertain when it may have been done.
         """
-        attempts = _ATTEMPTS if idempotent else 1
+        attempts = self._patience.attempts if idempotent else 1
         for pause in _PAUSES_SECONDS:
             try:
                 return await self._run(service, operation, arguments, attempts, uncertain=True)
@@ -88,7 +101,7 @@ class Aws:
         """What a paginated request lists under ``key``, at most ``most``. As ``read``."""
 
         def gather() -> Json:
-            paginator = self._client(service, _ATTEMPTS).get_paginator(operation)
+            paginator = self._client(service, self._patience.attempts).get_paginator(operation)
             pages = paginator.paginate(PaginationConfig={"MaxItems": most}, **arguments)
             return {key: [item for page in pages for item in page.get(key, [])]}
 
@@ -125,8 +138,8 @@ class Aws:
         with self._one_at_a_time:
             if key not in self._clients:
                 config = Config(
-                    connect_timeout=_CONNECT_SECONDS,
-                    read_timeout=_READ_SECONDS,
+                    connect_timeout=self._patience.connect_seconds,
+                    read_timeout=self._patience.read_seconds,
                     retries={"total_max_attempts": attempts, "mode": "adaptive"},
                     user_agent_extra="paramedic",
                 )
@@ -167,7 +180,7 @@ def _translated(where: str, iam_action: str, response: Json, *, uncertain: bool)
     if status >= 500:
         return Unreachable(text, uncertain=uncertain)
     if code.startswith(_NO_LOGIN):
-        return Unreachable(f"{where}: {code}: the credentials are expired or wrong")
+        return Unreachable(f"{where}: the credentials are expired or wrong ({code})")
     if code.startswith(_FORBIDDEN) or status in (401, 403):
         lacks = f"Paramedic's identity in AWS lacks {iam_action} (manifests/README.md)"
         return Refused(Reason.FORBIDDEN, f"{text}; {lacks}")

@@ -25,7 +25,7 @@ from paramedic.api.connection import (
     parse_secret,
 )
 from paramedic.api.reasons import Reason
-from paramedic.clients.aws import Aws
+from paramedic.clients.aws import Aws, Patience
 from paramedic.clients.credentials import Credentials, Way
 from paramedic.clients.extras import require
 from paramedic.clients.kube import Kube
@@ -67,7 +67,7 @@ class Connections:
         self._kube = kube
         self._allow_loopback = allow_loopback  # for tests
         self._turns: dict[Endpoint, asyncio.Semaphore] = {}
-        self._aws: dict[tuple[Endpoint, Keys | None], Aws] = {}
+        self._aws: dict[tuple[Endpoint, Keys | None, Patience | None], Aws] = {}
 
     async def find(self, namespace: str, name: str) -> Connection:
         """The connection that this name stands for in this namespace."""
@@ -88,17 +88,17 @@ class Connections:
         assert isinstance(found.endpoint, RedisServer)
         return Redis(name, found.endpoint, self._way(found))
 
-    async def aws(self, namespace: str, name: str, *types: str) -> Aws:
+    async def aws(self, namespace: str, name: str, *types: str, patience: Patience | None = None) -> Aws:
         """A region of AWS. ``types``: which of aws, aurora, loadBalancer, elasticache will do; ``access`` of the result
-        is the model of that type.
+        is the model of that type. Whoever is less patient than usual has threads of its own.
         """
         found = await self._of_type(namespace, name, *types)
         assert isinstance(found.endpoint, AwsAccess)
-        key = found.endpoint, found.credentials.keys
+        key = found.endpoint, found.credentials.keys, patience
         if key not in self._aws:
             for forgotten in _make_room(self._aws):
                 forgotten.close()
-            self._aws[key] = Aws(name, found.endpoint, found.credentials.keys)
+            self._aws[key] = Aws(name, found.endpoint, found.credentials.keys, patience)
         return self._aws[key]
 
     async def cloud_native_pg(self, namespace: str, name: str) -> CloudNativePG:

@@ -22,6 +22,26 @@ _LOOKUP_SECONDS = 5
 _threads = ThreadPoolExecutor(4, thread_name_prefix="addresses")
 
 
+@contextmanager
+def memory_file(text: str) -> Iterator[int]:
+    """The descriptor of a file that is nowhere but in memory, meanwhile, and that nobody else may read (mode 0600)."""
+    descriptor = os.memfd_create("paramedic")
+    try:
+        os.fchmod(descriptor, 0o600)
+        os.write(descriptor, text.encode())
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+class LoginRefused(Unreachable):
+    """The server answers, and does not let Paramedic in."""
+
+
+class NoConnectionLeft(Unreachable):
+    """The server answers, and has no connection left."""
+
+
 @dataclass(frozen=True, slots=True)
 class Credentials:
     """A password and a CA, in files of the operator's or as a Secret holds them; or keys for AWS.
@@ -52,12 +72,8 @@ class Credentials:
         if self.ca_pem is None:
             yield None if self.ca_file is None else str(self.ca_file)
             return
-        descriptor = os.memfd_create("ca")
-        try:
-            os.write(descriptor, self.ca_pem.encode())
+        with memory_file(self.ca_pem) as descriptor:
             yield f"/proc/self/fd/{descriptor}"
-        finally:
-            os.close(descriptor)
 
 
 @dataclass(frozen=True, slots=True)

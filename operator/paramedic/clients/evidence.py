@@ -19,12 +19,13 @@ import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing, asynccontextmanager, suppress
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol, TypeVar
 
 from paramedic.api.base import format_time
 from paramedic.api.incident import Evidence
+from paramedic.clients.evidence_shares import Share, Shares
 from paramedic.core.evidence import INDEX
 from paramedic.errors import ParamedicError
 
@@ -33,6 +34,7 @@ Chunks = AsyncGenerator[bytes, None]
 _THREADS = 8
 _AT_ONCE, _LONG_AT_ONCE = 8, 4
 _GIVE_UP_AFTER = 3
+_A_DAY = timedelta(days=1)
 _NOTE_LENGTH = 300
 _LONGEST_SEGMENT = 200
 
@@ -70,13 +72,22 @@ class Backend(Protocol):
         Raises StoreFailed or OSError.
         """
 
+    def stored_bytes(self, folder: str, since: datetime) -> int:
+        """How many bytes lie in the folder of this safe name that were stored since then. Blocks. Raises StoreFailed
+        or OSError.
+        """
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Most bytes of one item, and of all items of one operation."""
+    """Most bytes of one item, of all items of one operation, of a dump of a database, and of what captures of one
+    namespace store within a day (None: any number).
+    """
 
     item_bytes: int = 256 * 1024 * 1024
     total_bytes: int = 4 * 1024 * 1024 * 1024
+    dump_bytes: int = 2 * 1024 * 1024 * 1024
+    day_bytes: int | None = 10 * 1024 * 1024 * 1024
 
 
 class EvidenceStore:
@@ -89,6 +100,7 @@ class EvidenceStore:
         # Every open item holds a block or two in memory, whichever incident it is for.
         self.slots = asyncio.Semaphore(_AT_ONCE)
         self.slots_for_long = asyncio.Semaphore(_LONG_AT_ONCE)
+        self.shares = Shares(self.limits.day_bytes, self._stored_today)
 
     def collection(
         self,
@@ -99,18 +111,30 @@ class EvidenceStore:
         about: Mapping[str, Any] | None = None,
         total_bytes: int | None = None,
         seconds: float | None = None,
+        share: Share | None = None,
     ) -> "Collection":
         """The items of one operation, in a folder of their own. ``about`` goes into its index; ``total_bytes`` can only
-        lower the limit; reading ends after ``seconds``, and what was read by then is kept.
+        lower the limit; reading ends after ``seconds``, and what was read by then is kept; no more is taken than a
+        ``share`` has room for.
         """
         whose = {"namespace": namespace, "incident": incident, "operation": operation}
         most = min(self.limits.total_bytes, total_bytes or self.limits.total_bytes)
-        limits = Limits(min(self.limits.item_bytes, most), most)
-        return Collection(self, whose | dict(about or {}), tuple(whose.values()), limits, seconds)
+        limits = replace(self.limits, item_bytes=min(self.limits.item_bytes, most), total_bytes=most)
+        return Collection(self, whose | dict(about or {}), tuple(whose.values()), limits, seconds, share)
 
     def close(self) -> None:
         """Ends the threads."""
         self.threads.shutdown(wait=False, cancel_futures=True)
+
+    async def run(self, function: Callable[..., T], *args: Any) -> T:
+        """Calls what blocks in a thread. Raises StoreFailed."""
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self.threads, function, *args)
+        except OSError as error:
+            raise StoreFailed(_short(error)) from error
+
+    async def _stored_today(self, namespace: str) -> int:
+        return await self.run(self.backend.stored_bytes, safe_name(namespace), datetime.now(UTC) - _A_DAY)
 
 
 class Collection:
@@ -123,6 +147,7 @@ class Collection:
         folder: tuple[str, ...],
         limits: Limits,
         seconds: float | None,
+        share: Share | None,
     ) -> None:
         self.items: list[Evidence] = []
         self.limits = limits
@@ -130,6 +155,7 @@ class Collection:
         self._store = store
         self._about = {"startedAt": format_time(datetime.now(UTC))} | dict(about)
         self._folder = folder
+        self._share = share
         self._deadline = None if seconds is None else asyncio.get_running_loop().time() + seconds
         self._failures: list[str] = []
 
@@ -137,6 +163,20 @@ class Collection:
     def seconds_left(self) -> float | None:
         """Until reading ends; None when it may take as long as it takes."""
         return None if self._deadline is None else max(0.0, self._deadline - asyncio.get_running_loop().time())
+
+    @property
+    def room_bytes(self) -> tuple[int, str]:
+        """How many bytes all of its items may still take, and which limit says so."""
+        own = self.limits.total_bytes - self.used_bytes
+        if self._share and self._share.room_bytes < own:
+            return self._share.room_bytes, "the most for a namespace and day (evidence.maxBytesPerDay)"
+        return max(0, own), f"the most for all items of an operation ({_mebibytes(self.limits.total_bytes)})"
+
+    def count(self, size: int) -> None:
+        """So many bytes more (or fewer) are used."""
+        self.used_bytes += size
+        if self._share:
+            self._share.used_bytes += size
 
     async def __aenter__(self) -> "Collection":
         return self
@@ -146,29 +186,37 @@ class Collection:
             await self._write_index()
 
     @asynccontextmanager
-    async def open(self, name: str, media_type: str, *, limited: bool = True) -> AsyncIterator["Item"]:
-        """One item, which appears with its end; an exception leaves nothing of it. Raises StoreFailed."""
+    async def open(
+        self, name: str, media_type: str, *, limited: bool = True, most_bytes: int | None = None
+    ) -> AsyncIterator["Item"]:
+        """One item, which appears with its end; an exception leaves nothing of it. ``most_bytes`` instead of the limit
+        for one item. Raises StoreFailed.
+        """
         if len(self._failures) >= _GIVE_UP_AFTER:
             raise StoreFailed(f"not tried any more after {_GIVE_UP_AFTER} failures in a row: {self._failures[-1]}")
         path = (*map(safe_name, self._folder), *(safe_name(part) for part in name.split("/") if part))
-        item = Item(name, await self._run(self._store.backend.open, path, media_type), self, limited=limited)
+        sink = await self._run(self._store.backend.open, path, media_type)
+        item = Item(name, sink, self, (most_bytes or self.limits.item_bytes) if limited else None)
         try:
             yield item
             await item.finish()
         except BaseException:
-            self.used_bytes -= item.size_bytes
+            self.count(-item.size_bytes)
             with suppress(StoreFailed):
                 await asyncio.shield(self._run(item.abort))
             raise
         self._failures.clear()
 
-    async def keep(self, name: str, media_type: str, chunks: Chunks, *, long: bool = False) -> Evidence:
+    async def keep(
+        self, name: str, media_type: str, chunks: Chunks, *, long: bool = False, most_bytes: int | None = None
+    ) -> Evidence:
         """Stores a stream. Whatever goes wrong is said in the item's note, and what was read before it is kept.
 
-        ``long`` is for what takes its time by itself and must not have others wait. Raises nothing but what cancels it.
+        ``long`` is for what takes its time by itself and must not have others wait; ``most_bytes`` is as for ``open``.
+        Raises nothing but what cancels it.
         """
         try:
-            async with self._store.slots_for_long if long else self._store.slots, self.open(name, media_type) as item:
+            async with self._slot(long=long), self.open(name, media_type, most_bytes=most_bytes) as item:
                 item.note = await self._fill(item, chunks)
             kept = item.evidence
         except (StoreFailed, _NothingRead) as error:
@@ -179,6 +227,20 @@ class Collection:
     def miss(self, name: str, why: str) -> None:
         """Notes what could not be captured."""
         self.items.append(Evidence(name=name, note=f"not captured: {_short(why)}"))
+
+    @asynccontextmanager
+    async def _slot(self, *, long: bool) -> AsyncIterator[None]:
+        """One of the items that may be open at once. Raises _NothingRead when there is none in time."""
+        slots = self._store.slots_for_long if long else self._store.slots
+        try:
+            async with asyncio.timeout_at(self._deadline):
+                await slots.acquire()
+        except TimeoutError as error:
+            raise _NothingRead("the time for this step was over before its turn came") from error
+        try:
+            yield
+        finally:
+            slots.release()
 
     async def _fill(self, item: "Item", chunks: Chunks) -> str:
         """Writes all there is; returns what is to be said of it. Raises StoreFailed, and _NothingRead when reading
@@ -215,14 +277,12 @@ class Collection:
             self.items.insert(0, Evidence(name=INDEX, note=f"not captured: {_short(error)}"))
 
     async def _run(self, function: Callable[..., T], *args: Any) -> T:
-        """Calls what blocks in a thread; its errors become StoreFailed and are counted."""
+        """Calls what blocks in a thread; failures are counted. Raises StoreFailed."""
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._store.threads, function, *args)
-        except (OSError, StoreFailed) as error:
+            return await self._store.run(function, *args)
+        except StoreFailed as error:
             self._failures.append(_short(error))
-            if isinstance(error, StoreFailed):
-                raise
-            raise StoreFailed(_short(error)) from error
+            raise
 
 
 class _NothingRead(ParamedicError):
@@ -232,13 +292,13 @@ class _NothingRead(ParamedicError):
 class Item:
     """One item while it is written; ``note`` says what is missing or was cut."""
 
-    def __init__(self, name: str, sink: Sink, collection: Collection, *, limited: bool) -> None:
+    def __init__(self, name: str, sink: Sink, collection: Collection, most_bytes: int | None) -> None:
         self.note = ""
         self.size_bytes = 0
         self._name = name
         self._sink = sink
         self._collection = collection
-        self._limited = limited
+        self._most_bytes = most_bytes
         self._buffer = bytearray()
         self._sha256 = hashlib.sha256()
         # A cancelled wait leaves its thread at work: what follows comes after it, and knows if it failed.
@@ -250,7 +310,7 @@ class Item:
         room, which = self._room()
         taken = chunk if len(chunk) <= room else chunk[:room]
         self.size_bytes += len(taken)
-        self._collection.used_bytes += len(taken)
+        self._collection.count(len(taken))
         self._buffer += taken
         while len(self._buffer) > self._sink.block_bytes:
             block = bytes(self._buffer[: self._sink.block_bytes])
@@ -282,13 +342,10 @@ class Item:
 
     def _room(self) -> tuple[int, str]:
         """How many bytes may follow, and which limit says so."""
-        if not self._limited:
+        if self._most_bytes is None:
             return 1 << 62, ""
-        limits = self._collection.limits
-        own, shared = limits.item_bytes - self.size_bytes, limits.total_bytes - self._collection.used_bytes
-        if own <= shared:
-            return max(0, own), f"the most for one item ({_mebibytes(limits.item_bytes)})"
-        return max(0, shared), f"the most for all items of an operation ({_mebibytes(limits.total_bytes)})"
+        own, (shared, which) = max(0, self._most_bytes - self.size_bytes), self._collection.room_bytes
+        return (own, f"the most for one item ({_mebibytes(self._most_bytes)})") if own <= shared else (shared, which)
 
     def _put(self, block: bytes, take: Callable[[bytes], None]) -> None:
         with self._one_at_a_time:

@@ -8,6 +8,7 @@ compares its SHA-256.
 import base64
 import hashlib
 from collections.abc import Callable
+from datetime import datetime
 from typing import Any
 
 from paramedic.api.reasons import Reason
@@ -44,9 +45,22 @@ class S3Backend:
 
     def open(self, path: tuple[str, ...], media_type: str) -> "ObjectSink":
         """Begins an object; asks nothing of S3 yet."""
-        key = "/".join([*([self._prefix] if self._prefix else []), *path])
+        key = self._key(*path)
         where = {"Bucket": self._bucket, "Key": key}
         return ObjectSink(self._call, where, self._protection | {"ContentType": media_type})
+
+    def stored_bytes(self, folder: str, since: datetime) -> int:
+        """By what S3 lists, which takes the right s3:ListBucket. Raises StoreFailed."""
+        size, after = 0, dict[str, str]()
+        while True:
+            page = self._call("list_objects_v2", Bucket=self._bucket, Prefix=f"{self._key(folder)}/", **after)
+            size += sum(int(one["Size"]) for one in page.get("Contents") or [] if one["LastModified"] >= since)
+            if not page["IsTruncated"]:
+                return size
+            after = {"ContinuationToken": page["NextContinuationToken"]}
+
+    def _key(self, *path: str) -> str:
+        return "/".join([*([self._prefix] if self._prefix else []), *path])
 
     def _call(self, name: str, **arguments: Any) -> Any:
         """One request. Raises StoreFailed."""

@@ -5,7 +5,7 @@ import importlib.util
 from paramedic.api.reasons import Reason
 from paramedic.errors import Terminal
 
-_LIBRARIES = {"postgres": "psycopg", "redis": "redis", "aws": "boto3"}
+_LIBRARIES = {"postgres": "psycopg", "redis": "redis", "aws": "boto3", "slack": "slack_sdk", "pagerduty": "pagerduty"}
 
 
 def is_installed(extra: str) -> bool:

@@ -10,13 +10,14 @@ import os
 import ssl
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, LiteralString
 
 import certifi
 
 from paramedic.api.connection import PostgresServer
 from paramedic.api.reasons import Reason
-from paramedic.clients.credentials import Way
+from paramedic.clients.credentials import LoginRefused, NoConnectionLeft, Way
 from paramedic.clients.extras import require
 from paramedic.clients.rds_token import rds_token
 from paramedic.errors import ParamedicError, Refused, Terminal, Unreachable
@@ -32,6 +33,14 @@ _CONNECT_SECONDS = 5
 _STATEMENT_SECONDS = 10.0
 _ANSWER_GRACE_SECONDS = 2.0
 _TRIES, _PAUSE_SECONDS = 3, 1.0
+# The last one is PgBouncer's.
+_NONE_LEFT = (
+    "too many clients",
+    "too many connections",
+    "connection slots are reserved",
+    "no more connections allowed",
+)
+_NOT_SERVING = ("the database system is", "not accepting connections")
 _SQLSTATES_OF_LACKING_RIGHTS = ("42501", "25006")
 _MOST_CHARACTERS = 400
 
@@ -77,6 +86,15 @@ class Session:
             ) from error
 
 
+@dataclass(frozen=True, slots=True)
+class Login:
+    """What one login takes besides the settings: where to, and what is shown and trusted there."""
+
+    where: dict[str, str]
+    password: str | None = field(repr=False)
+    ca: str | None = field(repr=False)
+
+
 class Postgres:
     """One database; ``name`` is the connection's."""
 
@@ -87,15 +105,28 @@ class Postgres:
         self._way = way
 
     @asynccontextmanager
-    async def session(self, statement_seconds: float = _STATEMENT_SECONDS) -> AsyncIterator[Session]:
-        """A session, closed at the end. Raises Unreachable when there is none to be had, Terminal."""
+    async def session(
+        self,
+        statement_seconds: float = _STATEMENT_SECONDS,
+        *,
+        connect_seconds: float = _CONNECT_SECONDS * 2,
+        tries: int = _TRIES,
+    ) -> AsyncIterator[Session]:
+        """A session, closed at the end. Raises Unreachable when there is none to be had (LoginRefused or
+        NoConnectionLeft when the server says so), Terminal. A server that is just starting, or a connection that is
+        cut, is tried again.
+        """
         async with self._way.turn:
-            connection = await self._connect(statement_seconds)
+            connection = await self._connect(statement_seconds, connect_seconds, tries)
             try:
                 yield Session(self.name, connection, statement_seconds)
             finally:
                 with suppress(Exception, asyncio.CancelledError):
                     await asyncio.shield(connection.close())
+
+    async def login(self) -> Login:
+        """For another program than this one, as of now. Raises Unreachable, Terminal."""
+        return Login(await self._where(), await self._password(), self._way.credentials.ca())
 
     async def identity(self, session: Session) -> str:
         """What tells this server (and its standbys) from one that takes its place: PostgreSQL's system identifier, or
@@ -106,21 +137,20 @@ class Postgres:
         except (Refused, Terminal):
             return hashlib.sha256(f"{self.server.host}:{self.server.port}".encode()).hexdigest()[:32]
 
-    async def _connect(self, statement_seconds: float) -> "AsyncConnection[Row]":
-        """A server that is just starting, or a connection that is cut, gets a second and a third try."""
+    async def _connect(self, statement_seconds: float, connect_seconds: float, tries: int) -> "AsyncConnection[Row]":
         import psycopg
         from psycopg.rows import dict_row
 
         where = await self._where()
-        for attempt in range(1, _TRIES + 1):
+        for attempt in range(1, tries + 1):
             with self._way.credentials.ca_path() as ca:
                 options = _options(self.server, await self._password(), ca, statement_seconds) | where
                 try:
-                    async with asyncio.timeout(_CONNECT_SECONDS * 2):
+                    async with asyncio.timeout(connect_seconds):
                         return await psycopg.AsyncConnection.connect(**options, autocommit=True, row_factory=dict_row)
                 except (psycopg.Error, TimeoutError) as error:
-                    failure = _connect_failure(self.name, error, options.get("password"))
-            if attempt == _TRIES or "FATAL" in str(failure):
+                    failure = _connect_failure(self.name, error, options.get("password"), connect_seconds)
+            if attempt == tries or "FATAL" in str(failure):
                 break
             await asyncio.sleep(_PAUSE_SECONDS)
         raise failure
@@ -134,16 +164,13 @@ class Postgres:
         return {"host": ",".join([self.server.host] * len(found)), "hostaddr": ",".join(found)}
 
 
-def _options(server: PostgresServer, password: str | None, ca: str | None, statement_seconds: float) -> dict[str, Any]:
-    """What libpq is told; all that it would take from the environment or from files otherwise is set."""
-    milliseconds = int(statement_seconds * 1000)
+def libpq_options(server: PostgresServer, ca: str | None) -> dict[str, Any]:
+    """What libpq is told about the server, whoever uses it; ``ca`` is a file's path. None: not set."""
     verified = server.sslmode in ("verify-ca", "verify-full")
     return {
         "port": server.port,
         "dbname": server.database,
         "user": server.username,
-        "password": password,
-        "passfile": os.devnull,
         "sslmode": server.sslmode,
         "sslrootcert": (ca or ssl.get_default_verify_paths().cafile or certifi.where()) if verified else os.devnull,
         "sslcertmode": "disable",
@@ -151,17 +178,32 @@ def _options(server: PostgresServer, password: str | None, ca: str | None, state
         # In clear text only to a server that has shown who it is.
         "require_auth": None if verified else "scram-sha-256,md5,none",
         "connect_timeout": _CONNECT_SECONDS,
-        "tcp_user_timeout": milliseconds,
         "application_name": APPLICATION_NAME,
+    }
+
+
+def _options(server: PostgresServer, password: str | None, ca: str | None, statement_seconds: float) -> dict[str, Any]:
+    """What libpq is told for a session; all that it would take from the environment or from files otherwise is set."""
+    milliseconds = int(statement_seconds * 1000)
+    return libpq_options(server, ca) | {
+        "password": password,
+        "passfile": os.devnull,
+        "tcp_user_timeout": milliseconds,
         "client_encoding": "UTF8",
         "options": f"-c statement_timeout={milliseconds} -c lock_timeout={milliseconds} "
         f"-c idle_in_transaction_session_timeout={milliseconds} -c search_path=pg_catalog",
     }
 
 
-def _connect_failure(name: str, error: Exception, password: str | None) -> Unreachable:
-    text = " ".join(str(error).split()) or f"no answer within {_CONNECT_SECONDS * 2} s"
-    return Unreachable(f"{name}: {_without(text, password)[:_MOST_CHARACTERS]}")
+def _connect_failure(name: str, error: Exception, password: str | None, seconds: float) -> Unreachable:
+    """By the server's words: libpq does not tell the SQLSTATE of a failed connection."""
+    text = " ".join(str(error).split()) or f"no answer within {seconds:g} s"
+    told = f"{name}: {_without(text, password)[:_MOST_CHARACTERS]}"
+    if any(words in text for words in _NONE_LEFT):
+        return NoConnectionLeft(told)
+    if "FATAL" in text and not any(words in text for words in _NOT_SERVING):
+        return LoginRefused(told)
+    return Unreachable(told)
 
 
 def _without(text: str, password: str | None) -> str:

@@ -10,30 +10,32 @@ import certifi
 
 from paramedic.api.connection import RedisServer
 from paramedic.api.reasons import Reason
-from paramedic.clients.credentials import Way
+from paramedic.clients.credentials import LoginRefused, NoConnectionLeft, Way
 from paramedic.clients.extras import require
 from paramedic.errors import ParamedicError, Refused, Terminal, Unreachable
 
-_CONNECT_SECONDS = 5
 _ANSWER_SECONDS = 5
 _MOST_CHARACTERS = 400
 _LACKING_RIGHTS = ("NOPERM",)
-_NOT_NOW = ("LOADING", "BUSY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "NOAUTH", "WRONGPASS", "ERR max number")
+_NOT_NOW = ("LOADING", "BUSY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN")
+_NO_LOGIN = ("NOAUTH", "WRONGPASS")
+_NONE_LEFT = ("ERR max number", "max number of clients")
 
 
 class Session:
     """One session. Raises Refused (a missing right), Terminal, Unreachable."""
 
-    def __init__(self, name: str, client: Any) -> None:
+    def __init__(self, name: str, client: Any, seconds: float) -> None:
         self._name = name
         self._client = client
+        self._seconds = seconds
 
     async def call(self, *command: str | int) -> Any:
         """The answer to one command that only reads; text as str."""
         import redis
 
         try:
-            async with asyncio.timeout(_ANSWER_SECONDS * 2):
+            async with asyncio.timeout(self._seconds * 2):
                 return await self._client.execute_command(*command)
         except (redis.RedisError, OSError) as error:
             raise _translated(self._name, error) from error
@@ -49,17 +51,19 @@ class Redis:
         self._way = way
 
     @asynccontextmanager
-    async def session(self) -> AsyncIterator[Session]:
-        """A session, closed at the end; it connects with its first command."""
+    async def session(self, seconds: float = _ANSWER_SECONDS, *, tries: int = 2) -> AsyncIterator[Session]:
+        """A session, closed at the end; it connects with its first command. ``seconds``: for connecting, and for each
+        answer.
+        """
         async with self._way.turn:
-            client = await self._client()
+            client = await self._client(seconds, tries)
             try:
-                yield Session(self.name, client)
+                yield Session(self.name, client, seconds)
             finally:
                 with suppress(Exception, asyncio.CancelledError):
                     await asyncio.shield(client.aclose())
 
-    async def _client(self) -> Any:
+    async def _client(self, seconds: float, tries: int) -> Any:
         import redis.asyncio as library
         from redis.asyncio.retry import Retry as Retries
         from redis.backoff import NoBackoff
@@ -81,9 +85,9 @@ class Redis:
             decode_responses=True,
             encoding_errors="replace",
             protocol=2,
-            socket_connect_timeout=_CONNECT_SECONDS,
-            socket_timeout=_ANSWER_SECONDS,
-            retry=Retries(NoBackoff(), 1),
+            socket_connect_timeout=seconds,
+            socket_timeout=seconds,
+            retry=Retries(NoBackoff(), tries - 1),
         )
         return library.Redis.from_pool(pool)
 
@@ -126,6 +130,10 @@ def _translated(name: str, error: Exception) -> ParamedicError:
     text = f"{name}: {' '.join(str(error).split()) or type(error).__name__}"[:_MOST_CHARACTERS]
     if str(error).startswith(_LACKING_RIGHTS) or isinstance(error, redis.exceptions.NoPermissionError):
         return Refused(Reason.FORBIDDEN, text)
+    if str(error).startswith(_NO_LOGIN) or isinstance(error, redis.exceptions.AuthenticationError):
+        return LoginRefused(text)
+    if str(error).startswith(_NONE_LEFT):
+        return NoConnectionLeft(text)
     lost = isinstance(error, redis.ConnectionError | redis.TimeoutError | OSError)
     if lost or str(error).startswith(_NOT_NOW):
         return Unreachable(text)

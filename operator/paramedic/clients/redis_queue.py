@@ -2,9 +2,10 @@
 
 from typing import Any
 
+from paramedic.api.diagnosis import QueueType
 from paramedic.api.reasons import Reason
 from paramedic.clients.redis import Redis, Session
-from paramedic.core.queues import REDIS_TYPES, QueueType
+from paramedic.core.queues import REDIS_TYPES
 from paramedic.errors import Refused
 
 _PAGE = 500
@@ -18,17 +19,22 @@ async def depth(queue: Redis, key: str, kind: QueueType | None, group: str | Non
     such queue, or a right is missing; Terminal, Unreachable.
     """
     async with queue.session() as session:
-        found = str(await session.call("TYPE", key))
-        if found == "none":
-            return 0
-        present = REDIS_TYPES.get(found)
-        if present is None or (kind and kind != present):
-            raise Refused(
-                Reason.INVALID_PARAMETERS, f"{queue.name}: {key} is a {found}, not a {kind or ', '.join(REDIS_TYPES)}"
-            )
-        if present == "Stream":
-            return await _waiting(session, queue.name, key, group, enough)
-        return int(await session.call(_LENGTHS[present], key))
+        return await depth_within(session, queue.name, key, kind, group, enough)
+
+
+async def depth_within(
+    session: Session, name: str, key: str, kind: QueueType | None, group: str | None, enough: int
+) -> int:
+    """The same in a session that is open; ``name`` is the connection's."""
+    found = str(await session.call("TYPE", key))
+    if found == "none":
+        return 0
+    present = REDIS_TYPES.get(found)
+    if present is None or (kind and kind != present):
+        raise Refused(Reason.INVALID_PARAMETERS, f"{name}: {key} is a {found}, not a {kind or ', '.join(REDIS_TYPES)}")
+    if present == "Stream":
+        return await _waiting(session, name, key, group, enough)
+    return int(await session.call(_LENGTHS[present], key))
 
 
 async def _waiting(session: Session, name: str, key: str, group: str | None, enough: int) -> int:

@@ -4,6 +4,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from paramedic.api.incident import Finding, Incident, StepStatus
+from paramedic.core.people import severity
 from paramedic.core.plan import is_firing
 
 Json = dict[str, Any]
@@ -21,7 +22,7 @@ def when_values(incident: Incident, target: Json, release_started_at: datetime |
             "namespace": incident.metadata.namespace,
             "title": incident.spec.title,
             "type": incident.spec.type,
-            "severity": incident.spec.severity,
+            "severity": severity(incident),
             "age": now - (incident.metadata.creation_timestamp or now),
         },
         "target": _target(target, release_started_at, now),

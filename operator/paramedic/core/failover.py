@@ -29,6 +29,23 @@ class Member:
 
 
 @dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A copy of a cluster at a moment; ``status`` is in the provider's own words."""
+
+    name: str
+    status: str
+    at: datetime
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether it could be restored."""
+        return self.status == "available"
+
+    def __str__(self) -> str:
+        return f"{self.name} of {self.at:%Y-%m-%d %H:%M} UTC"
+
+
+@dataclass(frozen=True, slots=True)
 class Asked:
     """The failover that Paramedic has asked for last: under which operation, where to, when."""
 

@@ -12,6 +12,7 @@ from paramedic.core.found_cluster import (
     node_findings,
     service_findings,
 )
+from paramedic.core.found_outside import outside_findings
 from paramedic.core.found_pods import (
     coincides,
     event_findings,
@@ -33,6 +34,7 @@ _FINDERS: tuple[Callable[[Picture], Iterator[Finding]], ...] = (
     service_findings,
     name_findings,
     answer_findings,
+    outside_findings,
     breaker_findings,
     usage_findings,
 )
@@ -52,16 +54,27 @@ _RANKS = (
     R.NODE_PRESSURE,
     R.OOM_KILLED,
     R.EVICTED,
+    R.DATABASE_CLUSTER_NOT_AVAILABLE,
+    R.DATABASE_UNREACHABLE,
+    R.CACHE_NOT_AVAILABLE,
+    R.CACHE_UNREACHABLE,
     R.DEPENDENCY_UNREACHABLE,
     R.DNS_FAILED,
     *_CHANGE,
     R.RECENT_RESTART,
+    R.DATABASE_LOCKS_WAITING,
+    R.LONG_RUNNING_QUERIES,
+    R.DATABASE_CONNECTIONS_EXHAUSTED,
+    R.CACHE_MEMORY_FULL,
+    R.CACHE_EVICTING,
+    R.CACHE_CONNECTIONS_EXHAUSTED,
     R.SERVICE_SELECTS_NOTHING,
     R.AUTOSCALER_AT_LIMIT,
     R.AUTOSCALER_FAILING,
     R.MEMORY_NEAR_LIMIT,
     R.CPU_NEAR_LIMIT,
     # How it shows
+    R.QUEUE_DEEP,
     R.CRASH_LOOPING,
     R.PROBE_FAILING,
     R.HIGH_RESTARTS,

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from paramedic.api.incident import AlertState, Incident
+from paramedic.api.policy import Severity
 from paramedic.core.alert import Alert
 
 MAX_FIRING = 1000
@@ -13,12 +14,14 @@ MAX_FIRING = 1000
 @dataclass(frozen=True, slots=True)
 class Heard:
     """One alert as it was received. ``covers`` is the latest start that this news may be about, where the source does
-    not tell the start exactly (Prometheus tells when the expression became true, which is earlier).
+    not tell the start exactly (Prometheus tells when the expression became true, which is earlier). ``severity`` is
+    what the policy makes of the alert.
     """
 
     alert: Alert
     at: datetime
     covers: datetime | None = None
+    severity: Severity | None = None
 
 
 def absorb(incident: Incident, news: Iterable[Heard]) -> AlertState | None:
@@ -37,6 +40,12 @@ def absorb(incident: Incident, news: Iterable[Heard]) -> AlertState | None:
     state.state = "firing" if firing else "resolved"
     state.count = max(state.count, 1)
     return state
+
+
+def gravest(news: Iterable[Heard]) -> Heard | None:
+    """The firing alert of the highest severity."""
+    firing = [(item.severity, item) for item in news if item.severity and item.alert.state == "firing"]
+    return min(firing, key=lambda found: found[0])[1] if firing else None
 
 
 def _is_overtaken(state: AlertState, item: Heard) -> bool:

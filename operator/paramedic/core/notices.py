@@ -5,6 +5,7 @@ later: until then the notice is pending there, for this process and for the next
 """
 
 from collections.abc import Iterable, Sequence
+from datetime import datetime
 
 from paramedic.api.base import format_time
 from paramedic.api.incident import Incident, Notice, NoticeKind, TimelineEntry
@@ -17,9 +18,11 @@ _KINDS: dict[str, NoticeKind] = {
     Reason.AWAITING_APPROVAL: "ApprovalNeeded",
     Reason.PLAN_CHANGED: "ApprovalNeeded",
     Reason.ACKNOWLEDGED: "Acknowledged",
+    Reason.SHUTDOWN_INITIATED: "Shutdown",
     Reason.REMEDIATION_SUCCEEDED: "Resolved",
     Reason.RESOLVED_WITHOUT_ACTION: "Resolved",
     Reason.RESOLVED_BY_PERSON: "Resolved",
+    Reason.PARTS_RESOLVED: "Resolved",
 }
 # Beginnings whose end is told in a moment, and what is told of the telling itself.
 _UNTOLD = frozenset(
@@ -41,6 +44,15 @@ def notice_of(entry: TimelineEntry, channels: Sequence[str]) -> Notice | None:
         message=entry.message,
         pending=list(dict.fromkeys(channels)),
     )
+
+
+def is_told_otherwise(incident: Incident, notice: Notice, now: datetime) -> bool:
+    """Whether a call that is made at this moment says the same, or the parent speaks for the incident."""
+    known = incident.status.notices
+    begun = bool(known) and notice.kind not in ("Opened", "Update")  # who was told of its beginning is told of its end
+    by_parent = incident.status.parent is not None and not (begun or notice.kind in ("Call", "ApprovalNeeded"))
+    calls = (one for one in known if one.kind == "Call" and one.at == now)
+    return by_parent or any(call.reason == notice.reason for call in calls)
 
 
 def with_notices(known: list[Notice], new: Iterable[Notice]) -> list[Notice]:

@@ -8,6 +8,7 @@ from typing import Any, Literal
 from paramedic.api.base import parse_time
 from paramedic.api.incident import Finding
 from paramedic.api.reasons import FindingReason
+from paramedic.core.outside import Outside
 from paramedic.core.release import Release
 
 Json = dict[str, Any]
@@ -69,6 +70,7 @@ class Picture:
     names: Mapping[str, str | None] = field(default_factory=dict)
     breakers: tuple[Breaker, ...] = ()
     missing: tuple[str, ...] = ()
+    outside: tuple[Outside, ...] = ()
 
     @property
     def since(self) -> datetime:

@@ -2,9 +2,9 @@
 
 import math
 from dataclasses import dataclass
-from typing import Literal
 
-QueueType = Literal["List", "Stream", "SortedSet"]
+from paramedic.api.diagnosis import QueueType
+
 REDIS_TYPES: dict[str, QueueType] = {"list": "List", "stream": "Stream", "zset": "SortedSet"}
 
 

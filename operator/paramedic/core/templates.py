@@ -15,7 +15,7 @@ _MAX_TEMPLATE = 4096
 _MAX_DEPTH = 32
 _MAX_TEXT, _MAX_NEW = 4096, 256
 _WHAT_IS_ALLOWED = "only expressions such as {{ labels.pod }} or {{ annotations.summary | default('none') }}"
-_ALLOWED = frozenset(
+EXPRESSIONS = frozenset(
     {
         "Template",
         "Output",
@@ -40,13 +40,15 @@ _ALLOWED = frozenset(
 )
 
 
-class _Environment(ImmutableSandboxedEnvironment):
+class KeysOnly(ImmutableSandboxedEnvironment):
     """A dot reads a key of a mapping, never an attribute: ``labels.items`` is the label of that name."""
 
     def getattr(self, obj: Any, attribute: str) -> Any:
+        """A key, never an attribute."""
         return self.getitem(obj, attribute)
 
     def getitem(self, obj: Any, argument: Any) -> Any:
+        """A key of a mapping, or a slice of a text."""
         if isinstance(obj, str) and isinstance(argument, slice):
             return obj[argument]
         if isinstance(obj, Mapping) and argument in obj:
@@ -68,7 +70,7 @@ def _truncate(value: Any, length: int = 255) -> str:
     return text if len(text) <= length else text[: max(0, length - 1)] + "…"
 
 
-_FILTERS: dict[str, Callable[..., Any]] = {
+FILTERS: dict[str, Callable[..., Any]] = {
     "capitalize": lambda value: str(value).capitalize(),
     "default": _default,
     "d": _default,
@@ -81,9 +83,9 @@ _FILTERS: dict[str, Callable[..., Any]] = {
     "upper": lambda value: str(value).upper(),
 }
 _TESTS = ("defined", "undefined")
-_ENVIRONMENT = _Environment(autoescape=False)
+_ENVIRONMENT = KeysOnly(autoescape=False)
 _ENVIRONMENT.globals.clear()
-_ENVIRONMENT.filters = dict(_FILTERS)
+_ENVIRONMENT.filters = dict(FILTERS)
 _ENVIRONMENT.tests = {name: test for name, test in _ENVIRONMENT.tests.items() if name in _TESTS}
 
 
@@ -97,7 +99,7 @@ def compile_template(text: str, names: frozenset[str] | None = None) -> Template
         raise ValueError(f"a template has at most {_MAX_TEMPLATE} characters")
     try:
         tree = _ENVIRONMENT.parse(text)
-        _check(tree, text)
+        check_nodes(tree, text, EXPRESSIONS)
         unknown = {node.name for node in tree.find_all(nodes.Name)} - (names or frozenset())
         if names is not None and unknown:
             raise ValueError(f"{text!r}: unknown {', '.join(sorted(unknown))}; known are {', '.join(sorted(names))}")
@@ -112,7 +114,7 @@ def render(text: str, values: Mapping[str, Any], limit: int = 1024) -> str:
     """Renders to one printable line of at most ``limit`` characters. Raises ValueError when it cannot be rendered."""
     template = compile_template(text)
     try:
-        rendered = "".join(_up_to(8 * limit, template.generate(_short(values))))
+        rendered = "".join(up_to(8 * limit, template.generate(_short(values))))
     except (TemplateError, TypeError, ValueError, ArithmeticError, AttributeError, LookupError) as error:
         raise ValueError(f"{text!r}: {error}") from error
     return one_line(rendered)[:limit]
@@ -123,19 +125,20 @@ def one_line(text: str) -> str:
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())
 
 
-def _check(tree: nodes.Node, text: str) -> None:
+def check_nodes(tree: nodes.Node, text: str, allowed: frozenset[str]) -> None:
     """Raises ValueError for the first thing that is not on the list. Not recursive, so that depth does no harm."""
     waiting = [(tree, 0)]
     while waiting:
         node, depth = waiting.pop()
         if depth > _MAX_DEPTH:
             raise ValueError(f"{text[:100]!r}…: nested too deeply")
-        if type(node).__name__ not in _ALLOWED:
+        if type(node).__name__ not in allowed:
             raise ValueError(f"{text!r}: {type(node).__name__} is not allowed here; {_WHAT_IS_ALLOWED}")
         waiting += ((child, depth + 1) for child in node.iter_child_nodes())
 
 
-def _up_to(limit: int, chunks: Iterator[str]) -> Iterator[str]:
+def up_to(limit: int, chunks: Iterator[str]) -> Iterator[str]:
+    """So many characters of the chunks; nothing is asked for beyond them."""
     for chunk in chunks:
         yield chunk[:limit]
         limit -= len(chunk)

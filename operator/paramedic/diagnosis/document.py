@@ -11,6 +11,7 @@ from typing import Any
 from paramedic.api.incident import Finding
 from paramedic.core.found_cluster import endpoints_of
 from paramedic.core.found_pods import event_count, event_object, event_time
+from paramedic.core.outside import row_of
 from paramedic.core.picture import Answer, Picture, conditions_of, name_of
 from paramedic.core.pods import container_statuses, is_ready, last_end, restarts_of, troubles
 from paramedic.core.quantity import parse_quantity
@@ -67,6 +68,7 @@ def document(
         "quotas": _rows(picture.quotas, _quota),
         "usage": _usage(picture.pod_usage),
         "urls": [_answer(answer) for answer in picture.answers],
+        "connections": [row_of(one) for one in picture.outside],
         "envoy": [_envoy(one) for one in envoys],
     }
 

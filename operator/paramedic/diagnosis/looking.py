@@ -25,6 +25,7 @@ class Limits:
     api: float = 1.5
     web: float = 1.5
     pods: float = 1.0
+    connections: float = 6.0
 
 
 class Looks:
@@ -33,15 +34,17 @@ class Looks:
     def __init__(self) -> None:
         self.failed: list[str] = []
 
-    async def at(self, what: str, look: Awaitable[T], seconds: float) -> T | None:
-        """The look's result; None, and a line in ``failed``, when it fails or takes too long."""
+    async def at(self, what: str, look: Awaitable[T], seconds: float, *, hint: str = _HINT) -> T | None:
+        """The look's result; None, and a line in ``failed``, when it fails or takes too long. ``hint`` is for what is
+        forbidden.
+        """
         try:
             async with asyncio.timeout(seconds):
                 return await look
         except TimeoutError:
             self.missed(what, f"no answer within {seconds:g} s")
         except Refused as error:
-            self.missed(what, str(error), _HINT if error.reason == Reason.FORBIDDEN else "")
+            self.missed(what, str(error), hint if error.reason == Reason.FORBIDDEN else "")
         except ParamedicError as error:
             self.missed(what, str(error))
         except Exception as error:  # noqa: BLE001 - an object of an unforeseen shape must not cost the other looks

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import Awaitable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -12,12 +12,15 @@ from paramedic.actions.base import read_target
 from paramedic.api.diagnosis import DiagnoseParams
 from paramedic.api.incident import Finding
 from paramedic.api.workload import BoundTarget
+from paramedic.clients.connections import Connections
 from paramedic.clients.kube import Kube
 from paramedic.clients.web import Web
 from paramedic.core.findings import findings_of
+from paramedic.core.outside import Outside
 from paramedic.core.picture import Answer, Breaker, Picture, name_of
 from paramedic.core.redact import clean
 from paramedic.diagnosis.capacity import read_autoscalers, read_node_usage, read_nodes, read_pod_usage
+from paramedic.diagnosis.connections import read_connections
 from paramedic.diagnosis.document import document
 from paramedic.diagnosis.logs import read_logs
 from paramedic.diagnosis.looking import Limits, Looks, nothing
@@ -81,16 +84,19 @@ async def diagnose(
     *,
     web: Web | None = None,
     limits: Limits | None = None,
+    connections: Connections | None = None,
 ) -> Diagnosis:
     """Looks at everything that the runbook looks at; changes nothing and raises nothing.
 
     A look that fails or takes longer than its limit is a line in ``failed`` ("could not look: …"). Without ``web``
-    it makes a client of its own, which never asks a loopback address.
+    it makes a client of its own, which never asks a loopback address. Without ``connections`` it knows none.
     """
     if web is None:
         async with Web() as own:
-            return await diagnose(kube, target, params, alert_started_at, now, web=own, limits=limits)
-    run = _Run(kube, web, target, params, limits or Limits(), alert_started_at)
+            return await diagnose(
+                kube, target, params, alert_started_at, now, web=own, limits=limits, connections=connections
+            )
+    run = _Run(kube, web, connections, target, params, limits or Limits(), alert_started_at)
     try:
         return await run.diagnosis(now)
     except Exception as error:  # noqa: BLE001 - whatever is wrong with a diagnosis, the incident goes on
@@ -106,6 +112,7 @@ class _Run:
         self,
         kube: Kube,
         web: Web,
+        connections: Connections | None,
         target: BoundTarget,
         params: DiagnoseParams,
         limits: Limits,
@@ -113,6 +120,7 @@ class _Run:
     ) -> None:
         self._kube = kube
         self._web = web
+        self._connections = connections
         self._target = target
         self._params = params
         self._limits = limits
@@ -122,10 +130,14 @@ class _Run:
 
     async def diagnosis(self, now: datetime) -> Diagnosis:
         began = time.monotonic()
-        answers, around, (workload, of_pods, traffic, usage) = await asyncio.gather(
-            ask_all(self._web, self._params, self._looks, self._limits.web), self._around(), self._of_target()
+        answers, outside, around, (workload, of_pods, traffic, usage) = await asyncio.gather(
+            ask_all(self._web, self._params, self._looks, self._limits.web),
+            self._outside(),
+            self._around(),
+            self._of_target(),
         )
         picture = self._picture(now, workload, of_pods, traffic, around, usage, answers)
+        picture = replace(picture, outside=outside)
         # In a thread: thousands of pods take a while, and other incidents must not wait for them.
         findings, whole = await asyncio.to_thread(self._told, picture, of_pods, around)
         whole["milliseconds"] = round(1000 * (time.monotonic() - began))
@@ -185,6 +197,12 @@ class _Run:
     async def _envoys(self, pods: list[Json]) -> list[PodStats]:
         port = self._params.envoy_stats_port
         return await read_envoys(self._web, pods, port, self._looks, self._limits.pods) if port else []
+
+    async def _outside(self) -> tuple[Outside, ...]:
+        checks, namespace, seconds = self._params.connections, self._target.namespace, self._limits.connections
+        if self._connections is None:
+            return ()
+        return await read_connections(self._connections, self._kube, namespace, checks, self._looks, seconds)
 
     async def _around(self) -> _Around:
         namespace = self._target.namespace

@@ -8,9 +8,11 @@ from importlib.metadata import version
 from paramedic.api.incident import Evidence
 from paramedic.clients.connections import Connections
 from paramedic.clients.evidence import Collection, EvidenceStore
+from paramedic.clients.evidence_shares import Share
 from paramedic.clients.kube import Kube
 from paramedic.core.evidence import INDEX
 from paramedic.errors import ParamedicError
+from paramedic.evidence.database import Dump, capture_dump
 from paramedic.evidence.logs import log_sources
 from paramedic.evidence.network import Network, capture_network
 from paramedic.evidence.objects import event_sources, history_sources, manifest_sources, reference_source
@@ -20,6 +22,7 @@ from paramedic.evidence.source import Source
 _AT_ONCE = 4
 _FOR_READING = 0.9
 """The part of a step's time in which reading must end, so that the index is written within it too."""
+_LIMIT = "maxBytesPerDay"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +43,7 @@ class Wanted:
     total_bytes: int | None = None
     network: Network | None = None
     snapshots: Snapshots | None = None
+    dump: Dump | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,35 +76,49 @@ class Captured:
 
 
 async def capture(
-    wanted: Wanted, kube: Kube, store: EvidenceStore, seconds: float, connections: Connections | None = None
+    wanted: Wanted,
+    kube: Kube,
+    store: EvidenceStore,
+    seconds: float,
+    connections: Connections | None = None,
+    share: Share | None = None,
 ) -> Captured:
-    """Gathers within ``seconds``; ``connections`` lead to AWS, for snapshots. What fails or has no room is said on its
-    item; nothing is raised for it.
+    """Gathers within ``seconds``, no more than the namespace's ``share`` has room for; ``connections`` lead to AWS, for
+    snapshots, and to databases. What fails or has no room is said on its item; nothing is raised for it.
     """
-    about = {
-        "target": f"{wanted.target_kind}/{wanted.target_name}",
-        "targetUID": wanted.target_uid,
-        "pods": wanted.selector,
-        "collectedBy": f"paramedic {version('paramedic')}",
-    }
     async with (
         store.collection(
             wanted.namespace,
             wanted.incident,
             wanted.operation,
-            about=about,
+            about=_about(wanted),
             total_bytes=wanted.total_bytes,
             seconds=seconds * _FOR_READING,
+            share=share,
         ) as kept,
         asyncio.TaskGroup() as group,
     ):
+        if share and share.problem:
+            kept.miss(_LIMIT, f"what was stored within a day cannot be counted, so no limit was kept: {share.problem}")
         if wanted.network:
             group.create_task(capture_network(kept, kube, wanted.namespace, wanted.selector, wanted.network))
         if wanted.snapshots and connections:
             named = wanted.namespace, wanted.incident, wanted.operation
             group.create_task(capture_snapshots(kept, kube, connections, wanted.snapshots, *named))
+        if wanted.dump and connections:
+            group.create_task(capture_dump(kept, connections, wanted.dump, wanted.namespace))
         await _gather(wanted, kube, kept)
     return Captured(tuple(kept.items))
+
+
+def _about(wanted: Wanted) -> dict[str, str]:
+    """What the index says of it."""
+    return {
+        "target": f"{wanted.target_kind}/{wanted.target_name}",
+        "targetUID": wanted.target_uid,
+        "pods": wanted.selector,
+        "collectedBy": f"paramedic {version('paramedic')}",
+    }
 
 
 async def _gather(wanted: Wanted, kube: Kube, kept: Collection) -> None:

@@ -1,19 +1,19 @@
-"""`python hack/covet --port 8080 --api URL --ca FILE --token-file FILE`: runs until it is told to stop."""
+"""`python hack/demo/played --port 8080 --api URL --ca FILE --token-file FILE`: runs until it is told to stop."""
 
 import argparse
 import sys
 from pathlib import Path
 
-if not __package__:  # run by its path: make `import covet` mean this folder
-    sys.path[0] = str(Path(__file__).resolve().parent.parent)
+if not __package__:  # run by its path: make `import demo` mean the folder above
+    sys.path[0] = str(Path(__file__).resolve().parent.parent.parent)
 
-from covet.service import Backends, serve
+from demo.played.service import Backends, serve
 from testbed.rest import Rest
 
 
 def main() -> None:
     """Reads the flags and serves."""
-    parser = argparse.ArgumentParser(prog="covet", description="Serves what the pods of a Deployment would serve.")
+    parser = argparse.ArgumentParser(prog="played", description="Serves what the pods of a Deployment would serve.")
     parser.add_argument("--port", type=int, required=True, help="port on 127.0.0.1")
     parser.add_argument("--api", required=True, help="URL of the API server")
     parser.add_argument("--ca", type=Path, required=True, help="file with the API server's CA")

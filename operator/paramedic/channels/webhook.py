@@ -1,0 +1,59 @@
+"""Tells any system that takes JSON over HTTP: Opsgenie, Teams, Mattermost and the rest."""
+
+from urllib.parse import quote
+
+from paramedic.api.people import ChannelSettings, Header, WebhookChannel
+from paramedic.api.reasons import Reason
+from paramedic.channels.base import Message, Told
+from paramedic.clients.http_json import HttpJson
+from paramedic.clients.secret_file import SecretFile
+from paramedic.core import webhook_body
+from paramedic.errors import Terminal
+from paramedic.messages import Messages
+
+
+class Webhook:
+    """One URL. The other side can tell a repetition by the header Idempotency-Key, or by the notices' own keys."""
+
+    def __init__(self, settings: ChannelSettings, messages: Messages) -> None:
+        assert settings.webhook is not None
+        self.name = settings.name
+        self._settings: WebhookChannel = settings.webhook
+        self._messages = messages
+        self._http = HttpJson(settings.name, settings.timeout)
+
+    async def tell(self, message: Message) -> Told:
+        """One POST for all notices. Raises as ``Channel.tell``."""
+        wanted = self._settings.kinds
+        notices = [notice for notice in message.notices if not wanted or notice.kind in wanted]
+        if not notices:
+            return {}
+        incident = message.incident
+        facts = await self._messages.facts(incident)
+        texts = {name: await self._messages.text(name, incident) for name in webhook_body.TEXTS}
+        try:
+            body = webhook_body.render_body(self._settings.body, webhook_body.values(incident, notices, facts, texts))
+        except ValueError as error:
+            raise Terminal(Reason.NOTICE_UNDELIVERED, f"{self.name}: {error}") from error
+        headers = {header.name: self._value(header) for header in self._settings.headers}
+        url = self._url().replace("{id}", quote(incident.metadata.uid, safe=""))
+        key = webhook_body.idempotency_key(incident, notices)
+        await self._http.send(
+            "POST", url, body, headers={"Idempotency-Key": key} | headers, secrets=tuple(headers.values())
+        )
+        return {}
+
+    async def close(self) -> None:
+        """Ends the connections."""
+        await self._http.close()
+
+    def _url(self) -> str:
+        if self._settings.url_file:
+            return SecretFile(self._settings.url_file, f"channel {self.name}'s urlFile").read()
+        assert self._settings.url is not None
+        return self._settings.url
+
+    def _value(self, header: Header) -> str:
+        if header.value_file:
+            return SecretFile(header.value_file, f"channel {self.name}'s file of header {header.name}").read()
+        return header.value or ""

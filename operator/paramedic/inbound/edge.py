@@ -1,0 +1,89 @@
+"""What every edge that another system calls has in common: a bounded body that is waited for a bounded time, at most so
+many requests at once, and an answer that says whether to send it again.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+from aiohttp import web
+
+from paramedic.errors import Retry
+from paramedic.log import get_logger
+from paramedic.metrics import Metrics
+
+Answer = Callable[[web.Request, bytes], Awaitable[web.Response]]
+_log = get_logger(__name__)
+_MAX_IN_FLIGHT = 64
+# A sender that is stuck must not keep a place for ever.
+_READ_SECONDS = 10.0
+
+
+class Edge:
+    """One path. ``answer`` gets the request and its whole body, and is asked only while ``ready``.
+
+    What ``answer`` raises becomes 503 (Retry) or 500, after which the sender tries again. It authenticates the sender.
+    """
+
+    def __init__(
+        self, name: str, answer: Answer, metrics: Metrics, *, ready: Callable[[], bool], max_bytes: int
+    ) -> None:
+        self._name = name
+        self._answer = answer
+        self._metrics = metrics
+        self._ready = ready
+        self._max_bytes = max_bytes
+        self._in_flight = 0
+
+    async def handle(self, request: web.Request) -> web.Response:
+        """One request; the answer's status is counted."""
+        try:
+            response = await self._take(request)
+        except Retry as error:
+            response = text(503, f"not stored, send it again: {error}", {"Retry-After": "1"})
+        except Exception:  # noqa: BLE001 - whatever it is, the sender must try again, and somebody must see it
+            _log.exception("a request failed", edge=self._name)
+            response = text(500, "an error of Paramedic's own: send it again")
+        self._metrics.inbound_requests.labels(self._name, str(response.status)).inc()
+        return response
+
+    async def _take(self, request: web.Request) -> web.Response:
+        if (request.content_length or 0) > self._max_bytes:
+            return self._too_large()
+        if not self._ready() or self._in_flight >= _MAX_IN_FLIGHT:
+            return text(503, "busy: send it again", {"Retry-After": "1"})
+        self._in_flight += 1
+        try:
+            body = await self._read(request)
+            return body if isinstance(body, web.Response) else await self._answer(request, body)
+        finally:
+            self._in_flight -= 1
+
+    async def _read(self, request: web.Request) -> bytes | web.Response:
+        """The whole body, or why not."""
+        parts, left = [], self._max_bytes
+        try:
+            async with asyncio.timeout(_READ_SECONDS):
+                async for part in request.content.iter_any():
+                    left -= len(part)
+                    if left < 0:
+                        return self._too_large()
+                    parts.append(part)
+        except TimeoutError:
+            return _closing(text(503, "the body did not come in time: send it again"))
+        except web.RequestPayloadError as error:
+            return text(400, str(error))
+        return b"".join(parts)
+
+    def _too_large(self) -> web.Response:
+        return _closing(text(413, f"the body is larger than {self._max_bytes} bytes"))
+
+
+def text(status: int, words: str, headers: dict[str, str] | None = None) -> web.Response:
+    """An answer for a person who looks at it."""
+    return web.Response(status=status, text=words[:2000] + "\n", headers=headers)
+
+
+def _closing(response: web.Response) -> web.Response:
+    """For an answer before the whole body was read: what is left of it is not waited for."""
+    response.force_close()
+    return response

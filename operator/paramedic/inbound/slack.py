@@ -1,0 +1,91 @@
+"""Buttons and ``/incident``: ``POST /webhook/slack`` where there is a signing secret, Socket Mode with an app token.
+
+401 for what Slack has not signed, or too long ago; 400 for what is no payload; else 200 at once, as Slack asks for.
+"""
+
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from typing import Any
+
+from aiohttp import web
+
+from paramedic.api.people import ChannelSettings, SlackChannel
+from paramedic.clients.kube import Kube
+from paramedic.clients.secret_file import SecretFile
+from paramedic.clients.slack_socket import SlackSocket
+from paramedic.core.slack_payload import is_signed, read_form
+from paramedic.errors import Unreachable
+from paramedic.inbound.edge import Edge, text
+from paramedic.inbound.slack_deeds import SlackDeeds
+from paramedic.log import get_logger
+from paramedic.metrics import Metrics
+from paramedic.store import Store
+from paramedic.voices import Voices
+
+Handler = Callable[[web.Request], Awaitable[web.Response]]
+_log = get_logger(__name__)
+_MAX_BYTES = 256 * 1024
+
+
+class SlackInbound:
+    """All workspaces of the settings: those that call back by HTTP, and those that are connected by Socket Mode."""
+
+    def __init__(
+        self, channels: Sequence[ChannelSettings], voices: Voices, store: Store, kube: Kube, metrics: Metrics
+    ) -> None:
+        """Raises Terminal when the library is not installed."""
+        self._deeds: list[SlackDeeds] = []
+        self._signed: list[tuple[SecretFile, SlackDeeds]] = []
+        self._sockets: dict[str, SlackSocket] = {}
+        self._metrics = metrics
+        self._edge = Edge("slack", self._answer, metrics, ready=lambda: store.loaded, max_bytes=_MAX_BYTES)
+        for one in channels:
+            if one.slack and (one.slack.signing_secret_file or one.slack.app_token_file):
+                self._add(one, one.slack, SlackDeeds(one, voices, store, kube))
+
+    def edges(self) -> dict[str, Handler]:
+        """The path that Slack posts to, with what answers there."""
+        return {"/webhook/slack": self._edge.handle} if self._signed else {}
+
+    def jobs(self) -> dict[str, Coroutine[Any, Any, None]]:
+        """What runs as long as the operator does, by name."""
+        return {f"the Socket Mode of {name}": socket.run() for name, socket in self._sockets.items()}
+
+    async def close(self) -> None:
+        """Ends what is under way."""
+        for deeds in self._deeds:
+            await deeds.close()
+
+    def _add(self, channel: ChannelSettings, slack: SlackChannel, deeds: SlackDeeds) -> None:
+        self._deeds.append(deeds)
+        if slack.signing_secret_file:
+            self._signed.append((SecretFile(slack.signing_secret_file, f"{channel.name}'s signingSecretFile"), deeds))
+        if slack.app_token_file:
+            token = SecretFile(slack.app_token_file, f"{channel.name}'s appTokenFile")
+            up = self._metrics.channel_up.labels(f"{channel.name}/socket")
+            self._sockets[channel.name] = SlackSocket(
+                channel.name, token, slack.api_url, channel.timeout, deeds.hear, lambda there: up.set(int(there))
+            )
+
+    async def _answer(self, request: web.Request, body: bytes) -> web.Response:
+        deeds = self._signed_by(request, body)
+        if deeds is None:
+            return text(401, "a valid signature of Slack's, not older than five minutes, is needed")
+        try:
+            said = read_form(body)
+        except ValueError as error:
+            return text(400, str(error))
+        if said:
+            deeds.take(said)
+        return web.Response()
+
+    def _signed_by(self, request: web.Request, body: bytes) -> SlackDeeds | None:
+        timestamp = request.headers.get("X-Slack-Request-Timestamp", "")
+        signature = request.headers.get("X-Slack-Signature", "")
+        for secret, deeds in self._signed:
+            try:
+                if is_signed(secret.read(), timestamp, body, signature, time.time()):
+                    return deeds
+            except Unreachable as error:
+                _log.error("a signing secret cannot be read", channel=deeds.name, error=str(error))
+        return None

@@ -1,0 +1,97 @@
+"""Makes the parent of several incidents that are one outage, apart from the work on them, which it never holds up.
+
+Which parts it has, each incident finds out by itself when its status is written (``people.py``); here is decided that
+there is to be a parent, and who has to look again because of it.
+"""
+
+from collections.abc import Callable
+from datetime import datetime, timedelta
+
+from paramedic.api.incident import Incident
+from paramedic.api.people import SeveralServices
+from paramedic.clients.kube import Kube
+from paramedic.core import several
+from paramedic.errors import AlreadyExists, ParamedicError, Retry
+from paramedic.gate import Urgency
+from paramedic.log import get_logger
+from paramedic.record import incident_path, reread
+from paramedic.store import Store
+from paramedic.workqueue import WorkQueue
+
+_log = get_logger(__name__)
+_SOON, _LATER = timedelta(seconds=1), timedelta(seconds=15)
+
+
+class Parents:
+    """One look at a namespace at a time, a moment after the last of several incidents was worked on."""
+
+    def __init__(
+        self,
+        kube: Kube,
+        store: Store,
+        rule: SeveralServices | None,
+        wake: Callable[[str], None],
+        leads: Callable[[], bool],
+        clock: Callable[[], datetime],
+    ) -> None:
+        self._kube = kube
+        self._store = store
+        self._rule = rule
+        self._wake = wake
+        self._leads = leads
+        self._clock = clock
+        self.queue = WorkQueue(self._work, 1)
+
+    def after_round(self, incident: Incident) -> None:
+        """An incident was worked on: its namespace is looked at soon."""
+        if self._rule and incident.status.resolved_at is None:
+            self.queue.add_after(incident.metadata.namespace, _SOON)
+
+    def part_left(self, namespace: str, parent: str) -> None:
+        """A part is over or gone, and may have been the last."""
+        self._wake(f"{namespace}/{parent}")
+
+    async def _work(self, namespace: str) -> None:
+        """The queue's handler: never raises."""
+        if self._rule is None or not self._leads():
+            return
+        try:
+            await self._look(namespace, self._rule)
+        except Retry as error:
+            _log.info("will look again", namespace=namespace, error=str(error))
+            self.queue.add_after(namespace, max(_SOON, error.after or _SOON))
+        except ParamedicError as error:
+            _log.error("the parent of several incidents cannot be made", namespace=namespace, error=str(error))
+        except Exception:  # noqa: BLE001 - one bad namespace must not end the work on the others
+            _log.exception("a look at several incidents failed", namespace=namespace)
+
+    async def _look(self, namespace: str, rule: SeveralServices) -> None:
+        members = list(self._store.members(namespace))
+        parent = several.open_parent(members)
+        if parent is None:
+            parts = several.outage(members, rule, self._clock())
+            if not parts:
+                return
+            await self._create(namespace, parts)
+            return
+        parts = [one for one in members if several.belongs_to(one, parent, rule)]
+        if several.lacks(parent, parts):
+            self._wake(f"{namespace}/{parent.name}")
+        for part in parts:
+            if part.parent is None and part.at_rest:  # what is under way finds its parent with its next write
+                self._wake(f"{namespace}/{part.name}")
+
+    async def _create(self, namespace: str, parts: list[several.Member]) -> None:
+        """The API server lets one be made, whoever else tries at the same time."""
+        name = several.parent_name(namespace, self._store.last_parent_uid(namespace))
+        try:
+            stored = await self._kube.create(
+                incident_path(namespace), several.parent_manifest(namespace, name, parts), Urgency.RECORD
+            )
+        except AlreadyExists:
+            await reread(self._kube, self._store, f"{namespace}/{name}")
+            self.queue.add_after(namespace, _LATER)
+            return
+        self._store.put_incident(stored)
+        self._wake(f"{namespace}/{name}")
+        self.queue.add_after(namespace, timedelta(0))

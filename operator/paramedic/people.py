@@ -1,0 +1,194 @@
+"""What an incident means for people, added to each write of its status: severity, clocks, escalation, its place among
+others. The decisions are made in ``core``; all of them derive from what is stored, so none is lost or taken twice.
+"""
+
+from collections.abc import Callable, Iterable
+from datetime import datetime
+
+from paramedic.api import conditions as c
+from paramedic.api.base import format_time
+from paramedic.api.incident import Acknowledgement, Incident, Notice, Times
+from paramedic.api.people import PeopleSettings, SeveralServices
+from paramedic.api.policy import Severity
+from paramedic.api.reasons import Reason
+from paramedic.core import clocks, escalation, several
+from paramedic.core import people as said
+from paramedic.core.notices import with_notices
+from paramedic.metrics import Metrics
+from paramedic.notifier import Notifier
+from paramedic.record import Draft
+from paramedic.store import Store
+
+
+class People:
+    """``attend`` is asked before each write of a status."""
+
+    def __init__(self, settings: PeopleSettings, store: Store, notifier: Notifier, metrics: Metrics) -> None:
+        self._settings = settings
+        self._store = store
+        self._notifier = notifier
+        self._metrics = metrics
+        self._joining = settings.several_services or SeveralServices()
+        self.after_round: Callable[[Incident], None] = lambda incident: None
+        """Told of each incident that was worked on."""
+        notifier.of_parts = self._channels_of_parts
+
+    def attend(self, draft: Draft) -> None:
+        """Adds what has become due or true since the last write, and the notices of all that was said."""
+        _keep_acknowledgement(draft)
+        _keep_severity(draft)
+        if several.is_parent(draft.incident):
+            self._keep_children(draft)
+        else:
+            self._find_parent(draft)
+        self._keep_times(draft)
+        self._escalate(draft)
+        self._update(draft)
+        self._notifier.attend(draft)
+
+    def next_look(self, incident: Incident, now: datetime) -> datetime | None:
+        """When something may be due next; None when only a change of the incident can bring that about."""
+        looks = (escalation.next_look(incident, self._settings, now), self._next_update(incident))
+        return min(filter(None, looks), default=None)
+
+    def open_parts(self, incident: Incident) -> list[str]:
+        """Names of the parts of a parent that are not over."""
+        return sorted(part.name for part in self._parts(incident))
+
+    # -- clocks -------------------------------------------------------------------------------------------------------
+
+    def _keep_times(self, draft: Draft) -> None:
+        status = draft.incident.status
+        status.mitigated_at = clocks.mitigated_at(draft.incident)
+        before = status.times or Times()
+        status.times = clocks.times(draft.incident)
+        if status.times is None:
+            return
+        grade = said.severity(draft.incident)
+        for name, histogram in self._metrics.times.items():
+            taken = getattr(status.times, name)
+            if taken is not None and getattr(before, name) is None:
+                observe, seconds = histogram.labels(grade).observe, taken.total_seconds()
+                draft.afterwards(lambda observe=observe, seconds=seconds: observe(seconds))  # type: ignore[misc]
+
+    # -- escalation ---------------------------------------------------------------------------------------------------
+
+    def _escalate(self, draft: Draft) -> None:
+        decision = escalation.decide(draft.incident, self._settings, draft.now, self._team_of_parts(draft.incident))
+        if decision is None:
+            return
+        draft.incident.status.escalation = decision.status
+        for reason, message in decision.facts:
+            draft.set_condition(c.ESCALATED, "True", reason, message)
+            draft.say(reason, message, event=True)
+        self._call(draft, decision.calls)
+
+    def _call(self, draft: Draft, calls: Iterable[escalation.Call]) -> None:
+        status, everybody = draft.incident.status, self._notifier.channels_of(draft.incident)
+        made = [
+            Notice(
+                key=call.key,
+                kind="Call",
+                reason=str(call.fact),
+                at=draft.now,
+                message=call.message,
+                mentions=list(call.mentions),
+                pending=list(dict.fromkeys((*call.channels, *everybody))),
+            )
+            for call in calls
+        ]
+        status.notices = with_notices(status.notices, [notice for notice in made if notice.pending])
+
+    # -- status updates -----------------------------------------------------------------------------------------------
+
+    def _update(self, draft: Draft) -> None:
+        at = self._next_update(draft.incident)
+        if at is None or at > draft.now:
+            return
+        notice = Notice(
+            key=f"{Reason.UPDATE_DUE}.{format_time(draft.now)}",
+            kind="Update",
+            reason=str(Reason.UPDATE_DUE),
+            at=draft.now,
+            message=draft.incident.status.message or draft.incident.spec.title,
+            pending=self._notifier.channels_of(draft.incident),
+        )
+        draft.incident.status.notices = with_notices(draft.incident.status.notices, [notice])
+
+    def _next_update(self, incident: Incident) -> datetime | None:
+        """None for one that is over, whose parent is told of, or where there is nobody to tell."""
+        status = incident.status
+        every = self._settings.response(said.severity(incident)).update_every
+        over = status.phase == "Resolved" or status.resolved_at is not None or incident.metadata.deletion_timestamp
+        if every is None or over or status.parent or not self._notifier.channels_of(incident):
+            return None
+        return clocks.next_update_at(incident, every)
+
+    # -- several services ---------------------------------------------------------------------------------------------
+
+    def _find_parent(self, draft: Draft) -> None:
+        status, meta = draft.incident.status, draft.incident.metadata
+        was_over = draft.base.get("phase") == "Resolved"
+        if status.parent is not None or was_over or self._settings.several_services is None:
+            return
+        parent = self._store.open_parent(meta.namespace)
+        me = several.member(draft.incident) if parent else None
+        if parent and me and several.belongs_to(me, parent, self._joining):
+            status.parent = parent.name
+            draft.say(Reason.PART_JOINED, f"one of several services that fail at once: a part of {parent.name}")
+
+    def _keep_children(self, draft: Draft) -> None:
+        status = draft.incident.status
+        parts = self._parts(draft.incident) if status.resolved_at is None else []
+        new = sorted({part.name for part in parts} - set(status.children))
+        new = new[: several.MOST_CHILDREN - len(status.children)]
+        if new and status.children:
+            draft.say(Reason.PART_JOINED, f"also a part of it: {several.tell_names(new)}")
+        status.children = [*status.children, *new]
+        worst = several.gravest(parts)
+        if worst < said.severity(draft.incident):
+            _raise_severity(draft, worst, "by one of its parts")
+
+    def _parts(self, parent: Incident) -> list[several.Member]:
+        me = several.member(parent)
+        members = self._store.members(parent.metadata.namespace)
+        return [one for one in members if me and several.belongs_to(one, me, self._joining)]
+
+    def _channels_of_parts(self, incident: Incident) -> Iterable[str]:
+        if not several.is_parent(incident):
+            return ()
+        return dict.fromkeys(channel for part in self._parts(incident) for channel in part.notify)
+
+    def _team_of_parts(self, incident: Incident) -> str | None:
+        """The team that all parts of a parent have; where they have several, the default one, else any."""
+        if not several.is_parent(incident):
+            return None
+        teams = {part.team for part in self._parts(incident) if self._settings.team(part.team)}
+        if len(teams) > 1 and self._settings.default_team:
+            return self._settings.default_team
+        return min(filter(None, teams), default=None)
+
+
+def _keep_acknowledgement(draft: Draft) -> None:
+    """Who has taken it on first, and who leads."""
+    spec, status = draft.incident.spec, draft.incident.status
+    if spec.acknowledged_by and status.acknowledgement is None and status.resolved_at is None:
+        who = spec.acknowledged_by
+        status.acknowledgement = Acknowledgement(by=who, at=draft.now)
+        draft.say(Reason.ACKNOWLEDGED, f"acknowledged by {who}", actor=who, condition=(c.ACKNOWLEDGED, "True"))
+    first = status.acknowledgement.by if status.acknowledgement else None
+    status.commander = spec.commander or status.commander or first
+
+
+def _keep_severity(draft: Draft) -> None:
+    """The status names the gravest that was said."""
+    spec, status = draft.incident.spec, draft.incident.status
+    if status.severity is None:
+        status.severity = spec.severity
+    elif spec.severity < status.severity and status.resolved_at is None:
+        _raise_severity(draft, spec.severity, "in the incident's spec")
+
+
+def _raise_severity(draft: Draft, severity: Severity, how: str) -> None:
+    known, draft.incident.status.severity = draft.incident.status.severity, severity
+    draft.say(Reason.SEVERITY_RAISED, f"severity raised from {known} to {severity} {how}")

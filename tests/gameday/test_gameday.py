@@ -1,0 +1,79 @@
+"""One game day from the fault to the recovery, as users and the audit log saw it; and what is left of it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from gameday.days import DAYS
+from gameday.ground import Ground
+from gameday.report import Row
+from gameday.run import namespace_of, run
+from testbed import toolchain
+from testbed.realnode import why_not
+
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(bool(why_not()), reason=why_not() or "")]
+
+BAD_RELEASE = next(day for day in DAYS if day.name == "bad-release")
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """With a short path: the kubelet makes sockets below it, and a socket's path has 107 characters at most."""
+    with tempfile.TemporaryDirectory(prefix="gameday-") as name:
+        yield Path(name)
+
+
+def test_a_bad_release_is_rolled_back_once_and_users_recover(folder: Path) -> None:
+    with Ground(folder / "ground", [namespace_of(BAD_RELEASE, helped=True)]) as ground:
+        helped = run(ground, BAD_RELEASE, helped=True, cap=180)
+        log = ground.paramedic_log()
+    assert Row(BAD_RELEASE, helped, None).problems() == [], log
+    assert helped.failed["HTTP 500"] > 0
+    assert helped.hurt is not None
+    assert helped.recovered is not None
+    assert helped.hurt < helped.recovered
+    assert "unexpected error" not in log
+
+
+def test_nothing_is_left_after_ctrl_c(folder: Path) -> None:
+    """In the middle of it, when everything runs."""
+    interfaces = set(Path("/sys/class/net").iterdir())
+    argv = [sys.executable, str(toolchain.HACK / "gameday"), "bad-release", "--helped-only"]
+    environment = {**os.environ, "TMPDIR": str(folder)}
+    with subprocess.Popen(argv, env=environment, stderr=subprocess.PIPE, text=True, cwd=folder) as process:
+        try:
+            assert process.stderr is not None
+            told = [line for line in iter(process.stderr.readline, "") if "the ground is there" in line][:1]
+            assert told, "it ended too early"
+        finally:
+            process.send_signal(signal.SIGINT)
+        assert process.wait(120) == 130
+    assert list(folder.glob("paramedic-gameday-*")) == []
+    assert processes_about(folder) == []
+    assert [one for one in mounts() if str(folder) in one] == []
+    assert set(Path("/sys/class/net").iterdir()) - interfaces == set()
+
+
+def processes_about(folder: Path) -> list[str]:
+    """Command lines that mention the folder."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            command = entry.read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if str(folder) in command:
+            found.append(command)
+    return found
+
+
+def mounts() -> list[str]:
+    return Path("/proc/self/mounts").read_text().splitlines()

@@ -1,0 +1,117 @@
+"""Exactly one parent, whoever makes it: two operators at once, one that begins anew, and a name that is taken."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from e2e.world import INCIDENTS, incident
+from paramedic.api.people import SeveralServices
+from paramedic.clients.kube import Kube
+from paramedic.core.several import parent_name
+from paramedic.parents import Parents
+from paramedic.store import Store
+from testbed.access import Access
+from testbed.api import Api, eventually
+
+Json = dict[str, Any]
+RULE = SeveralServices(targets=3, window=timedelta(minutes=5))
+
+
+@pytest.fixture
+async def outage(installed: Access, admin: Api, namespace: str) -> str:
+    """A namespace with three incidents."""
+    for name in ("one", "two", "three"):
+        await admin.create(incident(name, target={"kind": "Deployment", "name": name}), namespace)
+    return namespace
+
+
+async def mirror(admin: Api, namespace: str, *left_out: str) -> Store:
+    """What an operator knows that has just read everything, or all but the last."""
+    store = Store()
+    for raw in await admin.list(INCIDENTS, namespace):
+        if raw["metadata"]["name"] not in left_out:
+            store.put_incident(raw)
+    return store
+
+
+@asynccontextmanager
+async def looking(kube: Kube, store: Store, woken: list[str], *, leads: bool = True) -> AsyncIterator[Parents]:
+    parents = Parents(kube, store, RULE, woken.append, lambda: leads, lambda: datetime.now(UTC))
+    running = asyncio.create_task(parents.queue.run())
+    try:
+        yield parents
+    finally:
+        running.cancel()
+        await asyncio.wait([running])
+
+
+async def made(admin: Api, namespace: str) -> list[str]:
+    found = await admin.list(INCIDENTS, namespace)
+    return [one["metadata"]["name"] for one in found if one["spec"]["type"] == "SeveralServices"]
+
+
+async def test_two_that_look_at_once_make_one_and_both_know_it(admin: Api, kube: Kube, outage: str) -> None:
+    woken: list[str] = []
+    stores = [await mirror(admin, outage), await mirror(admin, outage), await mirror(admin, outage)]
+    async with (
+        looking(kube, stores[0], woken) as one,
+        looking(kube, stores[1], woken) as other,
+        looking(kube, stores[2], woken) as third,
+    ):
+        for each in (one, other, third):
+            each.queue.add(outage)
+        for store in stores:
+            await eventually(lambda store=store: store.open_parent(outage), what="everybody knows the parent")
+        name = parent_name(outage, "")
+        await eventually(lambda: {f"{outage}/{n}" for n in (name, "one", "two", "three")} <= set(woken), what="woken")
+    assert await made(admin, outage) == [name]
+
+
+async def test_one_that_begins_anew_takes_the_parent_that_is_there(admin: Api, kube: Kube, outage: str) -> None:
+    for _ in range(3):
+        woken: list[str] = []
+        store = await mirror(admin, outage)
+        async with looking(kube, store, woken) as parents:
+            parents.queue.add(outage)
+            await eventually(lambda store=store: store.open_parent(outage), what="the parent")
+            await eventually(lambda woken=woken: f"{outage}/one" in woken, what="its parts look again")
+    assert len(await made(admin, outage)) == 1
+
+
+async def test_after_the_end_of_one_the_next_has_another_name(admin: Api, kube: Kube, outage: str) -> None:
+    first = parent_name(outage, "")
+    body = incident(first, type="SeveralServices")
+    stored = await admin.create(body, outage)
+    await admin.patch(INCIDENTS, first, {"status": {"phase": "Resolved"}}, outage, subresource="status")
+    store = await mirror(admin, outage)
+    async with looking(kube, store, []) as parents:
+        parents.queue.add(outage)
+        await eventually(lambda: store.open_parent(outage), what="the parent")
+    assert set(await made(admin, outage)) == {first, parent_name(outage, stored["metadata"]["uid"])}
+
+
+async def test_who_does_not_lead_makes_none(admin: Api, kube: Kube, outage: str) -> None:
+    store = await mirror(admin, outage)
+    async with looking(kube, store, [], leads=False) as parents:
+        parents.queue.add(outage)
+        await eventually(lambda: parents.queue.idle)
+        parents.queue.add(outage)
+        await eventually(lambda: parents.queue.idle)
+    assert await made(admin, outage) == []
+
+
+async def test_a_name_that_somebody_else_has_taken_is_left_to_them(admin: Api, kube: Kube, outage: str) -> None:
+    taken = parent_name(outage, "")
+    await admin.create(incident(taken, target={"kind": "Deployment", "name": "mine"}), outage)
+    store = await mirror(admin, outage, taken)
+    async with looking(kube, store, []) as parents:
+        parents.queue.add(outage)
+        await eventually(lambda: f"{outage}/{taken}" in store.entries, what="what is there is read")
+        assert store.open_parent(outage) is None
+    assert await made(admin, outage) == []

@@ -1,0 +1,36 @@
+"""Where a real node cannot run, it says why, in one line, and makes nothing."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from testbed.cluster import Cluster
+from testbed.golang import ToolchainError
+from testbed.realnode import RealNode, checks, why_not
+
+
+def test_without_root(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("sys.platform", "linux")
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    with pytest.raises(ToolchainError, match="needs root"):
+        Cluster(tmp_path, RealNode).start()
+    assert not (tmp_path / "node").exists()
+
+
+def test_on_another_system(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.platform", "darwin")
+    assert why_not() == "a real node needs Linux"
+
+
+@pytest.mark.skipif(bool(why_not()), reason=why_not() or "")
+def test_without_what_it_needs_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr(checks, "CONTROLLERS", ("memory", "no-such-controller"))
+        assert "no-such-controller, writable" in str(why_not())
+    with monkeypatch.context() as patched:
+        patched.setattr(checks, "CAPABILITIES", {60: "CAP_OF_TOMORROW"})
+        assert str(why_not()).endswith("--privileged")
+    with monkeypatch.context() as patched:
+        patched.setattr(checks, "PROGRAMS", {"no-such-program": "some-package"})
+        assert str(why_not()).endswith("no-such-program (Debian: some-package)")
