@@ -65,8 +65,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with temporary_folder("paramedic-gameday-") as folder:
             _play(folder, given, results)
     except (KubectlError, ProcessError, ToolchainError, OSError) as error:
-        say(str(error))
-        return _tell(results, given.output) or 1
+        _tell(results, given.output)
+        say(f"broken off: {error}")
+        return 1
     except KeyboardInterrupt:
         say("interrupted; nothing is left running")
         return 130

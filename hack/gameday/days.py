@@ -94,6 +94,10 @@ def _guesses(scene: Scene) -> None:
     scene.outsider(20, [GUESS])
 
 
+def _guesses_inside(scene: Scene) -> None:
+    scene.insider(GUESS)
+
+
 def _flood(scene: Scene) -> None:
     scene.flood(80)
 
@@ -222,7 +226,19 @@ DAYS = (
         policy="containment",
         begin=_guesses,
         acts={"patch services covet-service": 1},
-        hurt=Scene.of_the_outsider,
+        hurt=Scene.of_the_intruder,
+    ),
+    GameDay(
+        name="insider",
+        section="4 Security",
+        fault="a pod that was taken over guesses tokens",
+        alert="CovetGuessedTokens",
+        summary="wrong tokens, again and again",
+        expression='sum(rate(http_requests_total{job="covet",code="401"}[5s])) > 3',
+        policy="isolation",
+        begin=_guesses_inside,
+        acts={"create networkpolicies": 1},
+        hurt=Scene.of_the_intruder,
     ),
     GameDay(
         name="flood",

@@ -20,12 +20,13 @@ from typing import Any, Protocol, Self
 
 import yaml
 
+from gameday.installation import adapted, secret, settings_for
 from gameday.load import Load
 from gameday.monitoring import Discovery, ReachablePrometheus
 from gameday.outage import outage_of
 from gameday.proxy import Gateway, install_definition
 from gameday.scene import Scene
-from gameday.stores import OPERATOR, Stores, stores
+from gameday.stores import Stores, stores
 from images.catalog import build
 from testbed import toolchain
 from testbed.access import write_private
@@ -144,51 +145,16 @@ class Ground:
     # -- Paramedic ----------------------------------------------------------------------------------------------------
 
     def _install_paramedic(self, prometheus_url: str) -> None:
-        """As README.md says, with the image of this work tree and the settings of game days; two replicas, ready."""
+        """Two replicas, ready."""
         kubectl = self.cluster.kubectl
         kubectl("apply", "-f", MANIFESTS.parent / "crds")
         definitions = ("crd/incidents.paramedic.dev", "crd/remediationpolicies.paramedic.dev")
         kubectl("wait", "--for=condition=Established", "--timeout=30s", *definitions)
-        kubectl("apply", "-f", "-", input=self._manifests(prometheus_url))
-        self._wait_for("deployment/paramedic", OPERATOR_NAMESPACE)
-
-    def _manifests(self, prometheus_url: str) -> str:
-        """manifests/ with what is this ground's own."""
-        built = self.cluster.kubectl("kustomize", MANIFESTS)
-        objects = [one for one in yaml.safe_load_all(built) if one]
-        for one in objects:
-            if one["metadata"].get("namespace") == OPERATOR_NAMESPACE and one["metadata"]["name"] == "paramedic":
-                self._adapt(one, prometheus_url)
         self.webhook_token = secrets.token_urlsafe(24)
-        values = {"paramedic-webhook": {"token": self.webhook_token}, "connections": {"covet": self.stores.password}}
-        return json.dumps(
-            {"apiVersion": "v1", "kind": "List", "items": [*objects, *map(_secret, *zip(*values.items(), strict=True))]}
-        )
-
-    def _adapt(self, one: Json, prometheus_url: str) -> None:
-        match one["kind"]:
-            case "ConfigMap":
-                one["data"]["paramedic.yaml"] = json.dumps(self._settings(prometheus_url))
-            case "Deployment":
-                pod = one["spec"]["template"]["spec"]
-                pod["volumes"].append({"name": "connections", "secret": {"secretName": "connections"}})
-                (container,) = pod["containers"]
-                container |= {"image": "docker.io/local/paramedic:dev", "imagePullPolicy": "Never"}
-                container["volumeMounts"].append({"name": "connections", "mountPath": "/secrets/connections"})
-
-    def _settings(self, prometheus_url: str) -> Json:
-        password = {"passwordFile": "/secrets/connections/covet"}
-        database = {"host": self._machine, "port": self.stores.postgres.port, "database": "covet", "username": OPERATOR}
-        redis = {"host": self._machine, "port": self.stores.redis.port, "tls": False}
-        for_all = {"namespaces": self._namespaces}
-        return {
-            "logLevel": "INFO",
-            "prometheus": {"url": prometheus_url, "pollInterval": "5s", "pollGrace": "15s"},
-            "connections": [
-                {"name": "covet-db", **for_all, "postgres": {**database, **password, "sslmode": "disable"}},
-                {"name": "covet-queue", **for_all, "redis": {**redis, **password}},
-            ],
-        }
+        built = kubectl("kustomize", MANIFESTS)
+        settings = settings_for(self.stores, prometheus_url, self._namespaces)
+        kubectl("apply", "-f", "-", input=adapted(built, settings, self.webhook_token, self.stores.password))
+        self._wait_for("deployment/paramedic", OPERATOR_NAMESPACE)
 
     def _alertmanager(self, name: str) -> Alertmanager:
         """One of its own: two that know nothing of each other tell everything twice."""
@@ -244,10 +210,8 @@ class Ground:
         }
         password = self.stores.password
         config = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "covet-config"}, "data": values}
-        secret = _secret("covet-secrets", {"DB_PASSWORD": password, "REDIS_PASSWORD": password}) | {
-            "metadata": {"name": "covet-secrets"}
-        }
-        objects = [config, secret, *yaml.safe_load_all((HERE / "manifests" / "covet.yaml").read_text())]
+        passwords = secret(namespace, "covet-secrets", {"DB_PASSWORD": password, "REDIS_PASSWORD": password})
+        objects = [config, passwords, *yaml.safe_load_all((HERE / "manifests" / "covet.yaml").read_text())]
         for one in objects:
             if day.recreate and one["kind"] == "Deployment":
                 one["spec"]["strategy"] = {"type": "Recreate"}
@@ -291,8 +255,3 @@ class Ground:
 
     def _cluster_ip(self, service: str, namespace: str) -> str:
         return self.cluster.kubectl("get", "service", service, "-n", namespace, "-o", "jsonpath={.spec.clusterIP}")
-
-
-def _secret(name: str, values: dict[str, str]) -> Json:
-    metadata = {"name": name, "namespace": OPERATOR_NAMESPACE}
-    return {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "stringData": values}

@@ -13,8 +13,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from gameday.insider import Insider
 from gameday.load import Call, Load, Sample
 from gameday.stores import Stores
+from testbed import toolchain
 from testbed.access import Access
 
 Json = dict[str, Any]
@@ -32,7 +34,7 @@ class Scene:
         self.users = users
         self._access = access
         self._stores = stores
-        self._outsider: Load | None = None
+        self._intruder: Load | Insider | None = None
         self._queue = Probe(lambda: "" if stores.queue_depth() < LATE_DEPTH else "waits")
         self._stack = ExitStack()
 
@@ -82,11 +84,17 @@ class Scene:
         service = self.get("service", "covet-service")["spec"]
         node = json.loads(self._access.kubectl("get", "pods", "-n", self.namespace, "-o", "json"))["items"][0]
         url = f"http://{node['status']['hostIP']}:{service['ports'][0]['nodePort']}"
-        self._outsider = self._stack.enter_context(Load(url, rate=rate, calls=calls))
+        self._intruder = self._stack.enter_context(Load(url, rate=rate, calls=calls))
+
+    def insider(self, call: Call) -> None:
+        """A worker's pod asks the app's Service for what is none of its business."""
+        argv: list[str | Path] = [toolchain.binary("kubectl"), "--kubeconfig", self._access.kubeconfig]
+        argv += ["-n", self.namespace, "exec", "deployment/covet-worker", "--", "python3"]
+        self._intruder = self._stack.enter_context(Insider(argv, f"http://covet-service{call.path}"))
 
     def flood(self, rate: float) -> None:
         """More traffic on the users' way in (the gateway, on this machine), all from one address."""
-        self._outsider = self._stack.enter_context(Load(self.users.url, rate=rate, source=FLOOD_SOURCE))
+        self._stack.enter_context(Load(self.users.url, rate=rate, source=FLOOD_SOURCE))
 
     # -- who is hurt --------------------------------------------------------------------------------------------------
 
@@ -98,9 +106,9 @@ class Scene:
         """Those whose tasks wait."""
         return self._queue.samples
 
-    def of_the_outsider(self) -> list[Sample]:
+    def of_the_intruder(self) -> list[Sample]:
         """A guess that gets an answer is what hurts; that it gets none is what is wanted."""
-        found = self._outsider.samples if self._outsider else []
+        found = list(self._intruder.samples) if self._intruder else []
         return [Sample(one.at, one.seconds, "" if one.failure != "HTTP 401" else "guessed") for one in found]
 
     def of_the_overload(self) -> list[Sample]:

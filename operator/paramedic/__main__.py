@@ -39,9 +39,20 @@ def _parser() -> argparse.ArgumentParser:
     check = what.add_parser("check", help="check a settings file: every mistake, or one line on what it configures")
     check.add_argument("file", type=Path, help="the YAML file; PARAMEDIC_* variables win over it, as in paramedic run")
     check.set_defaults(command=_check_settings)
+    _add_report(commands.add_parser("report", help="the report of an incident, by your own kubeconfig"))
     reasons = commands.add_parser("reasons", help="print the table of reasons")
     reasons.set_defaults(command=_reasons)
     return parser
+
+
+def _add_report(report: argparse.ArgumentParser) -> None:
+    report.add_argument("name", help="name of the Incident")
+    report.add_argument("-n", "--namespace", help="its namespace; by default that of the kubeconfig's context")
+    report.add_argument("-o", "--output", choices=("md", "html", "json"), default="md", help="format (md)")
+    report.add_argument("--kubeconfig", type=Path, help="by default KUBECONFIG, or ~/.kube/config")
+    report.add_argument("--prometheus", metavar="URL", help="for graphs of the metrics around it")
+    report.add_argument("--prometheus-token-file", type=Path, metavar="FILE", help="holds a bearer token for it")
+    report.set_defaults(command=_report)
 
 
 def _run(_: argparse.Namespace) -> None:
@@ -60,6 +71,14 @@ def _check_settings(arguments: argparse.Namespace) -> None:
     for line in unreadable_files(settings):  # no mistake: in the cluster it may be there
         print(f"not readable here: {line}", file=sys.stderr)
     print(f"{arguments.file}: {settings.summary}")
+
+
+def _report(arguments: argparse.Namespace) -> None:
+    from paramedic.report.command import report
+
+    chosen = arguments
+    where = chosen.name, chosen.namespace, chosen.output, chosen.kubeconfig
+    print(asyncio.run(report(*where, chosen.prometheus, chosen.prometheus_token_file)), end="")
 
 
 def _crds(arguments: argparse.Namespace) -> None:

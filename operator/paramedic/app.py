@@ -16,12 +16,14 @@ from paramedic.actions import ACTIONS
 from paramedic.actions.base import Clients
 from paramedic.background import Background
 from paramedic.channels import make_channels
+from paramedic.checklists import Checklists
 from paramedic.clients.connections import Connections
 from paramedic.clients.evidence import EvidenceStore, Limits
 from paramedic.clients.evidence_directory import DirectoryBackend
 from paramedic.clients.evidence_s3 import S3Backend
 from paramedic.clients.kube import Configuration, Kube, load_configuration
 from paramedic.clients.prometheus import Prometheus
+from paramedic.closing import Closing
 from paramedic.core.guard import GUARDS
 from paramedic.delivery import Delivery
 from paramedic.diagnostician import Diagnostician, Examiner
@@ -44,8 +46,10 @@ from paramedic.putback import PutBack
 from paramedic.reachable import Reachable
 from paramedic.receiver import Receiver
 from paramedic.reconcile import Reconciler
-from paramedic.record import Recorder
+from paramedic.record import Draft, Recorder
+from paramedic.report.keeping import ReportKeeper
 from paramedic.resync import Resync
+from paramedic.retention import Retention
 from paramedic.server import serve
 from paramedic.settings import EvidenceSettings, Settings
 from paramedic.store import Store
@@ -79,16 +83,34 @@ class App:
         channels = make_channels(settings.channels, Messages(settings, self._prometheus, self.store, _clock))
         self.notifier = Notifier(list(channels), settings.notify)
         self.people = People(settings.people, self.store, self.notifier, self.metrics)
-        self.recorder.attend = self.people.attend
+        self.checklists = Checklists(
+            self.notifier, settings.channels, settings.closing.stable_for, has_store=self._evidence is not None
+        )
+        self.recorder.attend = self._attend
         self.reconciler = self._make_reconciler()
         self.parents = Parents(
-            kube, self.store, settings.people.several_services, self.reconciler.queue.add, self.leads, _clock
+            kube, self.store, settings.people.several_services, self.reconciler.queue.add_after, self.leads, _clock
         )
         self.people.after_round, self.store.part_left = self.parents.after_round, self.parents.part_left
         self.delivery = Delivery(
             channels, settings.channels, self.store, self.reconciler.amend, self.metrics, self.leads
         )
         self.notifier.wake = self.delivery.wake
+        self._keep_report = (
+            ReportKeeper(self._evidence, self._prometheus, self.store, _clock).keep if self._evidence else None
+        )
+        self.closing = Closing(
+            kube,
+            self.store,
+            self.checklists,
+            Verifier(kube, self._prometheus),
+            self._keep_report,
+            self.reconciler.amend,
+            settings.closing.stable_for,
+            self.leads,
+            _clock,
+        )
+        self.checklists.wake = self.closing.wake
         self.voices = Voices(kube, self.store, self.recorder, self.reconciler, self.leads)
         self._slack = SlackInbound(settings.channels, self.voices, self.store, kube, self.metrics)
         self._inbound = inbound_edges(settings, self.voices, self.store, self.metrics) | self._slack.edges()
@@ -106,6 +128,7 @@ class App:
             namespace=namespace,
             every=settings.resync_interval,
         )
+        self.resync.ended_changed = self.closing.look_soon
         self._receiver = Receiver(settings, self.intake, self.store, self.metrics)
         self._stop = asyncio.Event()
         self._wound_down = asyncio.Event()
@@ -147,6 +170,11 @@ class App:
             workers=settings.workers,
             may_act=self.leads,
         )
+
+    def _attend(self, draft: Draft) -> None:
+        """What is added to each write of a status."""
+        self.checklists.attend(draft)
+        self.people.attend(draft)
 
     def leads(self) -> bool:
         """Whether this process acts."""
@@ -244,7 +272,10 @@ class App:
             "the policy reporter": self.reporter.run(),
             "the leadership": self._lead(),
             "the look for several services": self.parents.queue.run(),
+            "the look at ended incidents": self.closing.queue.run(),
         }
+        if self.settings.retention.resolved_for is not None:
+            jobs["the retention"] = self._retention(self.settings.retention.resolved_for).run()
         if self.settings.channels:
             jobs["the delivery of notices"] = self.delivery.run()
         jobs |= self._slack.jobs()
@@ -261,9 +292,13 @@ class App:
             jobs["the poller"] = poller.run()
         return jobs
 
+    def _retention(self, resolved_for: timedelta) -> Retention:
+        keep = self._keep_report if self.settings.retention.export else None
+        return Retention(self._kube, self.store, keep, resolved_for, self.metrics, self.leads, _clock)
+
     async def _lead(self) -> None:
         if self._leadership:
-            await self._leadership.run(self._take_over, self._lose_lead, self.resync.wake_all)
+            await self._leadership.run(self._take_over, self._lose_lead, self._resume)
         else:
             await self._take_over()
             await self._stop.wait()
@@ -279,12 +314,18 @@ class App:
             self._stop.set()
         self.resync.wake_all()
         self.delivery.wake_all()
+        self.closing.wake_all()
         self.reporter.wake()
+
+    def _resume(self) -> None:
+        self.resync.wake_all()
+        self.closing.wake_all()
 
     def _lose_lead(self) -> None:
         self.reconciler.stop()
         self.parents.queue.clear()
         self.delivery.stop()
+        self.closing.stop()
 
 
 def _clock() -> datetime:

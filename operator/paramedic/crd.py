@@ -50,7 +50,8 @@ def incident_crd() -> Json:
     ]
     description = "One outage, what is done about it, and the record of it."
     crd = _crd("Incident", "incidents", "inc", description, columns, IncidentSpec, IncidentStatus)
-    crd["spec"]["versions"][0]["selectableFields"] = [{"jsonPath": ".status.phase"}]
+    selectable = (".status.phase", ".status.attendAt")
+    crd["spec"]["versions"][0]["selectableFields"] = [{"jsonPath": path} for path in selectable]
     return crd
 
 

@@ -5,6 +5,7 @@ sender keeps it. Taking the same alerts again changes nothing, so half of a batc
 """
 
 import asyncio
+import itertools
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ from paramedic.log import get_logger
 from paramedic.metrics import Metrics
 from paramedic.reconcile import Reconciler, take_news
 from paramedic.record import Recorder, incident_path, reread
-from paramedic.store import GroupKey, Store, key_of
+from paramedic.store import Entry, GroupKey, Store, key_of
 
 Json = dict[str, Any]
 _log = get_logger(__name__)
@@ -116,6 +117,7 @@ class Intake:
         if not new:
             for heard in batch:
                 self._count(source, "ended" if heard.alert.state == "resolved" else "repeated")
+            self._tell_late(known, batch)
             return _Place("")
         first = min(new, key=lambda h: h.alert.starts_at)
         rest = [h for h in batch if h is not first]
@@ -126,6 +128,12 @@ class Intake:
         if opened.told:
             self._count_joined(rest, source)
         return opened
+
+    def _tell_late(self, known: Sequence[Entry], batch: Sequence[Heard]) -> None:
+        """A person may close an incident whose alert still fires: its end is put on record too."""
+        for entry, heard in itertools.product(known if self._leads() else (), batch):
+            if heard.alert.state == "resolved" and heard.alert.fingerprint in entry.firing:
+                self._reconciler.hear_late(entry.key, heard)
 
     async def _open(
         self, namespace: str, policy: RemediationPolicy, first: Heard, rest: Sequence[Heard]

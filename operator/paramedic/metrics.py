@@ -30,6 +30,7 @@ class Metrics:
         self.events_dropped = self._counter("paramedic_events_dropped", "Kubernetes Events that could not be sent.")
         self.notices = self._counter("paramedic_notices", "Notices by channel and result.", "channel", "result")
         self.channel_up = self._gauge("paramedic_channel_up", "0 while a channel does not answer.", "channel")
+        self.incidents_pruned = self._counter("paramedic_incidents_pruned", "Ended incidents that were deleted.")
         self.poller_errors = self._counter("paramedic_poller_errors", "Looks at Prometheus that failed.")
         self.alert_to_action = self._histogram(
             "paramedic_alert_to_action_seconds", "From the receipt of an alert to the change of its target."

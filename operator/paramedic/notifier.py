@@ -18,8 +18,6 @@ class Notifier:
         self._channels = frozenset(channels)
         self._default = tuple(default)
         self.wake: Wake = lambda key, names: None
-        self.of_parts: Callable[[Incident], Iterable[str]] = lambda incident: ()
-        """The channels of the incidents that are parts of one, which tells people in their place."""
 
     def attend(self, draft: Draft) -> None:
         """Adds the notices of what was said since the last write."""
@@ -46,7 +44,7 @@ class Notifier:
     def _wanted(self, incident: Incident) -> list[str]:
         policy = incident.status.policy
         own = policy.notify if policy and policy.notify else self._default
-        return list(dict.fromkeys((*own, *self.of_parts(incident))))
+        return list(dict.fromkeys((*own, *incident.status.notify)))
 
 
 def delivered(channel: str, keys: Sequence[str], external: dict[str, str]) -> Callable[[Draft], None]:

@@ -19,7 +19,9 @@ from paramedic.store import Store
 from paramedic.workqueue import WorkQueue
 
 _log = get_logger(__name__)
-_SOON, _LATER = timedelta(seconds=1), timedelta(seconds=15)
+_AT_ONCE, _SOON, _LATER = timedelta(0), timedelta(seconds=1), timedelta(seconds=15)
+# Many parts come and go at once; their parent is written once for all of them.
+_TOGETHER = timedelta(seconds=3)
 
 
 class Parents:
@@ -30,7 +32,7 @@ class Parents:
         kube: Kube,
         store: Store,
         rule: SeveralServices | None,
-        wake: Callable[[str], None],
+        wake: Callable[[str, timedelta], None],
         leads: Callable[[], bool],
         clock: Callable[[], datetime],
     ) -> None:
@@ -49,7 +51,7 @@ class Parents:
 
     def part_left(self, namespace: str, parent: str) -> None:
         """A part is over or gone, and may have been the last."""
-        self._wake(f"{namespace}/{parent}")
+        self._wake(f"{namespace}/{parent}", _TOGETHER)
 
     async def _work(self, namespace: str) -> None:
         """The queue's handler: never raises."""
@@ -76,10 +78,10 @@ class Parents:
             return
         parts = [one for one in members if several.belongs_to(one, parent, rule)]
         if several.lacks(parent, parts):
-            self._wake(f"{namespace}/{parent.name}")
+            self._wake(f"{namespace}/{parent.name}", _TOGETHER)
         for part in parts:
             if part.parent is None and part.at_rest:  # what is under way finds its parent with its next write
-                self._wake(f"{namespace}/{part.name}")
+                self._wake(f"{namespace}/{part.name}", _AT_ONCE)
 
     async def _create(self, namespace: str, parts: list[several.Member]) -> None:
         """The API server lets one be made, whoever else tries at the same time."""
@@ -93,5 +95,5 @@ class Parents:
             self.queue.add_after(namespace, _LATER)
             return
         self._store.put_incident(stored)
-        self._wake(f"{namespace}/{name}")
-        self.queue.add_after(namespace, timedelta(0))
+        self._wake(f"{namespace}/{name}", _AT_ONCE)
+        self.queue.add_after(namespace, _AT_ONCE)

@@ -31,7 +31,6 @@ class People:
         self._joining = settings.several_services or SeveralServices()
         self.after_round: Callable[[Incident], None] = lambda incident: None
         """Told of each incident that was worked on."""
-        notifier.of_parts = self._channels_of_parts
 
     def attend(self, draft: Draft) -> None:
         """Adds what has become due or true since the last write, and the notices of all that was said."""
@@ -133,9 +132,10 @@ class People:
             return
         parent = self._store.open_parent(meta.namespace)
         me = several.member(draft.incident) if parent else None
+        if me and not (me.at_rest or draft.said):
+            return  # with the next fact there is a write anyway
         if parent and me and several.belongs_to(me, parent, self._joining):
             status.parent = parent.name
-            draft.say(Reason.PART_JOINED, f"one of several services that fail at once: a part of {parent.name}")
 
     def _keep_children(self, draft: Draft) -> None:
         status = draft.incident.status
@@ -145,6 +145,7 @@ class People:
         if new and status.children:
             draft.say(Reason.PART_JOINED, f"also a part of it: {several.tell_names(new)}")
         status.children = [*status.children, *new]
+        status.notify = list(dict.fromkeys((*status.notify, *(name for part in parts for name in part.notify))))
         worst = several.gravest(parts)
         if worst < said.severity(draft.incident):
             _raise_severity(draft, worst, "by one of its parts")
@@ -153,11 +154,6 @@ class People:
         me = several.member(parent)
         members = self._store.members(parent.metadata.namespace)
         return [one for one in members if me and several.belongs_to(one, me, self._joining)]
-
-    def _channels_of_parts(self, incident: Incident) -> Iterable[str]:
-        if not several.is_parent(incident):
-            return ()
-        return dict.fromkeys(channel for part in self._parts(incident) for channel in part.notify)
 
     def _team_of_parts(self, incident: Incident) -> str | None:
         """The team that all parts of a parent have; where they have several, the default one, else any."""

@@ -15,6 +15,7 @@ from typing import Any
 from paramedic.acting import Acting, NotActing
 from paramedic.actions import ACTIONS
 from paramedic.api import conditions as c
+from paramedic.api.incident import Incident
 from paramedic.api.policy import RemediationPolicy
 from paramedic.api.reasons import Reason
 from paramedic.api.workload import bound
@@ -33,7 +34,7 @@ from paramedic.log import get_logger
 from paramedic.metrics import Metrics
 from paramedic.people import People
 from paramedic.putback import PutBack
-from paramedic.record import Draft, Recorder, apply_summary, escalate, reread
+from paramedic.record import Draft, Recorder, apply_summary, escalate, incident_path, reread
 from paramedic.store import Store
 from paramedic.verification import LEASE_POLL, Verifier, next_look
 from paramedic.workqueue import WorkQueue
@@ -104,6 +105,11 @@ class Reconciler:
         if first:
             self.queue.add_after(key, _COUNT_LATER)
 
+    def hear_late(self, key: str, news: Heard) -> None:
+        """The end of an alert whose incident was over before: put on its status soon."""
+        self._news.setdefault(key, []).append((lambda draft: take_news(draft, [news]), None))
+        self.queue.add(key)
+
     @contextmanager
     def opening(self, key: str, first: Heard, rest: Sequence[Heard]) -> Iterator[list[asyncio.Future[None]]]:
         """While an Incident is being created: its first status tells of the whole batch, also when the watch shows it
@@ -139,7 +145,7 @@ class Reconciler:
 
     async def amend(self, key: str, change: Amendment) -> None:
         """Something to be put on the status: returns once it is stored. ``change`` may be called more than once, each
-        time on another draft. Raises Retry when the lead is lost meanwhile, NotFound when the incident is over or gone.
+        time on another draft. Raises Retry when the lead is lost meanwhile, NotFound when the incident is gone.
         """
         stored: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._news.setdefault(key, []).append((change, stored))
@@ -162,8 +168,10 @@ class Reconciler:
         draft = self._recorder.open_draft(key, self._clock())
         news = self._news.pop(key, [])
         if draft is None:
-            _answer(news, NotFound(f"{key} is over or gone"))
-            return
+            news = _without_heard(news, NotFound(f"{key} is over or gone"))
+            draft = await self._recall(key, news)
+            if draft is None:
+                return
         before = self._store.entries[key]
         draft.afterwards(lambda: _answer(news, None))  # by the first write, which holds it all
         try:
@@ -185,6 +193,19 @@ class Reconciler:
             self.queue.add_after(key, _FIRST_BACKOFF)
         elif at := min(filter(None, looks), default=None):
             self.queue.add_after(key, at - now)
+
+    async def _recall(self, key: str, news: list[News]) -> Draft | None:
+        """An ended incident, of which the mirror keeps the outline only, when something is to be put on its status."""
+        if not news:
+            return None
+        try:
+            raw = await self._kube.get(incident_path(*key.split("/", 1)))
+            draft = Draft(Incident.model_validate(raw), raw.get("status") or {}, self._clock())
+        except (ParamedicError, ValueError) as error:
+            _answer(news, error if isinstance(error, NotFound) else Retry(f"{key}: {error}"))
+            return None
+        self._store.put_incident(raw)
+        return draft
 
     async def _advance(self, draft: Draft, news: list[Heard | Amendment]) -> plan.Wait | plan.Resolve | None:
         """Move after move until there is nothing to do, with the state stored at the end."""
@@ -249,6 +270,8 @@ class Reconciler:
                 await self._putback.look(draft, step)
             case plan.PutBack(step, reason):
                 await self._putback.put_back(draft, step, reason)
+            case plan.Keep(step):
+                _keep(draft, step)
             case plan.RunStep(step):
                 looking = self._diagnostician.wait_for_findings(draft, draft.incident.status.steps[step])
                 return looking or await self._executor.run_step(draft, step)
@@ -461,10 +484,28 @@ def _is_waiting_for_policy(draft: Draft) -> bool:
     )
 
 
+def _keep(draft: Draft, index: int) -> None:
+    """A person makes a temporary change permanent: it is not looked after any more."""
+    step, said = draft.incident.status.steps[index], resolution(draft.incident)
+    assert said is not None
+    step.kept_by, step.revert_at = said.resolved_by, None
+    if step.state == "Verifying":
+        step.state, step.reason, step.finished_at = "Succeeded", str(Reason.KEPT_BY_PERSON), draft.now
+    text = f"step {step.name} is made permanent by {said.resolved_by}: {step.message}"
+    draft.say(Reason.KEPT_BY_PERSON, text, actor=said.resolved_by, event=True)
+
+
 def _skip_pending(draft: Draft, reason: Reason, message: str) -> None:
     for step in draft.incident.status.steps:
         if step.state in plan.WAITING_STATES:
             step.state, step.reason, step.message = "Skipped", str(reason), message
+
+
+def _without_heard(news: list[News], error: Exception) -> list[News]:
+    """What is not of the alert; who waits for the rest is told the error."""
+    heard = [one for one in news if isinstance(one[0], Heard)]
+    _answer(heard, error)
+    return [one for one in news if not isinstance(one[0], Heard)]
 
 
 def _answer(news: list[News], error: Exception | None) -> None:

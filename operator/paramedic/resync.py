@@ -6,6 +6,7 @@ behind what lists show is dead: then liveness fails, and the process is started 
 
 import asyncio
 import time
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
@@ -24,6 +25,7 @@ _log = get_logger(__name__)
 # What may be in the middle of something comes first, what waits for people last.
 _URGENCY = {"Remediating": 0, "Verifying": 0, "Open": 0, "Blocked": 1, "AwaitingApproval": 2, "Escalated": 2}
 _INCIDENTS = f"/apis/{API_VERSION}/incidents"
+_TO_ATTEND = "status.phase=Resolved,status.attendAt!="
 
 
 class Resync:
@@ -48,6 +50,8 @@ class Resync:
         self._namespace = namespace
         self._every = every
         self._behind_since: dict[str, float] = {}
+        self.ended_changed: Callable[[str], None] = lambda key: None
+        """Told of an incident that was changed after its end."""
         self.last_full: float | None = None
 
     async def load_everything(self) -> None:
@@ -75,6 +79,7 @@ class Resync:
         """One look at the policies and the open incidents. Raises Retry, Terminal."""
         newest_policy = await self._policies()
         newest_incident = await self._open_incidents()
+        await self._ended_incidents()
         self._wake_what_is_behind()
         self._note_progress("remediationpolicies", newest_policy)
         self._note_progress("incidents", newest_incident)
@@ -137,6 +142,15 @@ class Resync:
         for key in set(known) - seen:
             self._drop_ghost(key, known[key])
         return newest
+
+    async def _ended_incidents(self) -> None:
+        """Those that somebody may still write on: no watch shows them."""
+        async for page in self._kube.pages(_INCIDENTS, metadata_only=True, fieldSelector=_TO_ATTEND):
+            for raw in page:
+                entry = self._store.entries.get(key_of(raw))
+                if entry and not entry.open and entry.version < int(raw["metadata"]["resourceVersion"]):
+                    await reread(self._kube, self._store, entry.key)
+                    self.ended_changed(entry.key)
 
     async def _read(self, key: str) -> None:
         if await reread(self._kube, self._store, key):

@@ -4,14 +4,17 @@ import asyncio
 import contextlib
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from pathlib import Path
 
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
+from paramedic.log import get_logger
 from paramedic.metrics import Metrics
-from paramedic.receiver import Receiver, keep_certificate_fresh
+from paramedic.receiver import Receiver
 from paramedic.settings import Settings, SettingsError
 
+_log = get_logger(__name__)
 Probe = Callable[[], str | None]
 Handler = Callable[[web.Request], Awaitable[web.Response]]
 
@@ -85,3 +88,25 @@ def _refresher(settings: Settings, context: ssl.SSLContext | None) -> "asyncio.T
     if context is None or settings.tls_cert_file is None or settings.tls_key_file is None:
         return None
     return asyncio.create_task(keep_certificate_fresh(context, settings.tls_cert_file, settings.tls_key_file))
+
+
+async def keep_certificate_fresh(context: ssl.SSLContext, certificate: Path, key: Path, every: float = 10.0) -> None:
+    """Loads a rotated certificate into the running server's context, until cancelled.
+
+    It is tried in a context of its own first: half of a rotation would leave the server without a usable key.
+    """
+    seen = _changed_at(certificate)
+    while True:
+        await asyncio.sleep(every)
+        try:
+            changed = _changed_at(certificate)
+            if changed != seen:
+                ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key)
+                context.load_cert_chain(certificate, key)
+                seen = changed
+        except (OSError, ssl.SSLError) as error:
+            _log.error("cannot load the rotated certificate; the old one stays", error=str(error))
+
+
+def _changed_at(path: Path) -> int:
+    return path.stat().st_mtime_ns

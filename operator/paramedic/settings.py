@@ -107,6 +107,26 @@ class EvidenceSettings(_Section):
         return self
 
 
+class ClosingSettings(_Section):
+    """What is done once an incident is over."""
+
+    stable_for: Duration = Field(
+        timedelta(minutes=15),
+        ge=timedelta(seconds=1),
+        lt=timedelta(hours=1),
+        description="All systems are stable when all that was verified has held for so long after the resolution.",
+    )
+
+
+class RetentionSettings(_Section):
+    """When incidents that are over are deleted."""
+
+    resolved_for: Duration | None = Field(
+        None, description="After so long; null: never. Paramedic needs manifests/components/retention for it."
+    )
+    export: bool = Field(True, description="Only once the report is kept as evidence; false: without a report.")
+
+
 class Settings(BaseSettings):
     """All settings; every one has a default that works."""
 
@@ -147,6 +167,10 @@ class Settings(BaseSettings):
     )
     notify: list[str] = Field(default_factory=list, description="Channels of incidents whose policy names none.")
     templates: Templates = Field(default_factory=Templates, description="Texts of messages.")
+    closing: ClosingSettings = Field(default_factory=ClosingSettings, description="What follows a resolution.")
+    retention: RetentionSettings = Field(
+        default_factory=RetentionSettings, description="How long incidents are kept that are over."
+    )
     dashboards: list[str] = Field(default_factory=list, max_length=16, description="URLs that messages link to.")
     never_block: list[Network] = Field(
         default_factory=list, description="CIDRs that blockAddresses never blocks, whatever a policy or an alert says."
@@ -158,6 +182,7 @@ class Settings(BaseSettings):
             *wrong_references(self.people, self.channels, self.notify),
             *_wrong_windows(self.people),
             *_wrong_templates(self.templates, self.channels),
+            *_wrong_retention(self),
         ]
         if problems:
             raise ValueError("\n".join(problems))
@@ -220,6 +245,12 @@ def _wrong_windows(people: PeopleSettings) -> Iterator[str]:
                 schedule.check(window)
             except ValueError as error:
                 yield f"people.responses, {response.severity}: callDuring[{number}]: {error}"
+
+
+def _wrong_retention(settings: Settings) -> Iterator[str]:
+    chosen, place = settings.retention, settings.evidence.directory or settings.evidence.s3
+    if chosen.resolved_for is not None and chosen.export and not place:
+        yield "retention: there is nowhere to keep the reports: set evidence.directory or evidence.s3, or export: false"
 
 
 def _wrong_templates(templates: Templates, channels: list[ChannelSettings]) -> Iterator[str]:

@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, get_args
 
 from pydantic import ValidationError
@@ -20,6 +20,7 @@ from paramedic.api.policy import READING, RemediationPolicy
 from paramedic.core.guard import ActionRecord, TargetKey
 from paramedic.core.notices import waiting_channels
 from paramedic.core.plan import is_remediating
+from paramedic.core.retention import reach
 from paramedic.core.several import Member, is_parent, member, open_parent
 
 Json = dict[str, Any]
@@ -51,6 +52,9 @@ class Entry:
     created_at: datetime | None = None
     waiting_channels: frozenset[str] = frozenset()
     attend_at: datetime | None = None
+    ended_at: datetime | None = None
+    guard_reach: timedelta = timedelta(0)
+    """How far back the guards of its pinned policy look."""
     problem: str | None = None
     behind: bool = False
     """Whether its status does not speak of its present spec: nobody has worked on it since that was written."""
@@ -349,6 +353,8 @@ def _entry(key: str, version: int, raw: Json, incident: Incident) -> Entry:
         created_at=incident.metadata.creation_timestamp,
         waiting_channels=waiting,
         attend_at=incident.status.attend_at,
+        ended_at=incident.status.resolved_at,
+        guard_reach=reach(incident.status.policy.guards) if incident.status.policy else timedelta(0),
         behind=incident.status.observed_generation != incident.metadata.generation,
         member=None if incident.status.phase == "Resolved" else member(incident),
         was_parent=is_parent(incident),

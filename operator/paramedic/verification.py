@@ -1,7 +1,7 @@
 """Gathers what ``verify`` and ``revertWhen`` ask for: the target's rollout, the alert, Prometheus."""
 
 import asyncio
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from paramedic.actions.base import read_target
 from paramedic.api.checks import Checks, PrometheusCheck, RevertWhen
@@ -34,6 +34,13 @@ class Verifier:
         """Whether the step has helped."""
         assert step.verify is not None
         return await self._judge(incident, step, step.verify, now, verification_deadline(step), "verify")
+
+    async def holds(self, incident: Incident, step: StepStatus) -> bool:
+        """Whether the step's checks hold at this moment, however long."""
+        assert step.verify is not None
+        checks = step.verify.model_copy(update={"for_": None})
+        facts = await self._gather(incident, step, checks)
+        return judge(checks, facts, datetime.now(UTC), deadline=None, passing_since=None).state == "Passed"
 
     async def lease_is_over(self, incident: Incident, step: StepStatus, now: datetime) -> bool:
         """Whether the step's ``revertWhen`` holds."""

@@ -38,7 +38,9 @@ def _labels_by_series() -> dict[str, set[str]]:
         for family in metrics.registry.collect()
         for suffix in SUFFIXES[family.type]
     }
-    for collector in vars(metrics).values():
+    attributes = vars(metrics).values()
+    collectors = [one for value in attributes for one in (value.values() if isinstance(value, dict) else (value,))]
+    for collector in collectors:
         for name in labels:
             if re.fullmatch(f"{getattr(collector, '_name', '-')}(_total|_bucket|_sum|_count)?", name):
                 labels[name] = set(collector._labelnames)

@@ -474,6 +474,36 @@ async def test_a_resolution_is_signed_by_who_writes_it(login: Login, teams: Team
     )
 
 
+async def test_an_item_of_the_checklist_is_ticked_for_oneself(
+    login: Login, teams: Teams, stored: Callable[..., Any]
+) -> None:
+    name = await stored(incident("over"))
+    dev, clerk = login("dev"), login("clerk")
+    mine, theirs = ({"item": "Document lessons learned", "doneBy": teams.user(who)} for who in ("dev", "clerk"))
+    await refused(dev.patch(INCIDENTS, name, {"spec": {"checklist": [theirs]}}, teams.a), "doneBy must be your own")
+    await refused(dev.create(incident(checklist=[theirs]), teams.a), "doneBy must be your own")
+    await refused(
+        dev.patch(INCIDENTS, name, {"spec": {"checklist": [mine | {"item": "Have a rest"}]}}, teams.a),
+        "Unsupported value",
+        status=422,
+    )
+    await dev.patch(INCIDENTS, name, {"spec": {"checklist": [mine]}}, teams.a)
+    await clerk.patch(INCIDENTS, name, {"spec": {"checklist": [mine, theirs]}}, teams.a)  # no right on the target
+    for stolen in ([theirs], [], [mine | {"doneBy": teams.user("clerk")}, theirs]):
+        await refused(clerk.patch(INCIDENTS, name, {"spec": {"checklist": stolen}}, teams.a), "written, changed or")
+    await refused(login("viewer").patch(INCIDENTS, name, {"spec": {"checklist": []}}, teams.a), "forbidden")
+    await clerk.patch(INCIDENTS, name, {"spec": {"checklist": [mine]}}, teams.a)
+    await dev.patch(INCIDENTS, name, {"spec": {"checklist": None}}, teams.a)
+
+
+async def test_to_keep_what_is_leased_needs_the_right_on_the_target(
+    login: Login, teams: Teams, stored: Callable[..., Any]
+) -> None:
+    name = await stored(incident("leased"))
+    said = {"spec": {"resolution": {"resolvedBy": teams.user("clerk"), "keep": ["more-room"]}}}
+    await refused(login("clerk").patch(INCIDENTS, name, said, teams.a), "may not patch deployments/covet-app")
+
+
 async def test_approving_needs_the_verb_and_ones_own_name(
     login: Login, teams: Teams, stored: Callable[..., Any]
 ) -> None:

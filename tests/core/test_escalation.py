@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from builders import NOW, incident, later, minutes
-from paramedic.api.incident import Acknowledgement, Incident
+from paramedic.api.incident import Acknowledgement, EscalationRequest, Incident
 from paramedic.api.people import PeopleSettings
 from paramedic.api.reasons import Reason
 from paramedic.core import escalation
@@ -158,6 +158,33 @@ def test_handed_over_by_paramedic_calls_the_present_level_and_keeps_its_reason()
     assert advance(found, chosen, later(16)) == ["call.engineering.2.Unanswered"]
     kept = found.status.escalation
     assert (kept.reason, kept.message, kept.handed_over) == ("StepFailed", "step undo: it failed", True)
+
+
+def test_a_person_calls_the_next_level_by_hand_each_time_with_other_words() -> None:
+    def ask(found: Incident, message: str) -> None:
+        found.spec.escalation = EscalationRequest(requested_by="alice", message=message)
+
+    found, chosen = opened(severity="P2"), people()
+    ask(found, "customer data may be concerned")
+    first = advance(found, chosen, later(1))
+    assert [key.rpartition(".")[0] for key in first] == ["call.engineering.1.Requested"]
+    assert advance(reread(found), chosen, later(2)) == []
+    acknowledge(found, later(2))
+    ask(found, "legal has to know")
+    assert [key.rpartition(".")[0] for key in advance(found, chosen, later(3))] == ["call.engineering.2.Requested"]
+    assert not found.status.escalation or not found.status.escalation.handed_over, "Paramedic goes on"
+
+
+def test_what_a_person_asks_for_at_night_is_called_in_the_morning() -> None:
+    hours = {"schedule": "0 8 * * *", "duration": "10h"}
+    found = opened(severity="P3")
+    chosen = people(responses=[{"severity": "P3", "respondWithin": "4h", "callDuring": [hours]}])
+    night, morning = NOW.replace(hour=2, minute=0), NOW.replace(hour=8, minute=0)
+    found.metadata.creation_timestamp = night
+    found.spec.escalation = EscalationRequest(requested_by="alice", message="help")
+    assert advance(found, chosen, night) == []
+    assert next_look(found, chosen, night) == morning
+    assert len(advance(reread(found), chosen, morning)) == 1
 
 
 def test_a_call_names_the_levels_channels_and_mentions() -> None:

@@ -250,7 +250,7 @@ def test_a_lease_that_was_seen_to_be_over_is_put_back() -> None:
 def test_waits_say_when_to_look_again() -> None:
     until = [held("a", revert_at=later(9)), held("b", revert_at=later(5))]
     assert next_move(incident(*until, **CLOSED), NOW) == Wait(
-        "closed by alice; a, b is put back at 2026-03-02 12:05:00 UTC", later(5)
+        "closed by alice; a is put back at 2026-03-02 12:09:00 UTC; b is put back at 2026-03-02 12:05:00 UTC", later(5)
     )
     patient = incident(step(state="Succeeded", message="3 → 5", finished_at=ago(1), verify=verify(timeout="2m")))
     assert next_move(patient, NOW) == Wait("undo: 3 → 5; waiting for the alert to end", later(1))
@@ -696,3 +696,12 @@ def test_a_sequence_runs_all_and_remedies_stop_at_the_first_that_helps(count: in
     wanted = count if strategy == "Sequence" else min(helps + 1, count)
     assert run == list(range(wanted))
     assert isinstance(move, Resolve if strategy == "Sequence" or helps < count else Escalate)
+
+
+def test_a_start_that_is_not_known_is_that_of_the_incident() -> None:
+    opened = ago(3).isoformat()
+    unknown = incident(
+        alert={"fingerprint": "f1", "startsAt": "1970-01-01T00:00:00Z"}, metadata={"creationTimestamp": opened}
+    )
+    assert plan.began_at(unknown) == ago(3)
+    assert plan.began_at(incident(metadata={"creationTimestamp": opened})) == ago(10)

@@ -25,6 +25,11 @@ def configured(folder: Path, slack: FakeSlack, reported: str, **own: Any) -> Pat
         "incidentNamespace": reported,
         "users": [{"slack": ALICE, "kubernetes": "alice"}, {"slack": BOB, "kubernetes": "bob"}],
     }
-    settings = {"channels": [{"name": "chat", "perMinute": 6000, "slack": chat | own}], "notify": ["chat"]}
+    on_call = {"name": "On-call engineer", "contacts": [{"channel": "chat", "mention": ALICE}]}
+    settings = {
+        "channels": [{"name": "chat", "perMinute": 6000, "slack": chat | own}],
+        "notify": ["chat"],
+        "people": {"securityTeam": "security", "teams": [{"name": "security", "levels": [on_call]}]},
+    }
     (folder / "settings.yaml").write_text(yaml.safe_dump(settings))
     return folder / "settings.yaml"

@@ -279,6 +279,7 @@ async def test_several_services_at_once_are_one_parent(world: World, desk: Desk,
     children = await eventually(lambda: linked(world, 3), timeout=30, what="three children")
     assert [c["status"]["parent"] for c in children] == [name] * 3
     await once(world, lambda f: f["status"]["phase"] == "Resolved", name, "it ends when all are remedied")
+    await eventually(lambda: "Resolved" in [n["kind"] for n in desk.told(uid, "parts")], what="they hear of its end")
 
 
 async def test_later_ones_join_and_the_parent_ends_with_the_last(world: World, desk: Desk) -> None:

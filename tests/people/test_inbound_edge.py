@@ -18,11 +18,14 @@ from paramedic.metrics import Metrics
 
 
 @asynccontextmanager
-async def served(answer: Answer, *, ready: bool = True) -> AsyncIterator[tuple[aiohttp.ClientSession, Metrics]]:
+async def served(
+    answer: Answer, *, ready: bool = True, at_once: int = 64
+) -> AsyncIterator[tuple[aiohttp.ClientSession, Metrics]]:
     """A client of an edge that takes at most 100 bytes."""
     metrics = Metrics()
     app = web.Application()
-    app.router.add_post("/", Edge("test", answer, metrics, ready=lambda: ready, max_bytes=100).handle)
+    edge = Edge("test", answer, metrics.inbound_requests, ready=lambda: ready, max_bytes=100, max_in_flight=at_once)
+    app.router.add_post("/", edge.handle)
     async with TestServer(app) as server, aiohttp.ClientSession(server.make_url("/")) as client:
         yield client, metrics
 
@@ -80,8 +83,7 @@ async def test_a_sender_that_is_stuck_loses_its_place(monkeypatch: pytest.Monkey
     never.set()
 
 
-async def test_only_so_many_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(edge, "_MAX_IN_FLIGHT", 1)
+async def test_only_so_many_at_once() -> None:
     entered, leave = asyncio.Event(), asyncio.Event()
 
     async def wait(_: web.Request, body: bytes) -> web.Response:
@@ -93,7 +95,7 @@ async def test_only_so_many_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
         async with client.post("", data=b"x") as answer:
             return answer.status
 
-    async with served(wait) as (client, _):
+    async with served(wait, at_once=1) as (client, _):
         first = asyncio.create_task(status(client))
         await entered.wait()
         assert await status(client) == 503

@@ -42,7 +42,7 @@ async def mirror(admin: Api, namespace: str, *left_out: str) -> Store:
 
 @asynccontextmanager
 async def looking(kube: Kube, store: Store, woken: list[str], *, leads: bool = True) -> AsyncIterator[Parents]:
-    parents = Parents(kube, store, RULE, woken.append, lambda: leads, lambda: datetime.now(UTC))
+    parents = Parents(kube, store, RULE, lambda key, _: woken.append(key), lambda: leads, lambda: datetime.now(UTC))
     running = asyncio.create_task(parents.queue.run())
     try:
         yield parents

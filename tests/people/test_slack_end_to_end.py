@@ -267,6 +267,21 @@ async def test_an_answer_goes_to_slack_only(world: World, slack: FakeSlack) -> N
     assert not [r for r in slack.requests[before:] if r.path.startswith("/hooks")]
 
 
+async def test_who_is_on_call_is_invited_and_mentioned(world: World, slack: FakeSlack) -> None:
+    await world.admin.create(incident("breach", type="SecurityBreach"), world.namespace)
+    channel = await told_in(slack, world, "breach")
+
+    shared = slack.channel("incident-response").messages
+
+    async def called() -> bool:
+        return any(f"<@{ALICE}>" in m.words and f"<#{channel.id}>" in m.words for m in shared)
+
+    await eventually(called, what="a call in the shared channel")
+    assert channel.members == {ALICE}
+    calls = [m for m in channel.thread if f"<@{ALICE}>" in m.words]
+    assert [m.broadcast for m in calls] == [True]
+
+
 async def test_hostile_words_stay_words(world: World, slack: FakeSlack) -> None:
     title = "<!channel> <@U0ALICE> <https://evil.example|click> {{ 7*7 }} & @here"
     await world.admin.create(incident("hostile", title=title), world.namespace)

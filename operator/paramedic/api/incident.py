@@ -6,6 +6,7 @@ from pydantic import ConfigDict, Field
 from pydantic.config import JsonDict
 
 from paramedic.api.base import Duration, Labels, Model, ObjectName, StatusModel, StepName, Time, rule
+from paramedic.api.checklist import ChecklistText
 from paramedic.api.checks import RevertWhen, Verify
 from paramedic.api.conditions import Condition
 from paramedic.api.policy import Guards, IncidentType, Mode, OnFailure, Severity, Strategy
@@ -78,6 +79,18 @@ class Resolution(Model):
     follow_ups: list[Annotated[str, Field(max_length=2048)]] = Field(
         default_factory=list, max_length=64, description="What remains to be done."
     )
+    keep: list[StepName] = Field(
+        default_factory=list,
+        max_length=64,
+        description="Steps whose temporary change is made permanent: it is left in place instead of being put back.",
+    )
+
+
+class Tick(Model):
+    """That a person has done an item of the post-incident checklist."""
+
+    item: ChecklistText = Field(description="The item, in the runbook's words.")
+    done_by: UserName = Field(description="The writer's own Kubernetes user name.")
 
 
 class EscalationRequest(Model):
@@ -124,6 +137,11 @@ class IncidentSpec(Model):
     )
     escalation: EscalationRequest | None = Field(None, description="Write this to call the next level of the team.")
     resolution: Resolution | None = Field(None, description="Write this to close the incident.")
+    checklist: list[Tick] = Field(
+        default_factory=list,
+        max_length=64,
+        description="Items of the post-incident checklist (status.checklist) that people have done.",
+    )
 
 
 class PinnedPolicy(StatusModel):
@@ -211,13 +229,15 @@ class StepStatus(StatusModel):
     )
     verification: Verification | None = Field(None, description="Progress of its verification.")
     revert: Revert | None = Field(None, description="How it was put back.")
+    kept_by: str | None = Field(None, description="Who has made its temporary change permanent (resolution.keep).")
 
     @property
     def holds_mitigation(self) -> bool:
         """Whether something temporary of this step is still in place (or may be)."""
         leased = self.ttl is not None or self.revert_when is not None
         acted = self.state in ("Executing", "Verifying", "Succeeded", "Failed", "Unknown") and self.after is not None
-        return leased and acted and (self.revert is None or self.revert.state == "Executing")
+        there = self.kept_by is None and (self.revert is None or self.revert.state == "Executing")
+        return leased and acted and there
 
 
 class EscalationStatus(StatusModel):
@@ -361,6 +381,9 @@ class IncidentStatus(StatusModel):
     parent: str | None = Field(None, description="Incident of the namespace that this one is a part of.")
     children: list[str] = Field(
         default_factory=list, max_length=256, description="Incidents of the namespace that are parts of this one."
+    )
+    notify: list[str] = Field(
+        default_factory=list, description="Channels of its parts' policies: of several services the parent tells."
     )
     external: dict[str, str] | None = Field(None, description="Ids in PagerDuty, Slack and others.")
     notices: list[Notice] = Field(

@@ -121,6 +121,7 @@ class Reason(_Documented):
     PUT_BACK = "PutBack", "The change was put back."
     LEASE_ENDED = "LeaseEnded", "The mitigation's ttl has passed or revertWhen holds."
     NOT_PUT_BACK = "NotPutBack", "The change could not be put back; see the message."
+    KEPT_BY_PERSON = "KeptByPerson", "A person made the temporary change permanent (spec.resolution.keep)."
     # How it ended
     REMEDIATION_SUCCEEDED = "RemediationSucceeded", "A remedy helped."
     RESOLVED_WITHOUT_ACTION = "ResolvedWithoutAction", "The alert ended before anything was done."
@@ -141,12 +142,14 @@ class Reason(_Documented):
     HANDED_OVER = "HandedOver", "Paramedic does nothing further by itself; people are called."
     BLOCKED_TOO_LONG = "BlockedTooLong", "A guard has held the remedy back for too long (people.responses)."
     APPROVAL_OVERDUE = "ApprovalOverdue", "A step has waited for approval for too long (people.responses)."
+    REQUESTED = "Requested", "A person has asked for more people (spec.escalation)."
     UNANSWERED = "Unanswered", "Nobody has acknowledged: the next level of the team is called."
     CALLED = "Called", "People who are called only at certain hours are called now (people.responses.callDuring)."
     SHUTDOWN_INITIATED = "ShutdownInitiated", "A complete shutdown of the service has begun."
     UPDATE_DUE = "UpdateDue", "The next status update is due."
-    PART_JOINED = "PartJoined", "Several services fail at once: this incident is a part of that, or has a further part."
+    PART_JOINED = "PartJoined", "Several services fail at once, and one more: it is a part of this incident."
     PARTS_RESOLVED = "PartsResolved", "All incidents that were parts of this one are over."
+    CHECKLIST_OVERDUE = "ChecklistOverdue", "Items of the post-incident checklist were not done in time."
     DELIVERED = "Delivered", "The channels have been told."
     PERSON_NOT_ALLOWED = (
         "PersonNotAllowed",
@@ -162,6 +165,7 @@ WARNINGS = frozenset(
     {
         Reason.NO_POLICY,
         Reason.CHANNEL_DOWN,
+        Reason.REQUESTED,
         Reason.PERSON_NOT_ALLOWED,
         Reason.SEVERITY_RAISED,
         Reason.NOT_ACKNOWLEDGED,

@@ -55,6 +55,19 @@ async def load_configuration(kubeconfig: Path | None = None) -> client.Configura
     return configuration
 
 
+def context_namespace(kubeconfig: Path | None = None) -> str:
+    """The namespace of the kubeconfig's context. Raises Terminal when there is no kubeconfig."""
+    try:
+        _, active = config.list_kube_config_contexts(  # type: ignore[no-untyped-call]
+            str(kubeconfig) if kubeconfig else None
+        )
+    except (config.ConfigException, OSError) as error:
+        raise Terminal(
+            Reason.INVALID_PARAMETERS, f"no cluster to talk to: {error}; set KUBECONFIG, or --kubeconfig"
+        ) from error
+    return str(active["context"].get("namespace") or "default")
+
+
 def ssl_context(configuration: client.Configuration) -> ssl.SSLContext:
     """TLS as the configuration says; verification is on unless the kubeconfig turns it off."""
     context = ssl.create_default_context(cafile=configuration.ssl_ca_cert, cadata=configuration.ca_cert_data)

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from urllib3.util.retry import Retry as TransportRetry
 from paramedic.errors import Retry
 
 _THREADS = 8
+Sample = tuple[datetime, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +49,11 @@ class Prometheus:
         """The values of an instant query, one for each series; a scalar gives one."""
         result = await self._call(self._query, promql)
         return [float(value) for value in result]
+
+    async def query_range(self, promql: str, start: datetime, end: datetime, step_seconds: int) -> list[list[Sample]]:
+        """The samples of each series between two times, oldest first; gaps are left out."""
+        found: list[list[Sample]] = await self._call(self._query_range, promql, start, end, step_seconds)
+        return found
 
     async def firing_alerts(self) -> list[FiringAlert]:
         """The alerts that fire now (``/api/v1/alerts``, state firing)."""
@@ -83,6 +90,14 @@ class Prometheus:
         if result and not isinstance(result[0], dict):
             return [result[1]]
         return [series["value"][1] for series in result]
+
+    def _query_range(self, promql: str, start: datetime, end: datetime, step_seconds: int) -> list[list[Sample]]:
+        self._authorize()
+        result = self._connect.custom_query_range(promql, start, end, str(step_seconds))
+        return [
+            [(datetime.fromtimestamp(float(at), UTC), float(value)) for at, value in series["values"]]
+            for series in result
+        ]
 
     def _firing_alerts(self) -> list[FiringAlert]:
         alerts = self._get("/api/v1/alerts")["alerts"]

@@ -3,12 +3,16 @@
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Literal
 
 _FNV_OFFSET = 14695981039346656037
 _FNV_PRIME = 1099511628211
 _MASK = (1 << 64) - 1
+
+
+UNKNOWN_START = datetime(1970, 1, 1, tzinfo=UTC)
+"""In place of a start that cannot be true."""
 
 
 @dataclass(frozen=True, slots=True)

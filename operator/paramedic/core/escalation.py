@@ -16,9 +16,12 @@ from paramedic.api.policy import Window
 from paramedic.api.reasons import Reason
 from paramedic.core import people as said
 from paramedic.core import schedule
+from paramedic.core.alert import short_hash
 from paramedic.core.several import is_parent
 
 SECURITY_BREACH = "SecurityBreach"
+_RAISING = frozenset({Reason.NOT_RESOLVED, Reason.REQUESTED})
+"""What calls the next level, where the present one has been called already."""
 _SETTLED_BY_ACKNOWLEDGEMENT = frozenset({Reason.NOT_ACKNOWLEDGED, Reason.UNANSWERED})
 
 
@@ -29,6 +32,13 @@ class Trigger:
     at: datetime
     reason: Reason
     message: str
+    mark: str = ""
+    """Tells one from another of the same reason, where there can be several."""
+
+    @property
+    def key(self) -> str:
+        """What counts once."""
+        return f"{self.reason}.{self.mark}" if self.mark else str(self.reason)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +47,7 @@ class Call:
 
     team: str
     level: int
-    reason: Reason
+    trigger: str
     message: str
     fact: str
     """What the timeline says of it in the same write."""
@@ -47,7 +57,7 @@ class Call:
     @property
     def key(self) -> str:
         """Unique in the incident."""
-        return f"call.{self.team}.{self.level}.{self.reason}"
+        return f"call.{self.team}.{self.level}.{self.trigger}"
 
 
 @dataclass(slots=True)
@@ -118,18 +128,18 @@ class _Round:
     def take(self, trigger: Trigger) -> None:
         """One more trigger: the present level is called, or the next where it had its time."""
         status = self.decision.status
-        if trigger.reason is Reason.NOT_RESOLVED and not self._fresh:
+        if trigger.reason in _RAISING and not self._fresh:
             self._raise_level()
         self._fresh = False
-        status.triggers.append(str(trigger.reason))
-        self._call(trigger.reason, trigger.message, known_already=trigger.reason is Reason.HANDED_OVER)
+        status.triggers.append(trigger.key)
+        self._call(trigger.key, trigger.reason, trigger.message)
 
     def call_next_level(self) -> None:
         """Nobody has acknowledged in the level's time."""
         status = self.decision.status
         if not self._fresh and _is_unanswered(self._incident, status, self._settings, self._now):
             self._raise_level()
-            self._call(Reason.UNANSWERED, f"nobody has acknowledged; {status.message}")
+            self._call(str(Reason.UNANSWERED), Reason.UNANSWERED, f"nobody has acknowledged; {status.message}")
 
     def call_those_who_wait(self) -> None:
         """The calls that waited for the hours in which people are called."""
@@ -145,9 +155,9 @@ class _Round:
             return
         self.changed, status.waiting, status.since = True, [], self._now
         for waiting in wanted:
-            reason, level = _reason_of(waiting), int(waiting.partition(".")[0])
-            if self._team and reason:
-                self._make_call(self._team, level, reason, Reason.CALLED, status.message)
+            level, _, trigger = waiting.partition(".")
+            if self._team:
+                self._make_call(self._team, int(level), trigger, Reason.CALLED, status.message)
         if wanted:
             self.decision.facts.append((Reason.CALLED, f"{self._who()} is called now: {status.message}"))
 
@@ -160,8 +170,8 @@ class _Round:
         if self._team and status.level < len(self._team.levels):
             status.level, status.since = status.level + 1, self._now
 
-    def _call(self, reason: Reason, message: str, *, known_already: bool = False) -> None:
-        status = self.decision.status
+    def _call(self, trigger: str, reason: Reason, message: str) -> None:
+        status, known_already = self.decision.status, reason is Reason.HANDED_OVER
         self.changed = True
         if not status.handed_over and reason is not Reason.UNANSWERED:
             status.reason, status.message = str(reason), message
@@ -171,16 +181,16 @@ class _Round:
         if self._team is None:
             return
         if later:
-            status.waiting.append(f"{status.level}.{reason}")
+            status.waiting.append(f"{status.level}.{trigger}")
         else:
-            self._make_call(self._team, status.level, reason, status.reason if known_already else reason, message)
+            self._make_call(self._team, status.level, trigger, status.reason if known_already else reason, message)
 
-    def _make_call(self, team: Team, number: int, reason: Reason, fact: str, message: str) -> None:
+    def _make_call(self, team: Team, number: int, trigger: str, fact: str, message: str) -> None:
         level = team.levels[min(number, len(team.levels)) - 1]
         channels = tuple(dict.fromkeys(contact.channel for contact in level.contacts))
         mentions = tuple(dict.fromkeys(contact.mention for contact in level.contacts if contact.mention))
         text = f"{_title(team, number, level)}: {message}"
-        self.decision.calls.append(Call(team.name, number, reason, text, str(fact), channels, mentions))
+        self.decision.calls.append(Call(team.name, number, trigger, text, str(fact), channels, mentions))
 
     def _who(self) -> str:
         level = self.decision.status.level
@@ -196,7 +206,7 @@ def _open_triggers(incident: Incident, response: Response) -> Iterator[Trigger]:
     """The triggers that have not counted yet, due or not."""
     known = incident.status.escalation
     counted = known.triggers if known else ()
-    return (trigger for trigger in _triggers(incident, response) if trigger.reason not in counted)
+    return (trigger for trigger in _triggers(incident, response) if trigger.key not in counted)
 
 
 def _triggers(incident: Incident, response: Response) -> Iterator[Trigger]:
@@ -209,6 +219,9 @@ def _triggers(incident: Incident, response: Response) -> Iterator[Trigger]:
         yield Trigger(opened, Reason.SEVERAL_SERVICES, incident.spec.title)
     if status.escalation and status.escalation.handed_over:
         yield Trigger(status.escalation.since, Reason.HANDED_OVER, status.escalation.message)
+    if asked := incident.spec.escalation:
+        text = f"{asked.requested_by} asks for more people: {asked.message}"
+        yield Trigger(opened, Reason.REQUESTED, text, short_hash(asked.requested_by, asked.message))
     if status.parent is None:  # else these are the parent's
         yield from _clocks(incident, response, opened)
     yield from _waits(incident, response)
@@ -269,7 +282,7 @@ def _is_open(hours: list[Window], now: datetime) -> bool:
 
 
 def _reason_of(waiting: str) -> Reason | None:
-    name = waiting.partition(".")[2]
+    name = waiting.split(".")[1]
     return next((reason for reason in Reason if reason.value == name), None)
 
 

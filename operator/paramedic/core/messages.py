@@ -78,7 +78,7 @@ def facts(incident: Incident, around: Circumstances, escape: Escape = markup.pla
         "status": status_word(incident),
         "time": _time(around.now),
         "resolved": _time(ended or around.now),
-        "duration": in_words((ended or around.now) - (_began(incident) or around.now)),
+        "duration": in_words((ended or around.now) - (began_at(incident) or around.now)),
         "impact": list(around.impact) or [incident.spec.title],
         "actions": _actions(incident),
         "next_update": f"{due:%H:%M} UTC" if due else "",
@@ -177,12 +177,6 @@ def _identity(incident: Incident) -> dict[str, Any]:
         "annotations": dict(alert.annotations) if alert else {},
         "kubectl": f"kubectl describe incident {metadata.name} -n {metadata.namespace}",
     }
-
-
-def _began(incident: Incident) -> datetime | None:
-    """The receiver takes a start in the far future for unknown, and writes 1970."""
-    began = began_at(incident)
-    return began if began and began.year > 1970 else incident.metadata.creation_timestamp
 
 
 def _commander(incident: Incident) -> str:

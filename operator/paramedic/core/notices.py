@@ -24,9 +24,16 @@ _KINDS: dict[str, NoticeKind] = {
     Reason.RESOLVED_BY_PERSON: "Resolved",
     Reason.PARTS_RESOLVED: "Resolved",
 }
-# Beginnings whose end is told in a moment, and what is told of the telling itself.
+# Beginnings whose end is told in a moment, what is told of the telling itself, and what has a notice of its own.
 _UNTOLD = frozenset(
-    {Reason.POLICY_MATCHED, Reason.EXECUTING, Reason.PUTTING_BACK, Reason.CHANNEL_DOWN, Reason.NOTICE_UNDELIVERED}
+    {
+        Reason.POLICY_MATCHED,
+        Reason.EXECUTING,
+        Reason.PUTTING_BACK,
+        Reason.CHANNEL_DOWN,
+        Reason.NOTICE_UNDELIVERED,
+        Reason.CHECKLIST_OVERDUE,
+    }
 )
 
 

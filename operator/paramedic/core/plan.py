@@ -11,6 +11,7 @@ from paramedic.api import FINALIZER
 from paramedic.api.incident import Incident, StepStatus
 from paramedic.api.policy import READING
 from paramedic.api.reasons import Reason
+from paramedic.core.alert import UNKNOWN_START
 from paramedic.core.people import resolution
 
 ACTED_STATES = ("Executing", "Verifying", "Succeeded", "Failed", "Unknown", "Reverted")
@@ -66,6 +67,13 @@ class PutBack:
 
 
 @dataclass(frozen=True, slots=True)
+class Keep:
+    """Leave a leased mitigation in place for good, as a person has said."""
+
+    step: int
+
+
+@dataclass(frozen=True, slots=True)
 class Release:
     """Nothing is held any more: let the object be deleted."""
 
@@ -95,7 +103,20 @@ class Wait:
     reason: Reason | None = None
 
 
-Move = Look | Follow | LookAtRevert | RunStep | ObservePlan | VerifyStep | PutBack | Release | Resolve | Escalate | Wait
+Move = (
+    Look
+    | Follow
+    | LookAtRevert
+    | RunStep
+    | ObservePlan
+    | VerifyStep
+    | PutBack
+    | Keep
+    | Release
+    | Resolve
+    | Escalate
+    | Wait
+)
 
 
 def next_move(incident: Incident, now: datetime, leases_over: frozenset[int] = frozenset()) -> Move:
@@ -184,8 +205,9 @@ def is_remediating(incident: Incident) -> bool:
 
 
 def began_at(incident: Incident) -> datetime | None:
-    """When the trouble began: with the alert, else when the incident was opened."""
-    return (incident.spec.alert and incident.spec.alert.starts_at) or incident.metadata.creation_timestamp
+    """When the trouble began: with the alert, else (also where that is not known) when the incident was opened."""
+    started = incident.spec.alert and incident.spec.alert.starts_at
+    return started if started and started != UNKNOWN_START else incident.metadata.creation_timestamp
 
 
 def is_firing(incident: Incident) -> bool | None:
@@ -232,11 +254,19 @@ def _obey_resolution(incident: Incident, now: datetime, leases_over: frozenset[i
     said = resolution(incident)
     if said is None:
         return None
+    if (kept := _to_keep(incident, said.keep)) is not None:
+        return Keep(kept)
     due = _put_back_what_is_due(incident, now, leases_over)
     if due or not holds_mitigation(incident):
         cause = f": {said.root_cause}" if said.root_cause else ""
         return due or Resolve(Reason.RESOLVED_BY_PERSON, f"closed by {said.resolved_by}{cause}")
     return _verify_what_is_held(incident) or _wait_for_leases(incident, f"closed by {said.resolved_by}")
+
+
+def _to_keep(incident: Incident, names: list[str]) -> int | None:
+    """The next step that a person has made permanent, by its own name or that of its procedure."""
+    steps = enumerate(incident.status.steps)
+    return next((i for i, s in steps if s.holds_mitigation and (s.name in names or s.part_of in names)), None)
 
 
 def _obey_pause(incident: Incident) -> Move | None:
@@ -429,10 +459,19 @@ def _lease_end(step: StepStatus) -> datetime | None:
 
 
 def _wait_for_leases(incident: Incident, said: str) -> Wait:
-    until = _next_lease_end(incident)
-    names = ", ".join(s.name for s in incident.status.steps if s.holds_mitigation)
-    when = f"at {until:%Y-%m-%d %H:%M:%S} UTC" if until else "when revertWhen holds"
-    return Wait(f"{said}; {names} is put back {when}", until=until)
+    steps = incident.status.steps
+    held = [(s.name, _group_lease_end(steps, i)) for i, s in enumerate(steps) if s.holds_mitigation]
+    ends = dict.fromkeys(end for _, end in held)  # those that end together are named together
+    parts = [f"{_put_back([name for name, at in held if at == end])} {_at(end)}" for end in ends]
+    return Wait(f"{said}; {'; '.join(parts)}", until=_next_lease_end(incident))
+
+
+def _put_back(names: list[str]) -> str:
+    return f"{', '.join(names)} {'is' if len(names) == 1 else 'are'} put back"
+
+
+def _at(end: datetime | None) -> str:
+    return f"at {end:%Y-%m-%d %H:%M:%S} UTC" if end else "when revertWhen holds"
 
 
 def _summary(incident: Incident) -> str:

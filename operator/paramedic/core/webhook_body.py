@@ -25,7 +25,9 @@ NAMES = FACTS | {"id", "kind", "notices", "started_at", "resolved_at", "texts"}
 """The variables of a body's template."""
 
 
-def values(incident: Incident, notices: Sequence[Notice], facts: Mapping[str, Any], texts: Mapping[TextName, str]) -> Json:
+def values(
+    incident: Incident, notices: Sequence[Notice], facts: Mapping[str, Any], texts: Mapping[TextName, str]
+) -> Json:
     """The variables: all facts, ``texts`` by name, the ``notices`` and what kind the gravest of them is."""
     ended = incident.status.resolved_at
     started = began_at(incident)

@@ -6,14 +6,14 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 from aiohttp import web
+from prometheus_client import Counter
 
 from paramedic.errors import Retry
 from paramedic.log import get_logger
-from paramedic.metrics import Metrics
 
 Answer = Callable[[web.Request, bytes], Awaitable[web.Response]]
+Refuse = Callable[[web.Request], web.Response | None]
 _log = get_logger(__name__)
-_MAX_IN_FLIGHT = 64
 # A sender that is stuck must not keep a place for ever.
 _READ_SECONDS = 10.0
 
@@ -21,17 +21,29 @@ _READ_SECONDS = 10.0
 class Edge:
     """One path. ``answer`` gets the request and its whole body, and is asked only while ``ready``.
 
-    What ``answer`` raises becomes 503 (Retry) or 500, after which the sender tries again. It authenticates the sender.
+    What ``answer`` raises becomes 503 (Retry) or 500, after which the sender tries again. The sender is authenticated
+    by ``answer``, or where that takes no body, by ``refuse``, before anything is read. ``counted`` has the labels edge
+    and code.
     """
 
     def __init__(
-        self, name: str, answer: Answer, metrics: Metrics, *, ready: Callable[[], bool], max_bytes: int
+        self,
+        name: str,
+        answer: Answer,
+        counted: Counter,
+        *,
+        ready: Callable[[], bool],
+        max_bytes: int,
+        max_in_flight: int = 64,
+        refuse: Refuse = lambda request: None,
     ) -> None:
         self._name = name
         self._answer = answer
-        self._metrics = metrics
+        self._counted = counted
         self._ready = ready
         self._max_bytes = max_bytes
+        self._max_in_flight = max_in_flight
+        self._refuse = refuse
         self._in_flight = 0
 
     async def handle(self, request: web.Request) -> web.Response:
@@ -43,13 +55,15 @@ class Edge:
         except Exception:  # noqa: BLE001 - whatever it is, the sender must try again, and somebody must see it
             _log.exception("a request failed", edge=self._name)
             response = text(500, "an error of Paramedic's own: send it again")
-        self._metrics.inbound_requests.labels(self._name, str(response.status)).inc()
+        self._counted.labels(self._name, str(response.status)).inc()
         return response
 
     async def _take(self, request: web.Request) -> web.Response:
+        if refusal := self._refuse(request):
+            return refusal
         if (request.content_length or 0) > self._max_bytes:
             return self._too_large()
-        if not self._ready() or self._in_flight >= _MAX_IN_FLIGHT:
+        if not self._ready() or self._in_flight >= self._max_in_flight:
             return text(503, "busy: send it again", {"Retry-After": "1"})
         self._in_flight += 1
         try:

@@ -77,7 +77,9 @@ class PagerDutyWebhook:
         self._subscribers = [subscriber for one in channels if (subscriber := _subscriber(one))]
         self._voices = voices
         self._store = store
-        edge = Edge("pagerduty", self._answer, metrics, ready=lambda: store.loaded, max_bytes=_MOST_BYTES)
+        edge = Edge(
+            "pagerduty", self._answer, metrics.inbound_requests, ready=lambda: store.loaded, max_bytes=_MOST_BYTES
+        )
         self.handle = edge.handle
 
     async def _answer(self, request: web.Request, body: bytes) -> web.Response:

@@ -38,7 +38,9 @@ class SlackInbound:
         self._signed: list[tuple[SecretFile, SlackDeeds]] = []
         self._sockets: dict[str, SlackSocket] = {}
         self._metrics = metrics
-        self._edge = Edge("slack", self._answer, metrics, ready=lambda: store.loaded, max_bytes=_MAX_BYTES)
+        self._edge = Edge(
+            "slack", self._answer, metrics.inbound_requests, ready=lambda: store.loaded, max_bytes=_MAX_BYTES
+        )
         for one in channels:
             if one.slack and (one.slack.signing_secret_file or one.slack.app_token_file):
                 self._add(one, one.slack, SlackDeeds(one, voices, store, kube))

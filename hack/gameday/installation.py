@@ -1,0 +1,59 @@
+"""Paramedic as manifests/ have it, with the image of this work tree and the settings of game days. Pure."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import yaml
+
+from gameday.stores import DATABASE, OPERATOR, Stores
+from testbed.operator_process import NAMESPACE
+
+Json = dict[str, Any]
+
+IMAGE = "docker.io/local/paramedic:dev"
+CONNECTIONS = "connections"
+"""A Secret with the password of covet's databases, and the volume that brings it to the pods."""
+CONNECTIONS_FOLDER = "/secrets/connections"
+
+
+def settings_for(stores: Stores, prometheus_url: str, namespaces: Sequence[str]) -> Json:
+    """paramedic.yaml: where Prometheus is, and covet's databases as connections for these namespaces."""
+    shared = {"host": stores.host, "passwordFile": f"{CONNECTIONS_FOLDER}/covet"}
+    database = {"port": stores.postgres.port, "database": DATABASE, "username": OPERATOR, "sslmode": "disable"}
+    queue = {"port": stores.redis.port, "tls": False}
+    return {
+        "prometheus": {"url": prometheus_url, "pollInterval": "5s", "pollGrace": "15s"},
+        "connections": [
+            {"name": "covet-db", "namespaces": list(namespaces), "postgres": shared | database},
+            {"name": "covet-queue", "namespaces": list(namespaces), "redis": shared | queue},
+        ],
+    }
+
+
+def adapted(built: str, settings: Json, webhook_token: str, password: str) -> str:
+    """What `kubectl kustomize manifests` has printed, as one list for `kubectl apply`, with all that is needed here."""
+    objects: list[Json] = [one for one in yaml.safe_load_all(built) if one]
+    for one in objects:
+        if (one["kind"], one["metadata"]["name"]) == ("ConfigMap", "paramedic"):
+            one["data"]["paramedic.yaml"] = json.dumps(settings)
+        if (one["kind"], one["metadata"]["name"]) == ("Deployment", "paramedic"):
+            _adapt_pods(one["spec"]["template"]["spec"])
+    objects.append(secret(NAMESPACE, "paramedic-webhook", {"token": webhook_token}))
+    objects.append(secret(NAMESPACE, CONNECTIONS, {"covet": password}))
+    return json.dumps({"apiVersion": "v1", "kind": "List", "items": objects})
+
+
+def secret(namespace: str, name: str, values: dict[str, str]) -> Json:
+    """A Secret's manifest."""
+    metadata = {"name": name, "namespace": namespace}
+    return {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "stringData": values}
+
+
+def _adapt_pods(pod: Json) -> None:
+    pod["volumes"].append({"name": CONNECTIONS, "secret": {"secretName": CONNECTIONS}})
+    (container,) = pod["containers"]
+    container |= {"image": IMAGE, "imagePullPolicy": "Never"}
+    container["volumeMounts"].append({"name": CONNECTIONS, "mountPath": CONNECTIONS_FOLDER, "readOnly": True})

@@ -1,0 +1,158 @@
+"""The user's kubeconfig: which server, and by what it is told who asks.
+
+Read here and not by ``kubernetes.aio``, whose import alone takes longer than all of a command. The format is that of
+https://kubernetes.io/docs/reference/config-api/kubeconfig.v1/; the old ``auth-provider`` entries are refused.
+"""
+
+import base64
+import binascii
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from paramedic.plugin.failures import Exit, Failure
+
+Json = dict[str, Any]
+_SECTIONS = {"clusters": "cluster", "users": "user", "contexts": "context"}
+_FILES = ("certificate-authority", "client-certificate", "client-key", "tokenFile")
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """What the command line says instead of the kubeconfig."""
+
+    kubeconfig: str | None = None
+    context: str | None = None
+    namespace: str | None = None
+    impersonate: str | None = None
+    groups: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Login:
+    """One server and one user. Certificates and keys are PEM; of the three ways to log in more than one may be set."""
+
+    server: str
+    namespace: str = "default"
+    authority: str | None = None
+    verify: bool = True
+    server_name: str | None = None
+    proxy: str | None = None
+    token: str | None = None
+    token_file: str | None = None
+    certificate: str | None = None
+    key: str | None = None
+    exec_plugin: Json | None = None
+    impersonate: str | None = None
+    groups: tuple[str, ...] = ()
+
+
+def load_login(chosen: Chosen) -> Login:
+    """The context that is chosen, else the current one. Raises Failure when there is none that can be used."""
+    paths = _paths(chosen)
+    config = _merged(paths)
+    name = chosen.context or config["current-context"]
+    where = " or ".join(str(path) for path in paths)
+    if not name:
+        raise Failure(Exit.NO_CLUSTER, f"no cluster to talk to: {where} has no current context; set KUBECONFIG")
+    context = _entry(config, "contexts", name, where)
+    cluster = _entry(config, "clusters", str(context.get("cluster") or ""), where)
+    user = _entry(config, "users", str(context["user"]), where) if context.get("user") else {}
+    return _login(chosen, context, cluster, user)
+
+
+def _paths(chosen: Chosen) -> list[Path]:
+    if chosen.kubeconfig:
+        path = Path(chosen.kubeconfig)
+        if not path.is_file():
+            raise Failure(Exit.NO_CLUSTER, f"{path} is not a file: --kubeconfig names a kubeconfig")
+        return [path]
+    named = [Path(part) for part in os.environ.get("KUBECONFIG", "").split(os.pathsep) if part]
+    return named or [Path.home() / ".kube" / "config"]
+
+
+def _merged(paths: Iterable[Path]) -> Json:
+    """As kubectl merges files: the first that says something wins, and a file that is not there says nothing."""
+    merged: Json = {"current-context": ""} | {section: {} for section in _SECTIONS}
+    for path in paths:
+        raw = _read(path)
+        merged["current-context"] = merged["current-context"] or raw.get("current-context") or ""
+        for section, singular in _SECTIONS.items():
+            for entry in raw.get(section) or []:
+                merged[section].setdefault(entry["name"], _rooted(entry.get(singular) or {}, path.parent))
+    return merged
+
+
+def _read(path: Path) -> Json:
+    try:
+        raw = yaml.load(path.read_text("utf-8"), Loader=_LOADER)  # noqa: S506 - a safe loader
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise Failure(Exit.NO_CLUSTER, f"{path} cannot be read as a kubeconfig: {error}") from error
+    if not isinstance(raw or {}, dict):
+        raise Failure(Exit.NO_CLUSTER, f"{path} is not a kubeconfig")
+    return raw or {}
+
+
+def _rooted(entry: Json, folder: Path) -> Json:
+    """With the paths in it relative to the file that they stand in."""
+    rooted = {key: str(folder / entry[key]) for key in _FILES if entry.get(key)}
+    plugin = entry.get("exec")
+    if plugin and os.sep in str(plugin.get("command", "")):
+        rooted["exec"] = plugin | {"command": str(folder / plugin["command"])}
+    return entry | rooted
+
+
+def _entry(config: Json, section: str, name: str, where: str) -> Json:
+    if name not in config[section]:
+        known = ", ".join(config[section]) or "none"
+        raise Failure(Exit.NO_CLUSTER, f"{where}: there is no {_SECTIONS[section]} {name!r}; there are: {known}")
+    entry: Json = config[section][name]
+    return entry
+
+
+def _login(chosen: Chosen, context: Json, cluster: Json, user: Json) -> Login:
+    if not cluster.get("server"):
+        raise Failure(Exit.NO_CLUSTER, f"the cluster {context.get('cluster')!r} of the kubeconfig has no server")
+    if user.get("auth-provider"):
+        text = "the kubeconfig logs in by an auth-provider, which kubectl has given up: use an exec plugin (kubelogin)"
+        raise Failure(Exit.NO_CLUSTER, text)
+    return Login(
+        server=str(cluster["server"]).rstrip("/"),
+        namespace=chosen.namespace or context.get("namespace") or "default",
+        authority=_pem(cluster, "certificate-authority"),
+        verify=not cluster.get("insecure-skip-tls-verify"),
+        server_name=cluster.get("tls-server-name"),
+        proxy=cluster.get("proxy-url"),
+        token=user.get("token"),
+        token_file=user.get("tokenFile"),
+        certificate=_pem(user, "client-certificate"),
+        key=_pem(user, "client-key"),
+        exec_plugin=_exec_plugin(user.get("exec"), cluster),
+        impersonate=chosen.impersonate or user.get("as"),
+        groups=chosen.groups or tuple(user.get("as-groups") or ()),
+    )
+
+
+def _pem(entry: Json, key: str) -> str | None:
+    """Inline data wins over a file."""
+    try:
+        if data := entry.get(f"{key}-data"):
+            return base64.b64decode(data).decode()
+        return Path(entry[key]).read_text("utf-8") if entry.get(key) else None
+    except (OSError, ValueError, binascii.Error) as error:
+        raise Failure(Exit.NO_CLUSTER, f"the kubeconfig's {key} cannot be read: {error}") from error
+
+
+def _exec_plugin(plugin: Json | None, cluster: Json) -> Json | None:
+    """The plugin, with what it may be told of the cluster."""
+    if plugin is None:
+        return None
+    told = {key: cluster[key] for key in ("server", "certificate-authority-data", "tls-server-name") if key in cluster}
+    return plugin | ({"cluster": told} if plugin.get("provideClusterInfo") else {})

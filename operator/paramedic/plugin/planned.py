@@ -1,0 +1,51 @@
+"""What a step changes, and for how long, in lines. Pure."""
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from paramedic.api.base import format_duration
+from paramedic.api.incident import StepStatus
+from paramedic.plugin.texts import clock
+
+_ABSENT = "–"
+
+
+def change_lines(before: Mapping[str, Any] | None, after: Mapping[str, Any] | None) -> list[str]:
+    """``replicas: 2 → 5`` for each field that is to be another."""
+    old, new = dict(_flat(before or {})), dict(_flat(after or {}))
+    names = [*old, *(name for name in new if name not in old)]
+    return [
+        f"{name}: {old.get(name, _ABSENT)} → {new.get(name, _ABSENT)}"
+        for name in names
+        if after and old.get(name) != new.get(name)
+    ]
+
+
+def lease_line(step: StepStatus) -> str:
+    """When what the step does is put back; empty for what stays."""
+    if step.revert_at and step.holds_mitigation:
+        return f"put back at {clock(step.revert_at)}{_or_earlier(step)}"
+    if step.ttl:
+        return f"for {format_duration(step.ttl)}, then put back{_or_earlier(step)}"
+    return f"put back{_or_earlier(step).removeprefix(', or')}" if step.revert_when else ""
+
+
+def _or_earlier(step: StepStatus) -> str:
+    when = step.revert_when
+    if when is None:
+        return ""
+    conditions = [
+        *(["the alert has ended"] if when.alert_resolved else []),
+        *([f"{when.prometheus.query} gives {when.prometheus.condition}"] if when.prometheus else []),
+    ]
+    return f", or when {' and '.join(conditions)}"
+
+
+def _flat(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    for key, inner in value.items():
+        name = f"{prefix}{key}"
+        if isinstance(inner, Mapping) and inner:
+            yield from _flat(inner, f"{name}.")
+        else:
+            yield name, inner if isinstance(inner, str) else json.dumps(inner, ensure_ascii=False)

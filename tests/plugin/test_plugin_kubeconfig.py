@@ -1,0 +1,141 @@
+"""Which server and which user the kubeconfig means, as kubectl would have it."""
+
+import base64
+import json
+import stat
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from paramedic.plugin.credentials import Credentials, credentials_of
+from paramedic.plugin.failures import Exit, Failure
+from paramedic.plugin.kubeconfig import Chosen, Login, load_login
+
+Json = dict[str, Any]
+
+
+def config(server: str = "https://a", user: Json | None = None, **more: Any) -> Json:
+    return {
+        "current-context": "c",
+        "contexts": [{"name": "c", "context": {"cluster": "k", "user": "u"}}],
+        "clusters": [{"name": "k", "cluster": {"server": server}}],
+        "users": [{"name": "u", "user": user or {"token": "t"}}],
+    } | more
+
+
+def write(path: Path, content: Json) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(yaml.safe_dump(content))
+    return path
+
+
+@pytest.fixture(autouse=True)
+def home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A home without a kubeconfig of the person who runs the tests."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("KUBECONFIG", raising=False)
+    return tmp_path
+
+
+def failed(**chosen: Any) -> str:
+    with pytest.raises(Failure) as failure:
+        load_login(Chosen(**chosen))
+    assert failure.value.code is Exit.NO_CLUSTER
+    return str(failure.value)
+
+
+def test_the_one_at_home_is_the_default(home: Path) -> None:
+    write(home / ".kube" / "config", config())
+    assert load_login(Chosen()) == Login("https://a", token="t")
+
+
+def test_the_variable_names_several_and_the_first_that_says_something_wins(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = write(
+        home / "one", {"contexts": [{"name": "c", "context": {"cluster": "k", "user": "u", "namespace": "n"}}]}
+    )
+    second = write(home / "two", config("https://b"))
+    monkeypatch.setenv("KUBECONFIG", f"{home / 'missing'}:{first}:{second}")
+    assert load_login(Chosen()) == Login("https://b", namespace="n", token="t")
+
+
+def test_the_command_line_wins(home: Path) -> None:
+    contexts = config()["contexts"] + [{"name": "d", "context": {"cluster": "k", "user": "u", "namespace": "n"}}]
+    path = str(write(home / "x", config(contexts=contexts)))
+    assert load_login(Chosen(path, "d")).namespace == "n"
+    login = load_login(Chosen(path, "d", "m", "alice", ("ops", "dev")))
+    assert (login.namespace, login.impersonate, login.groups) == ("m", "alice", ("ops", "dev"))
+
+
+def test_files_lie_where_the_kubeconfig_lies(home: Path) -> None:
+    user = {"client-certificate": "c.pem", "client-key-data": base64.b64encode(b"KEY").decode(), "tokenFile": "token"}
+    path = write(home / "deep" / "x", config(user=user))
+    (home / "deep" / "c.pem").write_text("CERTIFICATE")
+    (home / "deep" / "token").write_text("t\n")
+    login = load_login(Chosen(str(path)))
+    assert credentials_of(login) == Credentials("t", "CERTIFICATE", "KEY")
+
+
+def test_what_cannot_be_used_is_said(home: Path) -> None:
+    assert "no current context" in failed()
+    assert "is not a file" in failed(kubeconfig=str(home / "missing"))
+    path = str(write(home / "x", config()))
+    assert "there is no context 'd'; there are: c" in failed(kubeconfig=path, context="d")
+    (home / "broken").write_text("a: [")
+    assert "cannot be read as a kubeconfig" in failed(kubeconfig=str(home / "broken"))
+    old = write(home / "old", config(user={"auth-provider": {"name": "gcp"}}))
+    assert "use an exec plugin" in failed(kubeconfig=str(old))
+    bad = write(home / "bad", config(user={"client-certificate": "gone.pem"}))
+    assert "client-certificate cannot be read" in failed(kubeconfig=str(bad))
+
+
+def plugin_script(path: Path, body: str) -> Path:
+    path.write_text(f"#!/bin/sh\n{body}\n")
+    path.chmod(path.stat().st_mode | stat.S_IXUSR)
+    return path
+
+
+def test_a_login_plugin_is_told_what_kubectl_tells_it(home: Path) -> None:
+    answer = {"apiVersion": "client.authentication.k8s.io/v1", "kind": "ExecCredential", "status": {"token": "fresh"}}
+    body = f"echo \"$KUBERNETES_EXEC_INFO\" > {home / 'told'}\necho '{json.dumps(answer)}' | sed s/fresh/$1-$WHO/"
+    plugin_script(home / "login", body)
+    plugin = {
+        "apiVersion": answer["apiVersion"],
+        "command": "./login",
+        "args": ["for"],
+        "env": [{"name": "WHO", "value": "alice"}],
+        "provideClusterInfo": True,
+        "interactiveMode": "Never",
+    }
+    path = write(home / "x", config("https://a", {"exec": plugin}))
+    assert credentials_of(load_login(Chosen(str(path)))).token == "for-alice"
+    told = json.loads((home / "told").read_text())
+    assert told == {
+        "apiVersion": answer["apiVersion"],
+        "kind": "ExecCredential",
+        "spec": {"interactive": False, "cluster": {"server": "https://a"}},
+    }
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ("exit 3", "the kubeconfig's login plugin failed"),
+        ("echo hello", "did not answer with an ExecCredential"),
+        (None, "which is not installed: get it from the intranet"),
+    ],
+)
+def test_a_login_plugin_that_fails(home: Path, body: str | None, words: str) -> None:
+    script = home / "login"
+    if body:
+        plugin_script(script, body)
+    plugin = {
+        "apiVersion": "client.authentication.k8s.io/v1",
+        "command": str(script),
+        "installHint": "get it from the intranet",
+    }
+    with pytest.raises(Failure, match=words):
+        credentials_of(Login("https://a", exec_plugin=plugin))
