@@ -185,8 +185,6 @@ class Ground:
             stack.callback(self._clear, namespace)
             self.cluster.kubectl("create", "namespace", namespace)
             self._deploy(day, namespace)
-            if helped:
-                self._apply_policy(day.policy, namespace)
             address = f"{self._cluster_ip('covet-service', namespace)}:80"
             api = self.cluster.api()
             stack.enter_context(Discovery(api, self.prometheus, namespace, address))
@@ -198,6 +196,8 @@ class Ground:
             users = Load(way_in, rate=day.rate)
             scene = stack.enter_context(Scene(self.cluster, namespace, self.stores, users))
             self._wait_well(scene)
+            if helped:  # not before: what goes wrong while covet starts is no incident
+                self._apply_policy(day.policy, namespace)
             yield scene
 
     def _deploy(self, day: Fault, namespace: str) -> None:

@@ -20,7 +20,7 @@ from testbed.operator_process import USER
 
 Json = dict[str, Any]
 
-OVER = ("Resolved", "Escalated", "Holding")
+ENDED = ("Resolved", "Escalated")
 DONE = ("Succeeded", "Skipped")
 OWN = ("paramedic.dev", "events.k8s.io")
 
@@ -100,7 +100,7 @@ def phases(scene: Scene) -> list[str]:
 def _phase(status: Json) -> str:
     steps = status.get("steps", [])
     holds = any("revertAt" in step for step in steps) and all(step["state"] in DONE for step in steps)
-    return "Holding" if holds and status["phase"] not in OVER else str(status.get("phase", ""))
+    return "Holding" if holds and status["phase"] not in ENDED else str(status.get("phase", ""))
 
 
 def _over(day: GameDay, scene: Scene, began: float, *, helped: bool) -> bool:
@@ -111,7 +111,7 @@ def _over(day: GameDay, scene: Scene, began: float, *, helped: bool) -> bool:
     if not helped:
         return outage.over
     now = phases(scene)
-    return bool(now) and all(phase in OVER for phase in now)
+    return bool(now) and all(phase in (day.ends, "Escalated") for phase in now)
 
 
 def _told(scene: Scene, day: GameDay, began: float, detected: float | None, acts: Sequence[Act]) -> Run:

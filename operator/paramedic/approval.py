@@ -66,7 +66,8 @@ def _await_approval(draft: Draft, step: StepStatus, prepared: Prepared, *, chang
         + (f", operation: {step.operation}" if changed else "")
         + "}"
     )
-    text = f"step {step.name} {step.message}; to approve, {how} to spec.approvals"
+    command = f"kubectl incident approve {draft.incident.metadata.name} -n {draft.incident.metadata.namespace}"
+    text = f"step {step.name} {step.message}; to approve, {command}, or {how} to spec.approvals"
     draft.say(reason, text, condition=(c.REMEDIATION_ALLOWED, "False"), event=True)
     return Wait(text, reason=reason)
 

@@ -12,6 +12,7 @@ from paramedic.notifier import Notifier
 from paramedic.record import Draft
 
 Wake = Callable[[str, datetime], None]
+_SOON = timedelta(seconds=10)  # in a storm, other incidents come first
 
 
 class Checklists:
@@ -70,7 +71,8 @@ class Checklists:
         """What is due already is looked at by who is woken, again and again until it is done."""
         at, key, now = draft.incident.status.attend_at, draft.key, draft.now
         if draft.base.get("phase") != "Resolved":  # whether all stays stable is seen from the beginning
-            draft.afterwards(lambda: self.wake(key, now))
+            soon = now + min(_SOON, self._stable_for / 5)
+            draft.afterwards(lambda: self.wake(key, soon))
         elif at is not None and at > now:
             draft.afterwards(lambda: self.wake(key, at))
 

@@ -71,11 +71,12 @@ class Closing:
         self.queue.add(key)
 
     def wake_all(self) -> None:
-        """A new leader takes over. What ended a moment ago is looked at from now on."""
-        soon = self._clock() + self._stable_for
+        """A new leader takes over. What ended a moment ago is looked at from now on, and what was written on since."""
+        now = self._clock()
         for entry in self._store.entries.values():
             if entry.attend_at is not None and not entry.open:
-                self.wake(entry.key, self._clock() if entry.attend_at <= soon else entry.attend_at)
+                at_once = entry.behind or entry.attend_at <= now + self._stable_for
+                self.wake(entry.key, now if at_once else entry.attend_at)
 
     def stop(self) -> None:
         """The lead is lost: forgets everything."""

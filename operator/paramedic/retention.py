@@ -69,8 +69,12 @@ class Retention:
         reaches = [retention.reach(policy.spec.guards) for policy in policies] + [
             entry.guard_reach for entry in self._store.open_entries()
         ]
-        ended = [found for entry in entries if (found := _ended(entry))]
-        return retention.expired(ended, self._clock(), self._resolved_for, max(reaches, default=timedelta(0)))
+        now = self._clock()
+        old = (
+            entry for entry in entries if entry.ended_at and entry.ended_at <= now - self._resolved_for
+        )  # few of many
+        ended = [found for entry in old if (found := _ended(entry))]
+        return retention.expired(ended, now, self._resolved_for, max(reaches, default=timedelta(0)))
 
     async def _delete(self, key: str) -> bool:
         """Whether it is gone. What was changed meanwhile is left for the next time."""
@@ -86,6 +90,9 @@ class Retention:
             return False
         except NotFound:
             self._store.drop_incident(key)
+            return False
+        except ValueError as error:
+            _log.error("an ended incident that cannot be read is not deleted", incident=key, error=str(error)[:500])
             return False
         self._store.drop_incident(key_of(raw))
         self._metrics.incidents_pruned.inc()

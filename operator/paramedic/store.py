@@ -387,11 +387,12 @@ def _last_starts_at(incident: Incident) -> datetime | None:
 
 
 def _busy_targets(incident: Incident) -> tuple[TargetKey, ...]:
-    steps = incident.status.steps
+    if incident.status.phase == "Resolved":  # by a person, who does not wait for what is being verified
+        return ()
     return tuple(
         {
             s.target.key
-            for s in steps
+            for s in incident.status.steps
             if s.target
             and s.action not in READING
             and (s.state in ("Executing", "Verifying") or (s.revert is not None and s.revert.state == "Executing"))

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from builders import NOW, held, incident, later, step, verify
+from builders import NOW, TARGET, held, incident, later, step, verify
 from paramedic.api.checklist import CHECKLIST, IMMEDIATE, LONG_TERM, SHORT_TERM
 from paramedic.api.incident import ChecklistItem, Incident, Notice, Tick
 from paramedic.api.people import ChannelSettings
@@ -17,6 +17,7 @@ from paramedic.core import checklist, plan
 from paramedic.core.checklist import ALL_CLEAR, EVIDENCE, REPORT, STABLE, STATUS_PAGE, TIMELINE
 from paramedic.notifier import Notifier
 from paramedic.record import Draft
+from paramedic.store import Store
 
 Json = dict[str, Any]
 MINE = {TIMELINE}
@@ -66,7 +67,7 @@ def tick(*items: str, by: str = "alice") -> list[Tick]:
 # -- which there are ---------------------------------------------------------------------------------------------------
 
 
-def test_it_is_the_runbooks_own() -> None:
+def test_it_has_the_runbooks_three_horizons() -> None:
     found, _ = write(over(), NOW, first=True)
     told = [(item.due, item.item) for item in found.status.checklist]
     assert told == [(due, text) for due, texts in CHECKLIST for text in texts]
@@ -294,6 +295,17 @@ def test_what_was_kept_stays_when_the_incident_is_deleted() -> None:
     found = closed(held("a", kept_by="alice"), keep=["a"])
     found.metadata.deletion_timestamp = NOW
     assert plan.next_move(found, NOW) == plan.Release()
+
+
+def test_what_is_over_keeps_no_target_from_others() -> None:
+    """A person may close an incident while a step is still being verified."""
+    store = Store()
+    for phase, busy in (("Verifying", True), ("Resolved", False)):
+        found = incident(step(state="Verifying"), phase=phase, alert_state=None)
+        raw = found.model_dump(by_alias=True, mode="json", exclude_none=True) | {"status": found.status.to_wire()}
+        raw["metadata"]["resourceVersion"] = "1" if busy else "2"
+        assert store.put_incident(raw)
+        assert bool(store.busy_with(TARGET, "covet/other")) is busy
 
 
 def test_items_are_told_apart_by_their_words() -> None:

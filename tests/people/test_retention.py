@@ -10,21 +10,23 @@ import pytest
 
 from builders import NOW, ago, guards, policy_manifest
 from e2e.world import INCIDENTS
+from installed import ROOT
 from paramedic.api.policy import RemediationPolicy
 from paramedic.clients.evidence import EvidenceStore
 from paramedic.clients.evidence_directory import DirectoryBackend
-from paramedic.clients.kube import Kube
+from paramedic.clients.kube import Kube, load_configuration
 from paramedic.core.retention import Ended, expired, reach
-from paramedic.errors import Retry
+from paramedic.errors import Refused, Retry
 from paramedic.metrics import Metrics
 from paramedic.report.keeping import ReportKeeper
 from paramedic.retention import Retention
 from paramedic.settings import RetentionSettings, Settings, SettingsError, load_settings
 from paramedic.store import Store
 from testbed.access import Access
-from testbed.api import Api
+from testbed.api import Api, eventually
 
 Json = dict[str, Any]
+RIGHTS = ROOT / "manifests/components/retention/rbac.yaml"
 DAY = timedelta(days=1)
 MONTH = 30 * DAY
 
@@ -92,6 +94,7 @@ def test_the_settings_say_where_reports_are_kept(tmp_path: Path, monkeypatch: py
     assert load_settings().retention == RetentionSettings(resolved_for=30 * DAY, export=False)
     file.write_text(f"retention: {{resolvedFor: 30d}}\nevidence: {{directory: {tmp_path}}}")
     assert load_settings().retention.export is True
+    monkeypatch.delenv("PARAMEDIC_CONFIG")
     assert Settings().retention.resolved_for is None, "nothing is deleted by default"
 
 
@@ -187,3 +190,27 @@ async def test_without_the_lead_nothing_goes(admin: Api, installed: Access, kube
     deleter.retention._leads = lambda: False
     assert await deleter.retention.prune() == 0
     assert await names(admin, namespace) == {"old"}
+
+
+async def test_the_component_gives_the_right_that_it_needs(admin: Api, installed: Access, namespace: str) -> None:
+    """The operator's own ServiceAccount may delete incidents by manifests/components/retention only."""
+    await over(admin, namespace, "old")
+    token = installed.service_account_token("paramedic-system", "paramedic")
+    async with Kube(await load_configuration(installed.kubeconfig_for(token))) as own:
+        deleter = Deleter(own, None)
+        await deleter.look(namespace)
+        with pytest.raises(Refused):
+            await deleter.retention.prune()
+        installed.kubectl("apply", "-f", str(RIGHTS))
+        try:
+            assert await eventually(lambda: _pruned(deleter), what="it may delete") == 1
+        finally:
+            installed.kubectl("delete", "-f", str(RIGHTS))
+    assert await names(admin, namespace) == set()
+
+
+async def _pruned(deleter: Deleter) -> int:
+    try:
+        return await deleter.retention.prune()
+    except Refused:
+        return 0

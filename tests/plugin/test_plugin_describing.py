@@ -126,7 +126,7 @@ def test_every_text_of_others_is_on_one_line_and_harmless() -> None:
     text = plain(describe(hostile, NOW))
     assert all(c.isprintable() or c == "\n" for c in text)
     lines = len(plain(describe(in_the_middle(), NOW)).splitlines())
-    assert len(text.splitlines()) == lines + 1, "one field more that changes; each text is on a line of its own"
+    assert len(text.splitlines()) == lines + 2, "two fields more differ; each text is on a line of its own"
     assert "[bold red]" in text, "what looks like markup is shown as it is"
 
 

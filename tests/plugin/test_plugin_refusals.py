@@ -26,7 +26,7 @@ SCHEMA = (
     [
         (403, RBAC, Exit.FORBIDDEN, "system:serviceaccount:people:viewer may not patch incidents in covet: ask for the "
          "ClusterRole paramedic-edit there"),
-        (403, RBAC.replace("patch", "list").replace(' in the namespace "covet"', " at the cluster scope"), Exit.FORBIDDEN,
+        (403, RBAC.replace("patch", "list").replace('in the namespace "covet"', "at the cluster scope"), Exit.FORBIDDEN,
          "system:serviceaccount:people:viewer may not list incidents in all namespaces: ask for the ClusterRole "
          "paramedic-view there"),
         (403, ADMISSION, Exit.FORBIDDEN, "alice may not approve: ask for the verb approve"),
@@ -42,6 +42,17 @@ SCHEMA = (
 def test_what_is_said(status: int, message: str, code: Exit, said: str) -> None:
     failure = failure_of(status, json.dumps({"kind": "Status", "message": message}).encode())
     assert (failure.code, str(failure)) == (code, said)
+
+
+def test_what_is_invalid_is_told_field_by_field() -> None:
+    causes = [
+        {"field": "spec.title", "message": "Too long", "reason": "FieldValueTooLong"},
+        {"field": "spec.type", "message": "one CamelCase word", "reason": "FieldValueInvalid"},
+        {"field": "<nil>", "message": "some validation rules were not checked", "reason": "FieldValueInvalid"},
+    ]
+    body = {"message": 'Incident "x" is invalid: [spec.title: …]', "details": {"causes": causes}}
+    failure = failure_of(422, json.dumps(body).encode())
+    assert str(failure) == "spec.title: Too long\nspec.type: one CamelCase word"
 
 
 def test_a_login_that_is_not_accepted_and_an_answer_that_is_no_status() -> None:

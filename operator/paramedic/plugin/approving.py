@@ -10,7 +10,7 @@ from paramedic.plugin.planned import change_lines, lease_line
 from paramedic.plugin.reading import read_incident
 from paramedic.plugin.saying import write
 from paramedic.plugin.screen import Line, Span
-from paramedic.plugin.session import connection_options, name_argument, output_option, session, step_argument
+from paramedic.plugin.session import connection_options, how_to, name_argument, output_option, session, step_argument
 from paramedic.plugin.styles import HEADING
 from paramedic.plugin.texts import Json, at
 
@@ -35,7 +35,7 @@ def approve(name: str, step: str | None, yes: bool, form: str | None) -> None:
         if not screen.can_ask:
             raise Failure(Exit.USAGE, "there is no terminal to ask on: --yes approves what is shown here")
         if not screen.ask("Approve?"):
-            screen.note(f"not approved; to refuse it: kubectl incident reject {name}")
+            screen.note(f"not approved; to refuse it: {how_to('reject', name)}")
             return
     me = incidents.whoami()
     consent = {"step": shown.get("partOf") or shown["name"], "approvedBy": me, "operation": shown["operation"]}
@@ -77,7 +77,7 @@ def _check_unchanged(incident: Json, shown: Json) -> None:
         raise Failure(Exit.CONFLICT, f"step {shown['name']} of {name} does not wait for approval any more")
     if now["operation"] != shown["operation"]:
         text = f"what step {shown['name']} would do has changed since it was shown; now it {at(now, 'message')}"
-        raise Failure(Exit.CONFLICT, f"{text}\nlook again: kubectl incident approve {name}")
+        raise Failure(Exit.CONFLICT, f"{text}\nlook again: {how_to('approve', name)}")
 
 
 def _plan(incident: Json, shown: Json) -> list[Line]:

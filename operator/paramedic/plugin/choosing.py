@@ -7,8 +7,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import get_args
 
+from pydantic import TypeAdapter, ValidationError
+
 from paramedic.api.incident import Incident, IncidentMeta, IncidentSpec, PolicyRef
-from paramedic.api.policy import RemediationPolicy, Severity
+from paramedic.api.policy import IncidentType, RemediationPolicy, Severity
 from paramedic.api.workload import TargetKind, TargetRef
 from paramedic.core.match import by_precedence, policy_for_incident, serves
 from paramedic.plugin.failures import Exit, Failure
@@ -16,6 +18,7 @@ from paramedic.plugin.failures import Exit, Failure
 REPORTED = "Reported"
 """The type of what no policy has a word for; as for ``/incident create`` in Slack."""
 SEVERITIES: tuple[Severity, ...] = get_args(Severity)
+_TYPE = TypeAdapter(IncidentType)
 _SHORT = {"deploy": "Deployment", "sts": "StatefulSet", "ds": "DaemonSet", "svc": "Service", "ing": "Ingress"}
 _KINDS = {kind.lower(): kind for kind in get_args(TargetKind)}
 
@@ -44,13 +47,17 @@ def read_target(text: str) -> TargetRef | None:
     """``deployment/covet-app``, also with kubectl's short names and plurals; None for what is no such thing."""
     kind, slash, name = text.partition("/")
     known = _kind(kind.lower())
-    if not slash or known is None or not name or any(c.isspace() or c == "/" for c in name):
+    if not slash or known is None:
         return None
-    return TargetRef.model_validate({"kind": known, "name": name.lower()})
+    try:
+        return TargetRef.model_validate({"kind": known, "name": name})
+    except ValidationError:
+        return None
 
 
 def choose(policies: Sequence[RemediationPolicy], wish: Wish, namespace: str) -> Choice:
     """The one possibility. Raises Failure that lists them when there are several, or none though there are policies."""
+    _check_type(wish.type)
     serving = [p for p in by_precedence(policies) if serves(p, namespace)]
     if wish.policy and not any(p.metadata.name == wish.policy for p in serving):
         names = ", ".join(p.metadata.name for p in serving) or "there is none"
@@ -77,6 +84,14 @@ def describe_policy(policy: RemediationPolicy) -> str:
     on = f" acts on {target.kind}/{target.name}" if target else ""
     steps = ", ".join(step.name for step in policy.spec.steps)
     return f"{policy.metadata.name} ({'paused' if policy.spec.paused else policy.spec.mode}){on}: {steps}"
+
+
+def _check_type(word: str | None) -> None:
+    try:
+        _TYPE.validate_python(word or REPORTED)
+    except ValidationError as error:
+        text = f"--type {word}: an incident type is one CamelCase word, for example APIOutage"
+        raise Failure(Exit.USAGE, text) from error
 
 
 def _choices(serving: Sequence[RemediationPolicy], wish: Wish, namespace: str) -> list[Choice]:

@@ -11,7 +11,7 @@ from paramedic.plugin.choosing import SEVERITIES, Choice, Wish, choose, read_tar
 from paramedic.plugin.failures import Exit, Failure
 from paramedic.plugin.incidents import Incidents
 from paramedic.plugin.reading import read_policies
-from paramedic.plugin.session import connection_options, output_option, session
+from paramedic.plugin.session import connection_options, how_to, output_option, session
 from paramedic.plugin.showing import follow
 from paramedic.plugin.texts import Json
 
@@ -119,7 +119,7 @@ def _told(stored: Json, choice: Choice, *, dry_run: bool) -> list[str]:
     target = f" of {choice.target.kind}/{choice.target.name}" if choice.target else ""
     done = "would be opened (dry run)" if dry_run else "opened"
     head = f"{name} {done} in {namespace}: {choice.severity} {choice.type}{target}"
-    more = [] if dry_run else [f"to see it: kubectl incident show {name} -n {namespace} --watch"]
+    more = [] if dry_run else [f"to see it: {how_to('show', name, ' --watch')}"]
     return [head, *_answer(choice.policy), *more]
 
 

@@ -19,7 +19,7 @@ _NOT_INSTALLED = "the server could not find the requested resource"
 
 def failure_of(status: int, raw: bytes) -> Failure:
     """The Failure for an answer with an HTTP status of 400 or more."""
-    message = _message(raw)
+    message, causes = _status(raw)
     if status == 401:
         return Failure(Exit.FORBIDDEN, "the API server does not accept your login: log in again (kubectl auth whoami)")
     if status == 403:
@@ -28,16 +28,22 @@ def failure_of(status: int, raw: bytes) -> Failure:
         return Failure(Exit.NOT_FOUND, _not_found(message))
     if status == 409:
         return Failure(Exit.CONFLICT, message)
-    return Failure(Exit.REFUSED, _useful(message) or f"the API server answered {status}")
+    return Failure(Exit.REFUSED, _invalid(message, causes) or f"the API server answered {status}")
 
 
-def _message(raw: bytes) -> str:
-    """Of a Kubernetes Status; else what a proxy in between says."""
+def _status(raw: bytes) -> tuple[str, list[Any]]:
+    """Message and causes of a Kubernetes Status; else what a proxy in between says."""
     try:
         parsed: Any = json.loads(raw)
-        return str(parsed.get("message") or "")
+        return str(parsed.get("message") or ""), (parsed.get("details") or {}).get("causes") or []
     except (ValueError, AttributeError):
-        return raw[:300].decode(errors="replace")
+        return raw[:300].decode(errors="replace"), []
+
+
+def _invalid(message: str, causes: list[Any]) -> str:
+    """Field by field; without what the server says of checks that it has left out."""
+    told = [f"{one['field']}: {one.get('message', '')}" for one in causes if one.get("field") not in (None, "<nil>")]
+    return "\n".join(told) or _useful(message)
 
 
 def _forbidden(message: str) -> str:

@@ -5,7 +5,7 @@ import click
 from paramedic.plugin.failures import Exit, Failure
 from paramedic.plugin.incidents import Change, is_over
 from paramedic.plugin.screen import Line
-from paramedic.plugin.session import connection_options, name_argument, output_option, session
+from paramedic.plugin.session import connection_options, how_to, name_argument, output_option, session
 from paramedic.plugin.texts import Json, at
 
 
@@ -24,7 +24,7 @@ def ack(name: str, take_over: bool, form: str | None) -> None:
         if other == me:
             return {}
         if other and not take_over:
-            text = f"{other} works on {name} already; to take it over: kubectl incident ack {name} --take-over"
+            text = f"{other} works on {name} already; to take it over: {how_to('ack', name, ' --take-over')}"
             raise Failure(Exit.CONFLICT, text)
         return {"acknowledgedBy": me}
 
@@ -37,7 +37,12 @@ def ack(name: str, take_over: bool, form: str | None) -> None:
 @connection_options
 def pause(name: str, form: str | None) -> None:
     """Take over: Paramedic does nothing further."""
-    write(name, _paused(True), [f"{name} paused: Paramedic does nothing further. {_how_to_resume(name)}"], form)
+    write(
+        name,
+        _paused(True),
+        [f"{name} paused: Paramedic does nothing further. To let it go on: {how_to('resume', name)}"],
+        form,
+    )
 
 
 @click.command()
@@ -58,12 +63,15 @@ def reject(name: str, form: str | None) -> None:
 
     def change(incident: Json) -> Json:
         if not any(step.get("state") == "AwaitingApproval" for step in at(incident, "status", "steps", default=[])):
-            raise Failure(
-                Exit.CONFLICT, f"no step of {name} waits for approval; to take over: kubectl incident pause {name}"
-            )
+            raise Failure(Exit.CONFLICT, f"no step of {name} waits for approval; to take over: {how_to('pause', name)}")
         return _paused(True)(incident)
 
-    write(name, change, [f"{name} rejected, and so paused: nothing further is done. {_how_to_resume(name)}"], form)
+    write(
+        name,
+        change,
+        [f"{name} rejected, and so paused: nothing further is done. To let it go on: {how_to('resume', name)}"],
+        form,
+    )
 
 
 @click.command()
@@ -104,7 +112,3 @@ def _paused(wanted: bool) -> Change:
         return {} if bool(at(incident, "spec", "paused")) is wanted else {"paused": wanted}
 
     return change
-
-
-def _how_to_resume(name: str) -> str:
-    return f"To let it go on: kubectl incident resume {name}"

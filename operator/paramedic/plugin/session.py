@@ -141,3 +141,8 @@ def _quietly(complete: Completer) -> Completer:
             return []
 
     return completed
+
+
+def how_to(verb: str, name: str, more: str = "") -> str:
+    """A command to copy, about an incident of the namespace that was chosen."""
+    return f"kubectl incident {verb} {name} -n {session().incidents.namespace}{more}"
