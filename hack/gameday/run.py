@@ -87,20 +87,18 @@ def acts_of(ground: Ground, namespace: str, mark: int, began: float) -> list[Act
 
 
 def phases(scene: Scene) -> list[str]:
-    """Of the incidents that there are now; none when the API server cannot be asked.
-
-    Holding: all is done, and what was done is to be put back some time.
-    """
+    """Of the incidents that there are now; none when the API server cannot be asked."""
     with suppress(RuntimeError):
         items: list[Json] = json.loads(scene.kubectl("get", "incidents", "-o", "json"))["items"]
-        return [_phase(one.get("status", {})) for one in items]
+        return [phase_of(one.get("status", {})) for one in items]
     return []
 
 
-def _phase(status: Json) -> str:
+def phase_of(status: Json) -> str:
+    """An incident's phase; or Holding: all is done, and what was done is to be put back some time."""
     steps = status.get("steps", [])
     holds = any("revertAt" in step for step in steps) and all(step["state"] in DONE for step in steps)
-    return "Holding" if holds and status["phase"] not in ENDED else str(status.get("phase", ""))
+    return "Holding" if holds and status.get("phase") not in ENDED else str(status.get("phase", ""))
 
 
 def _over(day: GameDay, scene: Scene, began: float, *, helped: bool) -> bool:

@@ -111,12 +111,10 @@ class App:
             _clock,
         )
         self.checklists.wake = self.closing.wake
-        self.voices = Voices(kube, self.store, self.recorder, self.reconciler, self.leads)
+        self.voices = Voices(kube, self.store, self.reconciler)
         self._slack = SlackInbound(settings.channels, self.voices, self.store, kube, self.metrics)
         self._inbound = inbound_edges(settings, self.voices, self.store, self.metrics) | self._slack.edges()
-        self.intake = Intake(
-            kube, self.store, self.recorder, self.reconciler, self.metrics, namespace=namespace, leads=self.leads
-        )
+        self.intake = Intake(kube, self.store, self.reconciler, self.metrics, namespace=namespace, leads=self.leads)
         self.reporter = PolicyReporter(kube, self.store, self.leads, _POLICY_COUNTS_EVERY, Reachable(self._connections))
         self.handlers = Handlers(kube, self.store, self.reconciler, self.reporter, namespace)
         self.resync = Resync(

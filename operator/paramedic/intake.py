@@ -17,12 +17,12 @@ from paramedic.clients.kube import Kube
 from paramedic.core.alert import Alert
 from paramedic.core.heard import Heard
 from paramedic.core.match import incident_manifest, is_new_firing, policies_for_alert, severity_of
-from paramedic.errors import AlreadyExists, Conflict, NotFound, ParamedicError, Refused, Retry, Terminal
+from paramedic.errors import AlreadyExists, NotFound, ParamedicError, Refused, Retry, Terminal
 from paramedic.gate import Urgency
 from paramedic.log import get_logger
 from paramedic.metrics import Metrics
 from paramedic.reconcile import Reconciler, take_news
-from paramedic.record import Recorder, incident_path, reread
+from paramedic.record import incident_path, reread
 from paramedic.store import Entry, GroupKey, Store, key_of
 
 Json = dict[str, Any]
@@ -49,7 +49,6 @@ class Intake:
         self,
         kube: Kube,
         store: Store,
-        recorder: Recorder,
         reconciler: Reconciler,
         metrics: Metrics,
         *,
@@ -58,7 +57,6 @@ class Intake:
     ) -> None:
         self._kube = kube
         self._store = store
-        self._recorder = recorder
         self._reconciler = reconciler
         self._metrics = metrics
         self._namespace = namespace
@@ -184,23 +182,8 @@ class Intake:
                 self._reconciler.hear(entry.key, heard)
             await asyncio.gather(*(self._reconciler.tell(entry.key, h) for h in changing))
         elif changing:
-            await self._write_down(entry.key, place.rest)
+            await self._reconciler.amend(entry.key, lambda draft: take_news(draft, place.rest))
         return True
-
-    async def _write_down(self, key: str, batch: Sequence[Heard]) -> None:
-        """Without the lead there is no reconciler: the news goes straight to the status."""
-        for _ in range(_TRIES):
-            draft = self._recorder.open_draft(key, datetime.now(UTC))
-            if draft is None:
-                raise NotFound(key)
-            take_news(draft, batch)
-            try:
-                await self._recorder.commit(draft)
-                self._reconciler.queue.add(key)  # should the lead have come to this process meanwhile
-                return
-            except Conflict:
-                await reread(self._kube, self._store, key)
-        raise Retry(f"{key} keeps changing")
 
     @asynccontextmanager
     async def _one_at_a_time(self, key: GroupKey) -> AsyncIterator[None]:

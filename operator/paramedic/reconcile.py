@@ -44,6 +44,7 @@ Amendment = Callable[[Draft], None]
 News = tuple[Heard | Amendment, asyncio.Future[None] | None]
 _log = get_logger(__name__)
 _MAX_MOVES = 64
+_MAX_TRIES = 6
 _FIRST_BACKOFF, _LAST_BACKOFF = timedelta(milliseconds=200), timedelta(seconds=30)
 _COUNT_LATER = timedelta(seconds=30)
 
@@ -145,12 +146,30 @@ class Reconciler:
 
     async def amend(self, key: str, change: Amendment) -> None:
         """Something to be put on the status: returns once it is stored. ``change`` may be called more than once, each
-        time on another draft. Raises Retry when the lead is lost meanwhile, NotFound when the incident is gone.
+        time on another draft. Without the lead it goes straight onto the status. Raises Retry when the lead is lost
+        meanwhile or the incident keeps changing, NotFound when it is gone.
         """
+        if not self._may_act():
+            await self._write_down(key, change)
+            return
         stored: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._news.setdefault(key, []).append((change, stored))
         self.queue.add(key)
         await stored
+
+    async def _write_down(self, key: str, change: Amendment) -> None:
+        for _ in range(_MAX_TRIES):
+            draft = self._recorder.open_draft(key, self._clock())
+            if draft is None:
+                raise NotFound(f"{key} is over or gone")
+            change(draft)
+            try:
+                await self._recorder.commit(draft)
+                self.queue.add(key)  # should the lead have come to this process meanwhile
+                return
+            except Conflict:
+                await reread(self._kube, self._store, key)
+        raise Retry(f"{key} keeps changing")
 
     def stop(self) -> None:
         """The lead is lost: forgets what waits and what runs, and sends back who waits for a write."""

@@ -6,9 +6,8 @@ What is said is stored on the status, which nobody but Paramedic may write; a pa
 """
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
 from paramedic.api import conditions as c
 from paramedic.api.incident import Acknowledgement, Closure, Consent, Incident, StepStatus, Via
@@ -16,17 +15,16 @@ from paramedic.api.reasons import Reason
 from paramedic.clients.kube import Kube
 from paramedic.core import rights
 from paramedic.core.rights import Right
-from paramedic.errors import Conflict, NotFound, Refused, Retry
+from paramedic.errors import Conflict, NotFound, Refused
 from paramedic.gate import Urgency
 from paramedic.log import get_logger
-from paramedic.reconcile import Amendment, Reconciler
-from paramedic.record import Draft, Recorder, incident_path, reread
+from paramedic.reconcile import Reconciler
+from paramedic.record import Draft, incident_path
 from paramedic.store import Store
 
 _log = get_logger(__name__)
 _REVIEWS = "/apis/authorization.k8s.io/v1/subjectaccessreviews"
 _MOST_CONSENTS = 64
-_TRIES = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,26 +51,22 @@ class Voices:
     Retry when it could not be stored.
     """
 
-    def __init__(
-        self, kube: Kube, store: Store, recorder: Recorder, reconciler: Reconciler, leads: Callable[[], bool]
-    ) -> None:
+    def __init__(self, kube: Kube, store: Store, reconciler: Reconciler) -> None:
         self._kube = kube
         self._store = store
-        self._recorder = recorder
         self._reconciler = reconciler
-        self._leads = leads
 
     async def acknowledge(self, key: str, who: Speaker) -> None:
         """``who`` works on the incident ``key`` (``namespace/name``). PagerDuty's own word for a person is enough."""
         incident = self._open(key)
         await self._check(who, "acknowledge", rights.to_acknowledge(incident), needs_user=who.via != "pagerduty")
-        await self._amend(key, lambda draft: _acknowledge(draft, who))
+        await self._reconciler.amend(key, lambda draft: _acknowledge(draft, who))
 
     async def close(self, key: str, who: Speaker) -> None:
         """The incident is over, as ``who`` says: what it holds is put back. PagerDuty's own word is enough."""
         incident = self._open(key)
         await self._check(who, "close", rights.to_close(incident), needs_user=who.via != "pagerduty")
-        await self._amend(key, lambda draft: _close(draft, who))
+        await self._reconciler.amend(key, lambda draft: _close(draft, who))
 
     async def approve(self, key: str, step: str, operation: str, who: Speaker) -> None:
         """``who`` consents to the plan of a step that was shown with this operation id (``status.steps``). Refused when
@@ -85,7 +79,7 @@ class Voices:
         def put(draft: Draft) -> None:
             problems[:] = _approve(draft, step, operation, who)
 
-        await self._amend(key, put)
+        await self._reconciler.amend(key, put)
         if problems:
             raise problems[0]
 
@@ -103,13 +97,13 @@ class Voices:
         except Conflict as error:
             raise NotFound(f"{key} is gone, and another has its name") from error
         self._store.put_incident(stored)
-        await self._amend(key, lambda draft: _paused(draft, who, paused=paused))
+        await self._reconciler.amend(key, lambda draft: _paused(draft, who, paused=paused))
 
     async def tell_refusal(self, key: str, who: Speaker, refusal: Refused) -> None:
         """Puts on the incident, and so before all who are told of it, what ``who`` was refused, where there is no other
         way to answer.
         """
-        await self._amend(key, lambda draft: _tell_refusal(draft, who, str(refusal)))
+        await self._reconciler.amend(key, lambda draft: _tell_refusal(draft, who, str(refusal)))
 
     async def check(self, who: Speaker, what: str, wanted: Iterable[Right]) -> None:
         """For what is not listed here: raises Refused unless ``who`` is known in Kubernetes and has all these rights.
@@ -147,24 +141,6 @@ class Voices:
         body = {"apiVersion": "authorization.k8s.io/v1", "kind": "SubjectAccessReview", "spec": spec}
         answer = await self._kube.create(_REVIEWS, body, Urgency.INTENT)
         return bool(answer["status"]["allowed"])
-
-    async def _amend(self, key: str, change: Amendment) -> None:
-        """Through the reconciler where this process leads; else straight onto the status, as alerts' news goes."""
-        if self._leads():
-            await self._reconciler.amend(key, change)
-            return
-        for _ in range(_TRIES):
-            draft = self._recorder.open_draft(key, datetime.now(UTC))
-            if draft is None:
-                raise NotFound(f"{key} is over or gone")
-            change(draft)
-            try:
-                await self._recorder.commit(draft)
-                self._reconciler.queue.add(key)  # should the lead have come to this process meanwhile
-                return
-            except Conflict:
-                await reread(self._kube, self._store, key)
-        raise Retry(f"{key} keeps changing")
 
 
 def _acknowledge(draft: Draft, who: Speaker) -> None:

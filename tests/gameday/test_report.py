@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -12,7 +13,7 @@ from gameday.chaos import CHAOS, MOMENTS, Aftermath
 from gameday.days import DAYS
 from gameday.ground import HERE
 from gameday.report import HEAD, Row, table
-from gameday.run import Run
+from gameday.run import Run, phase_of
 
 DAY = DAYS[0]
 GOOD = Run(
@@ -75,3 +76,21 @@ def test_every_day_has_its_policy_and_every_chaos_its_moment() -> None:
     assert {one.when for one in CHAOS} == set(MOMENTS)
     names = [one.name for one in (*DAYS, *CHAOS)]
     assert len(set(names)) == len(names)
+
+
+@pytest.mark.parametrize(
+    ("status", "phase"),
+    [
+        ({}, ""),
+        ({"phase": "Remediating", "steps": [{"state": "Executing"}]}, "Remediating"),
+        ({"phase": "Remediating", "steps": [{"state": "Succeeded", "revertAt": "2026-01-01T00:00:00Z"}]}, "Holding"),
+        (
+            {"phase": "Verifying", "steps": [{"state": "Verifying", "revertAt": "2026-01-01T00:00:00Z"}]},
+            "Verifying",
+        ),
+        ({"phase": "Escalated", "steps": [{"state": "Succeeded", "revertAt": "2026-01-01T00:00:00Z"}]}, "Escalated"),
+        ({"phase": "Resolved", "steps": [{"state": "Reverted"}]}, "Resolved"),
+    ],
+)
+def test_an_incident_that_only_waits_to_put_something_back_is_told_apart(status: dict[str, Any], phase: str) -> None:
+    assert phase_of(status) == phase
