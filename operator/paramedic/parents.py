@@ -80,7 +80,7 @@ class Parents:
         if several.lacks(parent, parts):
             self._wake(f"{namespace}/{parent.name}", _TOGETHER)
         for part in parts:
-            if part.parent is None and part.at_rest:  # what is under way finds its parent with its next write
+            if several.must_look_again(part, parent):
                 self._wake(f"{namespace}/{part.name}", _AT_ONCE)
 
     async def _create(self, namespace: str, parts: list[several.Member]) -> None:

@@ -34,12 +34,12 @@ class People:
 
     def attend(self, draft: Draft) -> None:
         """Adds what has become due or true since the last write, and the notices of all that was said."""
-        _keep_acknowledgement(draft)
         _keep_severity(draft)
         if several.is_parent(draft.incident):
             self._keep_children(draft)
         else:
             self._find_parent(draft)
+        _keep_acknowledgement(draft, self._acknowledged_with_parent(draft.incident))
         self._keep_times(draft)
         self._escalate(draft)
         self._update(draft)
@@ -137,6 +137,11 @@ class People:
         if parent and me and several.belongs_to(me, parent, self._joining):
             status.parent = parent.name
 
+    def _acknowledged_with_parent(self, part: Incident) -> Acknowledgement | None:
+        """That of the whole outage that the incident is a part of."""
+        parent = self._store.open_parent(part.metadata.namespace) if part.status.parent else None
+        return parent.acknowledgement if parent and parent.name == part.status.parent else None
+
     def _keep_children(self, draft: Draft) -> None:
         status = draft.incident.status
         parts = self._parts(draft.incident) if status.resolved_at is None else []
@@ -165,15 +170,23 @@ class People:
         return min(filter(None, teams), default=None)
 
 
-def _keep_acknowledgement(draft: Draft) -> None:
-    """Who has taken it on first, and who leads."""
+def _keep_acknowledgement(draft: Draft, of_parent: Acknowledgement | None) -> None:
+    """Who has taken it on first, by itself or with the whole outage, and who leads."""
     spec, status = draft.incident.spec, draft.incident.status
-    if spec.acknowledged_by and status.acknowledgement is None and status.resolved_at is None:
-        who = spec.acknowledged_by
-        status.acknowledgement = Acknowledgement(by=who, at=draft.now)
-        draft.say(Reason.ACKNOWLEDGED, f"acknowledged by {who}", actor=who, condition=(c.ACKNOWLEDGED, "True"))
+    if status.acknowledgement is None and status.resolved_at is None:
+        if spec.acknowledged_by:
+            _acknowledge(draft, Acknowledgement(by=spec.acknowledged_by, at=draft.now))
+        elif of_parent:
+            _acknowledge(draft, of_parent.model_copy(update={"at": draft.now}), f" with {status.parent}")
     first = status.acknowledgement.by if status.acknowledgement else None
     status.commander = spec.commander or status.commander or first
+
+
+def _acknowledge(draft: Draft, given: Acknowledgement, how: str = "") -> None:
+    draft.incident.status.acknowledgement = given
+    draft.say(
+        Reason.ACKNOWLEDGED, f"acknowledged by {given.by}{how}", actor=given.by, condition=(c.ACKNOWLEDGED, "True")
+    )
 
 
 def _keep_severity(draft: Draft) -> None:

@@ -292,6 +292,10 @@ async def test_later_ones_join_and_the_parent_ends_with_the_last(world: World, d
     parent = await once(world, lambda f: "late" in f["status"].get("children", []), name, "the late one joins")
     assert parent["status"]["severity"] == "P0"
     assert "PartJoined" in reasons(parent)
+    await world.edit(name, {"acknowledgedBy": "admin"})
+    for child in names:
+        found = await once(world, lambda f: "acknowledgement" in f["status"], child, "taken on with the whole")
+        assert found["status"]["acknowledgement"]["by"] == "admin"
     for child in names[:3]:
         await world.edit(child, {"resolution": {"resolvedBy": "admin"}})
     await once(world, lambda f: f["status"].get("message", "").startswith("1 part is not over: late"), name)

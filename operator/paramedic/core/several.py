@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from paramedic.api import API_VERSION, LABEL_MANAGED_BY
-from paramedic.api.incident import Incident
+from paramedic.api.incident import Acknowledgement, Incident
 from paramedic.api.people import SeveralServices
 from paramedic.api.policy import Severity
 from paramedic.core import people
@@ -36,6 +36,7 @@ class Member:
     """Whether its status is not about to be written anyway."""
     notify: tuple[str, ...] = ()
     team: str | None = None
+    acknowledgement: Acknowledgement | None = None
 
 
 def is_parent(incident: Incident) -> bool:
@@ -61,6 +62,7 @@ def member(incident: Incident) -> Member | None:
         at_rest=status.phase not in ("Remediating", "Verifying"),
         notify=tuple(status.policy.notify) if status.policy else (),
         team=status.policy.team if status.policy else None,
+        acknowledgement=status.acknowledgement,
     )
 
 
@@ -115,6 +117,12 @@ def parent_manifest(namespace: str, name: str, parts: Sequence[Member]) -> dict[
 def lacks(parent: Member, parts: Iterable[Member]) -> bool:
     """Whether the parent's list of children is to be longer."""
     return len(parent.children) < MOST_CHILDREN and any(part.name not in parent.children for part in parts)
+
+
+def must_look_again(part: Member, parent: Member) -> bool:
+    """Whether a part has not taken over yet what the parent means for it, and no write of its own is on the way."""
+    behind = part.parent is None or (parent.acknowledgement is not None and part.acknowledgement is None)
+    return behind and part.at_rest
 
 
 def tell_open(parts: Sequence[str]) -> str:
