@@ -42,7 +42,6 @@ Json = dict[str, Any]
 
 HERE = Path(__file__).parent
 MANIFESTS = toolchain.HACK.parent / "manifests"
-CGROUPS = Path("/sys/fs/cgroup")
 PROCESSES = 20
 """The pods' part of the processors is that of so many processes."""
 ROLLOUT_SECONDS = 120
@@ -100,7 +99,7 @@ class Ground:
         images = [self._image("covet"), self._image("paramedic")]
         self._stack.callback(self._ports.release)
         self._stack.enter_context(self.cluster)
-        self._favour_pods()
+        self.node.favour_pods(PROCESSES)
         for image in images:
             load_image(self.cluster.folder, image)
             image.unlink()
@@ -123,15 +122,6 @@ class Ground:
         """The cluster's."""
         assert isinstance(self.cluster.node, RealNode)
         return self.cluster.node
-
-    def _favour_pods(self) -> None:
-        """All pods together have one cgroup's part of the processors, by default no more than any single process of the
-        machine: on a busy one they would starve.
-        """
-        name = self.node.addresses.name
-        for file, part in ((f"cpu/{name}/cpu.shares", PROCESSES * 1024), (f"{name}/cpu.weight", PROCESSES * 100)):
-            if (CGROUPS / file).exists():
-                (CGROUPS / file).write_text(str(part))
 
     @property
     def _machine(self) -> str:

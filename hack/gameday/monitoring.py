@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import threading
 import urllib.parse
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from gameday.repeated import Repeated
 from testbed.monitoring import Prometheus
 from testbed.processes import ProcessError
 from testbed.rest import ApiError, Rest
@@ -47,31 +47,28 @@ class Discovery:
         self._prometheus = prometheus
         self._pods = f"/api/v1/namespaces/{namespace}/pods?labelSelector=app%3Dcovet"
         self._service = service
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._follow, name="discovery", daemon=True)
+        self._told: list[str] = []
+        self._following = Repeated("discovery", POLL_SECONDS, self._follow)
 
     def __enter__(self) -> Self:
         self._prometheus.set_targets(SERVICE, [self._service])
-        self._thread.start()
+        self._following.__enter__()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._stop.set()
-        self._thread.join()
+        self._following.__exit__(kind, error, trace)
         for job in (PODS, SERVICE):
             with contextlib.suppress(OSError, ProcessError):
                 self._prometheus.set_targets(job, [])
 
     def _follow(self) -> None:
-        told: list[str] = []
-        while not self._stop.wait(POLL_SECONDS):
-            with contextlib.suppress(OSError, ApiError, ProcessError):  # one of the two is away
-                found = sorted(map(_address, filter(_is_there, self._api.request("GET", self._pods)["items"])))
-                if found != told:
-                    self._prometheus.set_targets(PODS, found)
-                    told = found
+        with contextlib.suppress(OSError, ApiError, ProcessError):  # one of the two is away
+            found = sorted(map(_address, filter(_is_there, self._api.request("GET", self._pods)["items"])))
+            if found != self._told:
+                self._prometheus.set_targets(PODS, found)
+                self._told = found
 
 
 def _is_there(pod: Json) -> bool:

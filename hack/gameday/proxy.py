@@ -6,13 +6,13 @@ import contextlib
 import copy
 import json
 import socket
-import threading
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import yaml
 
+from gameday.repeated import Repeated
 from testbed import toolchain
 from testbed.access import Access
 from testbed.ports import Ports
@@ -41,8 +41,8 @@ class Gateway:
         self._upstream = upstream
         self._ports = Ports()
         self._child: Child | None = None
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._follow, name="mesh", daemon=True)
+        self._applied: list[Json] = []
+        self._following = Repeated("mesh", POLL_SECONDS, self._follow)
         self.url = ""
 
     def __enter__(self) -> Self:
@@ -61,26 +61,23 @@ class Gateway:
         except BaseException:
             self._child.stop()
             raise
-        self._thread.start()
+        self._following.__enter__()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._stop.set()
-        self._thread.join()
+        self._following.__exit__(kind, error, trace)
         if self._child:
             self._child.stop(1)
         self._ports.release()
 
     def _follow(self) -> None:
-        known: list[Json] = []
-        while not self._stop.wait(POLL_SECONDS):
-            with contextlib.suppress(OSError, ApiError):
-                specs = [one["spec"] for one in self._api.request("GET", self._filters)["items"]]
-                if specs != known:
-                    self._write_listener(specs)
-                    known = specs
+        with contextlib.suppress(OSError, ApiError):
+            specs = [one["spec"] for one in self._api.request("GET", self._filters)["items"]]
+            if specs != self._applied:
+                self._write_listener(specs)
+                self._applied = specs
 
     def _write_listener(self, specs: list[Json]) -> None:
         """Whole, and moved into place: that is what Envoy watches for."""

@@ -15,6 +15,7 @@ from typing import Any, Self
 
 from gameday.insider import Insider
 from gameday.load import Call, Load, Sample
+from gameday.repeated import Repeated
 from gameday.stores import Stores
 from testbed import toolchain
 from testbed.access import Access
@@ -118,30 +119,18 @@ class Scene:
         ]
 
 
-class Probe:
-    """A thread that asks again and again; like a `Load` of ten requests a second."""
+class Probe(Repeated):
+    """Asks ten times a second; like a `Load`, it keeps a sample of each."""
 
     def __init__(self, ask: Callable[[], str]) -> None:
+        super().__init__("probe", 0.1, self._sample)
         self._ask = ask
         self.samples: list[Sample] = []
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="probe", daemon=True)
 
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._stop.set()
-        self._thread.join()
-
-    def _run(self) -> None:
-        while not self._stop.wait(0.1):
-            at, began = time.time(), time.perf_counter()
-            answer = self._ask()
-            self.samples.append(Sample(at, time.perf_counter() - began, answer))
+    def _sample(self) -> None:
+        at, began = time.time(), time.perf_counter()
+        answer = self._ask()
+        self.samples.append(Sample(at, time.perf_counter() - began, answer))
 
 
 def _forgotten(request: urllib.request.Request) -> None:

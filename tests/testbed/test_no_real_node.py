@@ -7,6 +7,7 @@ import pytest
 
 from testbed.cluster import Cluster
 from testbed.golang import ToolchainError
+from testbed.processes import ProcessError
 from testbed.realnode import RealNode, checks, why_not
 
 
@@ -21,6 +22,14 @@ def test_without_root(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 def test_on_another_system(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.platform", "darwin")
     assert why_not() == "a real node needs Linux"
+
+
+@pytest.mark.skipif(bool(why_not()), reason=why_not() or "")
+def test_in_a_folder_whose_path_is_too_long_for_sockets(tmp_path: Path) -> None:
+    folder = tmp_path / ("deep" * 25)
+    with pytest.raises(ProcessError, match=r"characters too long for the kubelet's sockets; choose another folder"):
+        Cluster(folder, RealNode).start()
+    assert not (folder / "node").exists()
 
 
 @pytest.mark.skipif(bool(why_not()), reason=why_not() or "")

@@ -22,6 +22,10 @@ from testbed.realnode.checks import why_not
 from testbed.rest import Rest
 
 NAMESPACES = Path(__file__).with_name("namespaces.py")
+CGROUPS = Path("/sys/fs/cgroup")
+LONGEST_SOCKET = "kubelet/pod-resources/kubelet.sock"
+MOST_SOCKET_CHARACTERS = 107
+"""unix(7): `sun_path` holds 108 bytes with the final zero."""
 START_TIMEOUT = 60.0
 STOP_GRACE = 120.0
 NODE_USER = f"system:node:{settings.NODE_NAME}"
@@ -117,12 +121,26 @@ class RealNode:
         """The node's containers run on; nobody looks after them, and the API server hears nothing of them."""
         self._children.pop("kubelet").stop()
 
+    def favour_pods(self, processes: int) -> None:
+        """Gives all pods together the part of the processors that so many processes have, by default that of a single
+        one: on a busy machine they would starve.
+        """
+        name = self.addresses.name
+        for file, part in ((f"cpu/{name}/cpu.shares", processes * 1024), (f"{name}/cpu.weight", processes * 100)):
+            if (CGROUPS / file).exists():
+                (CGROUPS / file).write_text(str(part))
+
     # -- before the cluster -------------------------------------------------------------------------------------------
 
     def _lay_out(self) -> None:
         """Clears what an earlier node left and makes the key pair by which the kubelet knows the API server."""
         if any(self._folder.is_relative_to(hidden) for hidden in ("/run", "/var/lib", "/var/log")):
             raise ProcessError(f"a real node cannot lie in {self._folder}, which it covers; choose another folder")
+        if (excess := len(str(self._folder / LONGEST_SOCKET)) - MOST_SOCKET_CHARACTERS) > 0:
+            raise ProcessError(
+                f"a real node cannot lie in {self._folder}: the path is {excess} characters too long for the kubelet's "
+                "sockets; choose another folder"
+            )
         shutil.rmtree(self._folder, ignore_errors=True)
         self._folder.mkdir(mode=0o700, parents=True)
         self._client_certificate = self._folder / "kubelet-client.crt"
@@ -139,9 +157,8 @@ class RealNode:
     def _sweep(self) -> None:
         """Removes what a cluster that was killed may have left: cgroups, which outlive their processes."""
         unused = {one.name for one in addresses.unused()}
-        cgroups = Path("/sys/fs/cgroup")
         pattern = f"{addresses.NAME_PREFIX}*"
-        found = {path.name for path in (*cgroups.glob(pattern), *cgroups.glob(f"*/{pattern}"))}
+        found = {path.name for path in (*CGROUPS.glob(pattern), *CGROUPS.glob(f"*/{pattern}"))}
         for name in found & unused:
             _run(sys.executable, "-I", "-S", NAMESPACES, "sweep", name)
 
