@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import gc
 import os
 import sys
 from importlib.metadata import version
@@ -56,6 +57,7 @@ def _add_report(report: argparse.ArgumentParser) -> None:
 
 
 def _run(_: argparse.Namespace) -> None:
+    gc.disable()  # what is imported stays; app turns it on again when it has read what is stored
     from paramedic import app
 
     asyncio.run(app.run(load_settings()))

@@ -21,7 +21,7 @@ from paramedic.api.incident import Incident
 from paramedic.api.policy import MessageTemplates
 from paramedic.clients.prometheus import Prometheus as Client
 from paramedic.report import FORMATS, make_report, render
-from paramedic.report.document import Graph, Mark, Point, changed_fields
+from paramedic.report.document import Graph, Mark, Point
 from paramedic.report.gather import plots, span, unit
 from paramedic.report.markdown import sparkline
 from paramedic.report.svg import draw, time_ticks, value_ticks
@@ -242,17 +242,6 @@ async def test_hostile_text_stays_out_of_a_terminal_in_json() -> None:
 
 
 # -- its parts ---------------------------------------------------------------------------------------------------------
-
-
-def test_changes_field_by_field() -> None:
-    before = {"replicas": 3, "same": 1, "spec": {"a": {"b": {"c": 1}}}, "gone": "x"}
-    after = {"replicas": 10, "same": 1, "spec": {"a": {"b": {"c": 2}}}, "new": None}
-    assert [(one.field, one.before, one.after) for one in changed_fields(before, after)] == [
-        ("replicas", "3", "10"),
-        ("spec.a.b", '{"c": 1}', '{"c": 2}'),
-        ("gone", '"x"', ""),
-        ("new", "", "null"),
-    ]
 
 
 def test_each_figure_once_the_impact_first() -> None:

@@ -1,11 +1,12 @@
 """What a step changes, and for how long, in lines. Pure."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from paramedic.api.base import format_duration
 from paramedic.api.incident import StepStatus
+from paramedic.core.changes import field_changes
 from paramedic.plugin.texts import clock
 
 _ABSENT = "–"
@@ -13,13 +14,15 @@ _ABSENT = "–"
 
 def change_lines(before: Mapping[str, Any] | None, after: Mapping[str, Any] | None) -> list[str]:
     """``replicas: 2 → 5`` for each field that is to be another."""
-    old, new = dict(_flat(before or {})), dict(_flat(after or {}))
-    names = [*old, *(name for name in new if name not in old)]
-    return [
-        f"{name}: {old.get(name, _ABSENT)} → {new.get(name, _ABSENT)}"
-        for name in names
-        if after and old.get(name) != new.get(name)
-    ]
+    return [f"{one.path}: {_told(one.before)} → {_told(one.after)}" for one in field_changes(before, after)]
+
+
+def _told(value: str | None) -> str:
+    """A string without its quotes."""
+    if value is None:
+        return _ABSENT
+    read = json.loads(value)
+    return read if isinstance(read, str) else value
 
 
 def lease_line(step: StepStatus) -> str:
@@ -40,12 +43,3 @@ def _or_earlier(step: StepStatus) -> str:
         *([f"{when.prometheus.query} gives {when.prometheus.condition}"] if when.prometheus else []),
     ]
     return f", or when {' and '.join(conditions)}"
-
-
-def _flat(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    for key, inner in value.items():
-        name = f"{prefix}{key}"
-        if isinstance(inner, Mapping) and inner:
-            yield from _flat(inner, f"{name}.")
-        else:
-            yield name, inner if isinstance(inner, str) else json.dumps(inner, ensure_ascii=False)

@@ -1,9 +1,7 @@
 """The report as data, and how it is made from an Incident. Pure. Its JSON form is ``paramedic report -o json``."""
 
-import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
-from typing import Any
 
 from pydantic import Field
 
@@ -21,9 +19,8 @@ from paramedic.api.incident import (
 )
 from paramedic.api.policy import Severity
 from paramedic.core import people
+from paramedic.core.changes import field_changes
 from paramedic.core.plan import began_at
-
-_DEPTH = 3
 
 
 class Mark(StatusModel):
@@ -181,26 +178,6 @@ def marks(incident: Incident) -> list[Mark]:
     return sorted(found, key=lambda mark: mark.at)
 
 
-def changed_fields(before: Mapping[str, Any] | None, after: Mapping[str, Any] | None) -> list[ChangedField]:
-    """What differs, field by field."""
-    old, new = dict(_leaves(before or {})), dict(_leaves(after or {}))
-    paths = dict.fromkeys([*old, *new])
-    return [
-        ChangedField(field=path, before=old.get(path, ""), after=new.get(path, ""))
-        for path in paths
-        if old.get(path) != new.get(path)
-    ]
-
-
-def _leaves(value: Mapping[str, Any], path: str = "", depth: int = _DEPTH) -> Iterator[tuple[str, str]]:
-    for key, inner in value.items():
-        where = f"{path}.{key}" if path else str(key)
-        if isinstance(inner, Mapping) and inner and depth > 1:
-            yield from _leaves(inner, where, depth - 1)
-        else:
-            yield where, json.dumps(inner, ensure_ascii=False, default=str)
-
-
 def _policy(incident: Incident) -> str | None:
     pinned = incident.status.policy
     return f"{pinned.key}, generation {pinned.generation}, mode {pinned.mode}" if pinned else None
@@ -217,7 +194,10 @@ def _action(step: StepStatus) -> Action:
         approved_by=step.approved_by,
         started_at=step.started_at,
         finished_at=step.finished_at,
-        changes=changed_fields(step.before, step.after) if step.after is not None else [],
+        changes=[
+            ChangedField(field=one.path, before=one.before or "", after=one.after or "")
+            for one in field_changes(step.before, step.after)
+        ],
         put_back_at=revert.finished_at if revert else None,
         put_back=f"{revert.state}: {revert.message}" if revert else None,
         kept_by=step.kept_by,
