@@ -19,6 +19,8 @@ from paramedic.record import Draft, Recorder, apply_summary
 from paramedic.store import Store
 
 T = TypeVar("T")
+GONE = (Reason.TARGET_NOT_FOUND, Reason.TARGET_DELETED, Reason.TARGET_REPLACED)
+"""Why a look fails at a target that holds nothing (any more) of what was done."""
 _LOOK_AHEAD_SECONDS = 0.5
 # An API server that has just been started refuses what it allows a moment later: it has not read the roles yet.
 _FORBIDDEN_TRIES, _FORBIDDEN_PAUSE_SECONDS = 4, 1.0

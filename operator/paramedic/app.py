@@ -81,7 +81,8 @@ class App:
             metrics.leader.set(1)
         self.recorder = Recorder(kube, self.store, self.metrics, settings.identity)
         channels = make_channels(settings.channels, Messages(settings, self._prometheus, self.store, _clock))
-        self.notifier = Notifier(list(channels), settings.notify)
+        reserved = {one.name: (namespace, *one.namespaces) for one in settings.channels if one.namespaces}
+        self.notifier = Notifier(list(channels), settings.notify, reserved)
         self.people = People(settings.people, self.store, self.notifier, self.metrics)
         self.checklists = Checklists(
             self.notifier, settings.channels, settings.closing.stable_for, has_store=self._evidence is not None
@@ -115,7 +116,14 @@ class App:
         self._slack = SlackInbound(settings.channels, self.voices, self.store, kube, self.metrics)
         self._inbound = inbound_edges(settings, self.voices, self.store, self.metrics) | self._slack.edges()
         self.intake = Intake(kube, self.store, self.reconciler, self.metrics, namespace=namespace, leads=self.leads)
-        self.reporter = PolicyReporter(kube, self.store, self.leads, _POLICY_COUNTS_EVERY, Reachable(self._connections))
+        self.reporter = PolicyReporter(
+            kube,
+            self.store,
+            self.leads,
+            _POLICY_COUNTS_EVERY,
+            Reachable(self._connections),
+            has_prometheus=settings.prometheus.url is not None,
+        )
         self.handlers = Handlers(kube, self.store, self.reconciler, self.reporter, namespace)
         self.resync = Resync(
             kube,
@@ -132,6 +140,7 @@ class App:
         self._wound_down = asyncio.Event()
         self._watch_stop = asyncio.Event()
         self._failure: ParamedicError | None = None
+        self._has_taken_over = False
 
     def _make_reconciler(self) -> Reconciler:
         """With the parts that nobody else knows."""
@@ -175,8 +184,8 @@ class App:
         self.people.attend(draft)
 
     def leads(self) -> bool:
-        """Whether this process acts."""
-        return self._leadership is None or self._leadership.leads()
+        """Whether this process acts: not before it has read what the last leader left."""
+        return self._has_taken_over and (self._leadership is None or self._leadership.leads())
 
     def alive(self) -> str | None:
         """Liveness: a dead watch fails it, not only a dead process."""
@@ -307,9 +316,11 @@ class App:
         try:
             if last is None or time.monotonic() - last > _FRESH_LOAD_SECONDS:
                 await self._load()
-        except ParamedicError as error:
-            self._failure = error
+        except Exception as error:  # noqa: BLE001 - nobody looks at the task in which the election runs this
+            self._failure = error if isinstance(error, ParamedicError) else ParamedicError(f"taking over: {error!r}")
             self._stop.set()
+            return
+        self._has_taken_over = True
         self.resync.wake_all()
         self.delivery.wake_all()
         self.closing.wake_all()
@@ -320,6 +331,7 @@ class App:
         self.closing.wake_all()
 
     def _lose_lead(self) -> None:
+        self._has_taken_over = False
         self.reconciler.stop()
         self.parents.queue.clear()
         self.delivery.stop()

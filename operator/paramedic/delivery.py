@@ -128,6 +128,7 @@ class ChannelQueue:
             await self._deliver(key)
         except Exception:  # noqa: BLE001 - one bad incident must not end the delivery of the others
             _log.exception("a notice failed", channel=self.channel.name, incident=key)
+            self._own[key] = False  # it may have been told
             self.queue.add_after(key, _LAST_RETRY)
 
     async def _pace(self) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from paramedic.acting import Acting
+from paramedic.acting import GONE, Acting
 from paramedic.actions import ACTIONS
 from paramedic.actions.base import Action, Change, Observed, Outcome, Prepared, Report, same_state
 from paramedic.actions.rollback import Rollback, release_started_at
@@ -97,15 +97,19 @@ class Executor:
         try:
             observed = await self._acting.observe(draft, step)
             outcome = action.settled(observed, step.before or {}, step.after or {}, step.operation or "")
-            if outcome is Outcome.APPLIED:
-                self._applied(draft, step, step.message)
-            elif outcome is Outcome.UNKNOWN:
-                text = f"{step.target} is neither as before nor as the step leaves it; not repeated, please look"
-                self._unknown(draft, step, Reason.OUTCOME_UNKNOWN, text)
-            else:
-                await self._act_again(draft, step, action, observed)
         except (Refused, Terminal) as error:
-            self._fail(draft, step, error.reason, str(error))
+            if error.reason in GONE:
+                self._fail(draft, step, error.reason, str(error))
+            else:
+                self._unknown(draft, step, Reason.OUTCOME_UNKNOWN, f"whether it was done cannot be seen: {error}")
+            return
+        if outcome is Outcome.APPLIED:
+            self._applied(draft, step, step.message)
+        elif outcome is Outcome.UNKNOWN:
+            text = f"{step.target} is neither as before nor as the step leaves it; not repeated, please look"
+            self._unknown(draft, step, Reason.OUTCOME_UNKNOWN, text)
+        else:
+            await self._act_again(draft, step, action, observed)
 
     async def describe_plan(self, draft: Draft, index: int) -> None:
         """Mode Observe: records what the step would do, and what would hold it back."""
@@ -238,8 +242,8 @@ class Executor:
         if step.timeout and draft.now > step.started_at + step.timeout:
             self._cannot(draft, step, Reason.TIMED_OUT, f"not done within {format_duration(step.timeout)}", untouched)
             return
-        parameters = _parameters(action, step)
         try:
+            parameters = _parameters(action, step)
             change = action.plan_again(observed, parameters, step.operation or "", step.before or {}, step.after or {})
         except (Refused, Terminal) as error:
             self._cannot(draft, step, error.reason, str(error), untouched)

@@ -16,6 +16,7 @@ from paramedic.api import GROUP, VERSION
 from paramedic.clients.kube import Kube
 from paramedic.policies import PolicyReporter, read_policy
 from paramedic.reconcile import Reconciler
+from paramedic.record import reread
 from paramedic.store import Store, WatchProgress, key_of
 
 Json = dict[str, Any]
@@ -52,9 +53,7 @@ class Handlers:
     def take_incident(self, kind: str | None, raw: Json) -> None:
         """One watch event (``DELETED``, or None and the rest for what exists) of an Incident."""
         self.progress.saw("incidents", raw)
-        if kind == "DELETED":
-            self._incident_left(raw)
-        elif self._store.put_incident(raw):
+        if kind != "DELETED" and self._store.put_incident(raw):
             self._reconciler.queue.add(key_of(raw))
 
     def take_policy(self, kind: str | None, raw: Json) -> None:
@@ -96,6 +95,8 @@ class Handlers:
 
     async def _on_incident(self, event: Any, **_: Any) -> None:
         self.take_incident(event["type"], event["object"])
+        if event["type"] == "DELETED":
+            await self._incident_left(event["object"])
 
     async def _on_policy(self, event: Any, **_: Any) -> None:
         self.take_policy(event["type"], event["object"])
@@ -103,11 +104,13 @@ class Handlers:
     async def _login(self, **_: Any) -> kopf.ConnectionInfo:
         return await self._kube.connection_info()
 
-    def _incident_left(self, raw: Json) -> None:
-        """Deleted, or resolved and so no longer in the watch's selection; the mirror knows of the latter already."""
+    async def _incident_left(self, raw: Json) -> None:
+        """Deleted, or resolved and so no longer in the watch's selection. The event shows it as it was before, so it is
+        read anew: one that is over stays known, for its guards and its group. Should that fail, the resync does it.
+        """
         known = self._store.entries.get(key_of(raw))
         if known and known.open:
-            self._store.remove_incident(raw)
+            await reread(self._kube, self._store, known.key)
 
     def _wake_incidents(self, policy_key: str) -> None:
         """Those under the policy, and those that wait for one."""

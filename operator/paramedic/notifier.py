@@ -1,6 +1,6 @@
 """Which notices an incident gets, stored with the facts that they tell of; and what came of telling them."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 from paramedic.api import conditions as c
 from paramedic.api.incident import Incident
@@ -14,9 +14,13 @@ Wake = Callable[[str, Iterable[str]], None]
 class Notifier:
     """``attend`` is asked before each write. ``wake`` is told, after it, which channels have something to tell."""
 
-    def __init__(self, channels: Sequence[str], default: Sequence[str]) -> None:
+    def __init__(
+        self, channels: Sequence[str], default: Sequence[str], reserved: Mapping[str, Collection[str]] | None = None
+    ) -> None:
+        """``reserved`` has, for channels that not everybody may name, the namespaces whose policies may."""
         self._channels = frozenset(channels)
         self._default = tuple(default)
+        self._reserved = reserved or {}
         self.wake: Wake = lambda key, names: None
 
     def attend(self, draft: Draft) -> None:
@@ -26,8 +30,8 @@ class Notifier:
             return
         known = self.channels_of(draft.incident)
         if len(known) < len(wanted):
-            missing = ", ".join(name for name in wanted if name not in self._channels)
-            text = f"not in the settings' channels, so nobody is told there: {missing}"
+            missing = ", ".join(name for name in wanted if name not in known)
+            text = f"not in the settings' channels, or not for this namespace, so nobody is told there: {missing}"
             draft.set_condition(c.NOTIFIED, "False", Reason.CHANNEL_UNKNOWN, text)
         made = [notice for entry in draft.said if (notice := notices.notice_of(entry, known))]
         new = [notice for notice in made if not notices.is_told_otherwise(draft.incident, notice, draft.now)]
@@ -38,8 +42,14 @@ class Notifier:
             draft.afterwards(lambda: self.wake(draft.key, waiting))
 
     def channels_of(self, incident: Incident) -> list[str]:
-        """The channels that are told of an incident: those that it wants, as far as the settings have them."""
-        return [name for name in self._wanted(incident) if name in self._channels]
+        """The channels that are told of an incident: those that it wants, as far as the settings have them for it."""
+        policy = incident.status.policy
+        speaker = policy.namespace if policy else incident.metadata.namespace
+        return [name for name in self._wanted(incident) if name in self._channels and self._may_name(speaker, name)]
+
+    def _may_name(self, namespace: str, channel: str) -> bool:
+        """The settings' own ``notify`` is the word of who reserved it."""
+        return channel in self._default or channel not in self._reserved or namespace in self._reserved[channel]
 
     def _wanted(self, incident: Incident) -> list[str]:
         policy = incident.status.policy

@@ -46,7 +46,7 @@ class Parents:
 
     def after_round(self, incident: Incident) -> None:
         """An incident was worked on: its namespace is looked at soon."""
-        if self._rule and incident.status.resolved_at is None:
+        if self._rule and (incident.status.resolved_at is None or several.is_parent(incident)):
             self.queue.add_after(incident.metadata.namespace, _SOON)
 
     def part_left(self, namespace: str, parent: str) -> None:
@@ -70,6 +70,9 @@ class Parents:
     async def _look(self, namespace: str, rule: SeveralServices) -> None:
         members = list(self._store.members(namespace))
         parent = several.open_parent(members)
+        for one in members:
+            if one.parent and self._store.is_over(f"{namespace}/{one.parent}"):
+                self._wake(f"{namespace}/{one.name}", _AT_ONCE)
         if parent is None:
             parts = several.outage(members, rule, self._clock())
             if not parts:

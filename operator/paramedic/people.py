@@ -115,10 +115,11 @@ class People:
         draft.incident.status.notices = with_notices(draft.incident.status.notices, [notice])
 
     def _next_update(self, incident: Incident) -> datetime | None:
-        """None for one that is over, whose parent is told of, or where there is nobody to tell."""
+        """None for one that is over or closed, whose parent is told of, or where there is nobody to tell."""
         status = incident.status
         every = self._settings.response(said.severity(incident)).update_every
-        over = status.phase == "Resolved" or status.resolved_at is not None or incident.metadata.deletion_timestamp
+        closed = status.resolved_at is not None or said.resolution(incident) is not None
+        over = closed or status.phase == "Resolved" or incident.metadata.deletion_timestamp is not None
         if every is None or over or status.parent or not self._notifier.channels_of(incident):
             return None
         return clocks.next_update_at(incident, every)
@@ -128,6 +129,8 @@ class People:
     def _find_parent(self, draft: Draft) -> None:
         status, meta = draft.incident.status, draft.incident.metadata
         was_over = draft.base.get("phase") == "Resolved"
+        if not was_over and self._store.is_over(f"{meta.namespace}/{status.parent}"):
+            status.parent = None  # nobody speaks for it any more: its own clocks count again
         if status.parent is not None or was_over or self._settings.several_services is None:
             return
         parent = self._store.open_parent(meta.namespace)

@@ -108,6 +108,11 @@ def _check_problems(where: str, checks: Checks | RevertWhen | None) -> Iterator[
         yield from _problem(f"{where}.prometheus", lambda: compile_expression(condition, frozenset({"value"})))
 
 
+def _asks_prometheus(spec: PolicySpec) -> bool:
+    checks = [spec.verify, *(check for step in spec.steps for check in (step.verify, step.revert_when))]
+    return any(check is not None and check.prometheus is not None for check in checks)
+
+
 def _problem(where: str, check: Callable[[], object]) -> Iterator[str]:
     try:
         check()
@@ -122,13 +127,21 @@ class PolicyReporter:
     """Writes policies' status: Ready at once, counts at intervals, and nothing when nothing has changed."""
 
     def __init__(
-        self, kube: Kube, store: Store, leads: Callable[[], bool], every: timedelta, reachable: Reachable
+        self,
+        kube: Kube,
+        store: Store,
+        leads: Callable[[], bool],
+        every: timedelta,
+        reachable: Reachable,
+        *,
+        has_prometheus: bool,
     ) -> None:
         self._kube = kube
         self._reachable = reachable
         self._store = store
         self._leads = leads
         self._every = every
+        self._has_prometheus = has_prometheus
         self._changed = asyncio.Event()
 
     def wake(self) -> None:
@@ -147,11 +160,16 @@ class PolicyReporter:
     async def _report_all(self) -> None:
         counts = self._count_matches()
         for key, entry in list(self._store.policies.items()):
-            problem = await self._problem(entry)
-            wanted = self._wanted_status(key, entry, problem, counts.get(key))
-            difference = merge_difference(entry.raw.get("status") or {}, wanted)
-            if difference:
-                await self._write(entry, difference)
+            try:
+                await self._report(key, entry, counts.get(key))
+            except Exception:  # noqa: BLE001 - one odd policy must not end the process
+                _log.exception("a policy's status cannot be told", policy=key)
+
+    async def _report(self, key: str, entry: PolicyEntry, count: tuple[int, datetime | None] | None) -> None:
+        wanted = self._wanted_status(key, entry, await self._problem(entry), count)
+        difference = merge_difference(entry.raw.get("status") or {}, wanted)
+        if difference:
+            await self._write(entry, difference)
 
     async def _problem(self, entry: PolicyEntry) -> tuple[Reason, str] | None:
         """What is wrong in the policy, or with what it needs. The latter may mend by itself, so such a policy still
@@ -180,7 +198,7 @@ class PolicyReporter:
         now = datetime.now(UTC)
         old = PolicyStatus.model_validate(entry.raw.get("status") or {})
         generation = int(entry.raw["metadata"].get("generation") or 1)
-        reason, message = problem or (Reason.POLICY_VALID, "the policy can be used")
+        reason, message = problem or (Reason.POLICY_VALID, self._usable(entry))
         old.conditions = c.with_condition(
             old.conditions,
             c.READY,
@@ -196,6 +214,11 @@ class PolicyReporter:
             period = entry.policy.spec.guards.rate_limit.period
             old.actions_in_period = sum(a.at > now - period for a in self._store.actions_under(key))
         return old.to_wire()
+
+    def _usable(self, entry: PolicyEntry) -> str:
+        if self._has_prometheus or entry.policy is None or not _asks_prometheus(entry.policy.spec):
+            return "the policy can be used"
+        return "the policy can be used, but no Prometheus is configured (prometheus.url) that its checks could ask"
 
     async def _write(self, entry: PolicyEntry, difference: Json) -> None:
         meta = entry.raw["metadata"]

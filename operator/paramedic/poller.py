@@ -59,6 +59,9 @@ class Poller:
         except ParamedicError as error:
             self._metrics.poller_errors.inc()
             _log.warning("cannot look at Prometheus' alerts", error=str(error))
+        except Exception:  # noqa: BLE001 - an odd answer must not end the process
+            self._metrics.poller_errors.inc()
+            _log.exception("looking at Prometheus' alerts failed")
 
     async def _take_missed(self, firing: list[Alert], now: datetime) -> None:
         """Alerts that fire for longer than the grace, in which their webhook should have come."""

@@ -1,6 +1,6 @@
 """Puts a step back: intent, act, result, once, and never over somebody else's change (design: "Act once")."""
 
-from paramedic.acting import Acting
+from paramedic.acting import GONE, Acting
 from paramedic.actions import ACTIONS
 from paramedic.actions.base import Action, Change, Outcome, may_put_back
 from paramedic.api.incident import Revert, StepStatus
@@ -8,8 +8,6 @@ from paramedic.api.reasons import Reason
 from paramedic.core.operation import new_operation
 from paramedic.errors import AlreadyExists, Conflict, NotFound, PartlyDone, Refused, Terminal
 from paramedic.record import Draft, escalate, keep_evidence
-
-_GONE = (Reason.TARGET_NOT_FOUND, Reason.TARGET_DELETED, Reason.TARGET_REPLACED)
 
 
 class PutBack:
@@ -85,7 +83,7 @@ class PutBack:
         self, draft: Draft, step: StepStatus, revert: Revert, error: PartlyDone | Refused | Terminal | None
     ) -> None:
         """Records how the putting back ended. A target that is gone holds nothing any more."""
-        gone = error is not None and error.reason in _GONE
+        gone = error is not None and error.reason in GONE
         step.revert, revert.finished_at = revert, draft.now
         if error is not None and not gone:
             revert.state, revert.message = "Failed", str(error)

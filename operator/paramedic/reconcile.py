@@ -324,6 +324,7 @@ class Reconciler:
         verdict = await self._verifier.judge_step(draft.incident, step, draft.now)
         draft.now = self._clock()
         if verdict.state == "Waiting":
+            self._verifier.tell(step, verdict, draft.now)
             return plan.Wait(progress(step), next_look(step, draft.now))
         self._verifier.forget(step)
         step.finished_at = draft.now
@@ -459,6 +460,7 @@ class Reconciler:
         except ParamedicError as error:
             _log.info("cannot read the incident", incident=key, error=str(error))
             return False
+        self._store.settle(key)
         return True
 
 

@@ -74,6 +74,8 @@ class Resync:
                 await self.look()
             except ParamedicError as error:
                 _log.warning("cannot look for missed changes", error=str(error))
+            except Exception:  # noqa: BLE001 - one bad object must not end the process
+                _log.exception("looking for missed changes failed")
 
     async def look(self) -> None:
         """One look at the policies and the open incidents. Raises Retry, Terminal."""
@@ -140,7 +142,7 @@ class Resync:
                 if entry is None or entry.version < version:
                     await self._read(key)
         for key in set(known) - seen:
-            self._drop_ghost(key, known[key])
+            await self._look_for_ghost(key, known[key])
         return newest
 
     async def _ended_incidents(self) -> None:
@@ -156,8 +158,8 @@ class Resync:
         if await reread(self._kube, self._store, key):
             self._reconciler.queue.add(key)
 
-    def _drop_ghost(self, key: str, version: int) -> None:
-        """One that was open before the list and is neither in it nor changed since: it was deleted unseen."""
+    async def _look_for_ghost(self, key: str, version: int) -> None:
+        """One that was open before the list and is neither in it nor changed since: deleted, or ended, unseen."""
         entry = self._store.entries.get(key)
         if entry and entry.open and entry.version == version:
-            self._store.drop_incident(key)
+            await reread(self._kube, self._store, key)

@@ -50,6 +50,8 @@ class Retention:
                 _log.error(text, error=str(error))
             except ParamedicError as error:
                 _log.warning("ended incidents are not deleted for now", error=str(error))
+            except Exception:  # noqa: BLE001 - one bad incident must not end the process
+                _log.exception("deleting ended incidents failed")
             await asyncio.sleep(_EVERY_SECONDS)
 
     async def prune(self) -> int:

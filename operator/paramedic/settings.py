@@ -13,7 +13,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from yaml import YAMLError, safe_load
 
 from paramedic.api import SYSTEM_NAMESPACE
-from paramedic.api.base import parse_duration
+from paramedic.api.base import Url, parse_duration
 from paramedic.api.connection import ConnectionSettings, Network
 from paramedic.api.people import ChannelSettings, PeopleSettings, Templates, wrong_references
 from paramedic.core import messages, schedule, webhook_body
@@ -59,7 +59,7 @@ class _Section(BaseModel):
 class PrometheusSettings(_Section):
     """Where ``verify`` asks and the poller looks."""
 
-    url: str | None = Field(None, description="For example http://prometheus.monitoring:9090; none: not used.")
+    url: Url | None = Field(None, description="For example http://prometheus.monitoring:9090; none: not used.")
     bearer_token_file: Path | None = None
     timeout: Duration = timedelta(seconds=5)
     poll_interval: Duration = Field(
@@ -79,7 +79,7 @@ class S3Settings(_Section):
     bucket: str = Field(min_length=1)
     prefix: str = ""
     region: str | None = None
-    endpoint_url: str | None = Field(None, description="Of a service that speaks S3's protocol; none: AWS.")
+    endpoint_url: Url | None = Field(None, description="Of a service that speaks S3's protocol; none: AWS.")
     encryption: Literal["AES256", "aws:kms"] | None = Field("AES256", description="At rest, done by the service.")
     kms_key_id: str | None = Field(None, description="Key of aws:kms; none: the bucket's default.")
 

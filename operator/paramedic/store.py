@@ -22,6 +22,7 @@ from paramedic.core.notices import waiting_channels
 from paramedic.core.plan import is_remediating
 from paramedic.core.retention import reach
 from paramedic.core.several import Member, is_parent, member, open_parent
+from paramedic.errors import Retry
 
 Json = dict[str, Any]
 GroupKey = tuple[str, str, str]
@@ -95,6 +96,7 @@ class Store:
     """Told when an incident is over or gone that may have been a part of the namespace's parent of several."""
     _fresh: dict[str, tuple[int, Incident, Json]] = field(default_factory=dict)
     _reserved: dict[str, ActionRecord] = field(default_factory=dict)
+    _in_doubt: dict[str, ActionRecord] = field(default_factory=dict)
 
     def put_incident(self, raw: Json, incident: Incident | None = None) -> bool:
         """Takes a copy in; false when it is not newer than the one that is known.
@@ -140,6 +142,10 @@ class Store:
         """The parent of several in the namespace that is not over."""
         keys = self._parents.get(namespace, ())
         return open_parent(found for key in keys if (found := self.entries[key].member))
+
+    def is_over(self, key: str) -> bool:
+        """Whether the incident is known to have ended; false of one that is not known."""
+        return bool((entry := self.entries.get(key)) and not entry.open)
 
     def last_parent_uid(self, namespace: str) -> str:
         """UID of the newest parent of several in the namespace, over or not; empty when there was none."""
@@ -212,12 +218,12 @@ class Store:
     def actions_on(self, target: TargetKey) -> list[ActionRecord]:
         """All known and reserved actions on a target."""
         stored = [a for k in self._by_target.get(target, ()) for a in self.entries[k].actions if a.target == target]
-        return stored + [a for a in self._reserved.values() if a.target == target and not self._is_stored(a)]
+        return stored + [a for a in self._reservations() if a.target == target]
 
     def actions_under(self, policy: str) -> list[ActionRecord]:
         """All known and reserved actions under a policy."""
         stored = [a for k in self._by_policy.get(policy, ()) for a in self.entries[k].actions]
-        return stored + [a for a in self._reserved.values() if a.policy == policy and not self._is_stored(a)]
+        return stored + [a for a in self._reservations() if a.policy == policy]
 
     def left_states(self, target: TargetKey) -> tuple[Json, ...]:
         """States that successful actions have moved the target away from."""
@@ -228,23 +234,35 @@ class Store:
         for key in self._by_target.get(target, ()):
             if key != but and target in self.entries[key].busy_targets:
                 return key
-        reserved = (a.incident for a in self._reserved.values() if a.target == target and a.incident != but)
+        reserved = (a.incident for a in self._reservations() if a.target == target and a.incident != but)
         return next(reserved, None)
 
     def open_remediations(self, policy: str, but: str) -> int:
         """Incidents of the policy that have acted and are not over, besides ``but``."""
         stored = {k for k in self._by_policy.get(policy, ()) if self.entries[k].remediating}
-        reserved = {a.incident for a in self._reserved.values() if a.policy == policy}
+        reserved = {a.incident for a in self._reservations() if a.policy == policy}
         return len((stored | reserved) - {but})
 
     @contextmanager
     def reserve(self, action: ActionRecord) -> Iterator[None]:
         """Counts an action while its intent is being written, so that two incidents never share one allowance."""
+        self._in_doubt.pop(action.incident, None)
         self._reserved[action.operation] = action
         try:
             yield
+        except Retry as error:
+            if error.uncertain:  # it may be stored: it counts until the incident has been read anew
+                self._in_doubt[action.incident] = action
+            raise
         finally:
             del self._reserved[action.operation]
+
+    def settle(self, key: str) -> None:
+        """The incident has been read anew: what was in doubt of it is known."""
+        self._in_doubt.pop(key, None)
+
+    def _reservations(self) -> list[ActionRecord]:
+        return [a for a in (*self._reserved.values(), *self._in_doubt.values()) if not self._is_stored(a)]
 
     def waiting_for(self, targets: Iterable[TargetKey], policy: str | None) -> list[str]:
         """Blocked incidents that the end of work on these targets, or under the policy, may let go on."""
@@ -269,6 +287,7 @@ class Store:
             self._parents[namespace_of(entry.key)].add(entry.key)
 
     def _forget(self, key: str) -> None:
+        self.settle(key)
         entry = self.entries.pop(key, None)
         if entry is None:
             return

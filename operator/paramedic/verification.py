@@ -17,6 +17,7 @@ from paramedic.errors import NotFound, Refused, Retry, Terminal
 _POLL = ((timedelta(seconds=15), timedelta(seconds=1)), (timedelta(minutes=1), timedelta(seconds=2)))
 _SLOW_POLL = timedelta(seconds=5)
 LEASE_POLL = timedelta(seconds=15)
+_TELL_EVERY = timedelta(seconds=30)
 _WORST_FIRST = ("Failed", "Inconclusive", "Waiting", "Passed")
 
 
@@ -29,6 +30,7 @@ class Verifier:
         self._kube = kube
         self._prometheus = prometheus
         self._passing_since: dict[tuple[str, str], datetime] = {}
+        self._told_at: dict[str, datetime] = {}
 
     async def judge_step(self, incident: Incident, step: StepStatus, now: datetime) -> Verdict:
         """Whether the step has helped."""
@@ -49,8 +51,18 @@ class Verifier:
         verdict = await self._judge(incident, step, step.revert_when, now, None, "revertWhen")
         return verdict.state == "Passed"
 
+    def tell(self, step: StepStatus, verdict: Verdict, now: datetime) -> None:
+        """Puts on the step which of its checks does not hold yet: not more often than people need it, for each telling
+        is a write.
+        """
+        operation, asked = step.operation or "", step.verification
+        if asked and now - self._told_at.get(operation, asked.started_at) >= _TELL_EVERY:
+            asked.message = verdict.message
+            self._told_at[operation] = now
+
     def forget(self, step: StepStatus) -> None:
         """Drops what is remembered of a step that is done."""
+        self._told_at.pop(step.operation or "", None)
         for what in ("verify", "revertWhen"):
             self._passing_since.pop((step.operation or "", what), None)
 

@@ -293,6 +293,9 @@ async def test_other_namespaces_are_refused_on_update_too(
         [['{alertname="X", namespace=~".+"}']],
         [['namespace="{a}"'], ['alertname=~".+"']],
         [['namespace="{a}",namespace=~".+"'], ['namespace=~".+"']],
+        [['alertname=~".+",\u00a0namespace=~".+"']],
+        [['alertname=~".+",namespace\u2003=~".+"']],
+        [['alertname=~".+",\u0085namespace=~".+"']],
     ],
 )
 async def test_a_policy_cannot_take_other_teams_alerts(login: Login, teams: Teams, matchers: list[list[str]]) -> None:

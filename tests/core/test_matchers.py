@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import random
 import re
 import tempfile
 import time
@@ -289,3 +291,17 @@ def test_routes_as_alertmanager_does(tmp_path: Path) -> None:
         )
         wanted = [f"r{i}" for i, text in enumerate(texts) if all_match(parse_matchers(text), labels)]
         assert said.stdout.splitlines()[-1].split(",") == (wanted or ["none"]), labels
+
+
+def test_patterns_of_tenants_take_little_memory() -> None:
+    """One policy may have 512 of them, and the operator is allowed 512 MiB."""
+    word = "".join(random.Random(1).choices("ab", k=4096))
+    before = resident_bytes()
+    for number in range(64):
+        (matcher,) = parse_matchers(f'x=~"[abc]*a[ab]{{{60 + number}}}[abc]*"')
+        assert matcher.matches({"x": word})
+    assert resident_bytes() - before < 20 * 2**20
+
+
+def resident_bytes() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")

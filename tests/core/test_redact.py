@@ -16,6 +16,11 @@ JWT = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0In0.dBjftJeZ4CVP-mB92K27uhbUJU1p1r"
     [
         ("password=hunter2 user=bob", "password=*** user=bob"),
         ("DB_PASSWORD: hunter2", "DB_PASSWORD: ***"),
+        ("DB_PASS=hunter2 DB_HOST=db", "DB_PASS=*** DB_HOST=db"),
+        ('{"user": "app", "pass": "hunter2"}', '{"user": "app", "pass": ***}'),
+        (r'{"password": "hun\"ter 2", "a": 1}', '{"password": ***, "a": 1}'),
+        ("tests pass: 5, fail: 0", "tests pass: 5, fail: 0"),
+        ("POST https://hooks.slack.com/services/T000/B000/XXXXXXXX", "POST https://***"),
         ('{"dbPassword": "hunter2", "port": 1}', '{"dbPassword": ***, "port": 1}'),
         (r"{\"api_key\": \"hunter 2\", \"a\": 1}", r"{\"api_key\": ***, \"a\": 1}"),
         ("secrets: ['hunter2', 'b'], a: 1", "secrets: ***, a: 1"),

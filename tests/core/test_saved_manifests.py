@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from typing import Any
 
 import pytest
-import yaml
 
 from builders import Json, workload
 from paramedic.core.saved_manifests import digest_of, manifests_of, saved_by, to_apply
@@ -18,7 +18,7 @@ WANTED = [("Deployment", "app"), ("Service", "web")]
 
 
 def source(*manifests: Any) -> Json:
-    data = {f"{n}.yaml": m if isinstance(m, str) else yaml.safe_dump(m) for n, m in enumerate(manifests)}
+    data = {f"{n}.yaml": m if isinstance(m, str) else json.dumps(m) for n, m in enumerate(manifests)}
     return {"metadata": {"name": "backup"}, "data": data}
 
 
@@ -42,7 +42,7 @@ def test_all_that_are_wanted_and_nothing_else() -> None:
         (["!!python/object/apply:os.system ['true']", APP, WEB], "not YAML"),
         (["kind: [Deployment]\nmetadata: {name: a}\nspec: {}", APP, WEB], "not one manifest"),
         (["[" * 5000, APP, WEB], "backup, key 0.yaml"),
-        (["a: &a [1]\n" + "b: [*a]\n" * 3, APP, WEB], "not one manifest"),
+        (["a: &a [1]\n" + "b: [*a]\n" * 3, APP, WEB], "aliases (*name) are not taken"),
     ],
 )
 def test_anything_else_is_refused_with_where_it_stands(manifests: list[Any], words: str) -> None:
@@ -50,6 +50,14 @@ def test_anything_else_is_refused_with_where_it_stands(manifests: list[Any], wor
         manifests_of(source(*manifests), "covet", WANTED)
     assert words in str(refusal.value)
     assert "ConfigMap/backup" in str(refusal.value)
+
+
+def test_a_few_lines_that_stand_for_very_much_are_refused() -> None:
+    """Written out, the version has 2·10^10 letters."""
+    layers = "".join(f"x{n}: &x{n} [{','.join([f'*x{n - 1}'] * 10)}]\n" for n in range(1, 11))
+    bomb = f"x0: &x0 [a,a]\n{layers}apiVersion: *x10\nkind: Service\nmetadata: {{name: web}}\nspec: {{}}\n"
+    with pytest.raises(Refused, match="aliases"):
+        manifests_of(source(bomb, APP), "covet", WANTED)
 
 
 def test_what_is_applied_is_the_spec_without_what_comes_back_later() -> None:

@@ -336,7 +336,7 @@ def backup(image: str = "app:1", namespace: str | None = None) -> Json:
     """The last good state, as a ConfigMap's data."""
     deployment = workload("covet-app", image=image, replicas=2)
     deployment["metadata"] |= {"labels": {"from": "backup"}} | ({"namespace": namespace} if namespace else {})
-    return {"service.yaml": yaml.safe_dump(service()), "app.yaml": yaml.safe_dump(deployment)}
+    return {"service.yaml": json.dumps(service()), "app.yaml": json.dumps(deployment)}
 
 
 async def recovery_from(world: World, data: Json, digest: str | None = None) -> None:
@@ -388,9 +388,9 @@ SECRET = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s"}, "spec
     ("data", "digest", "words"),
     [
         (backup(namespace="other"), None, "is of namespace other; only objects of test-"),
-        (backup() | {"secret.yaml": yaml.safe_dump(SECRET)}, None, "v1 Secret is not restored, only v1 Service"),
-        (backup() | {"b.yaml": yaml.safe_dump(workload("covet-db"))}, None, "does not name: Deployment/covet-db"),
-        ({"service.yaml": yaml.safe_dump(service())}, None, "has no manifest of Deployment/covet-app"),
+        (backup() | {"secret.yaml": json.dumps(SECRET)}, None, "v1 Secret is not restored, only v1 Service"),
+        (backup() | {"b.yaml": json.dumps(workload("covet-db"))}, None, "does not name: Deployment/covet-db"),
+        ({"service.yaml": json.dumps(service())}, None, "has no manifest of Deployment/covet-app"),
         (backup("app:2"), digest_of(backup()), "is not the one of the policy: its data has SHA-256"),
     ],
 )

@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 
 from e2e.world import World, condition, reasons, step, story
+from paramedic.clients.prometheus import Prometheus as Client
+from paramedic.errors import Retry
 from testbed.monitoring import Alertmanager, Prometheus
 
 FIRING, QUIET = "vector(1) > 0", "vector(0) > 1"
@@ -53,6 +55,18 @@ async def test_missed_webhook_and_untold_end_are_seen_by_the_poller(world: World
     assert await world.alert("missed", severity="page", starts_at=late) == 200
     await world.the_incident()
     assert await world.generation() == 2, story(found)
+
+
+async def test_an_answer_that_is_far_too_large_is_not_read(prometheus: Prometheus) -> None:
+    """A tenant's query of a few words, whose one series has a label of ten million letters."""
+    query = 'label_replace(vector(1), "x", "aaaaaaaaaa", "", "")'
+    for _ in range(6):
+        query = f"""label_join({query}, "x", "", {", ".join(['"x"'] * 10)})"""
+    client = Client(prometheus.url)
+    with pytest.raises(Retry, match="larger than 4 MiB"):
+        await client.query(query)
+    assert await client.query("vector(7)") == [7.0]
+    client.close()
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -292,3 +293,30 @@ async def test_an_incident_has_one_owner_however_often_the_lead_changes(
     await begun
     await burst.end(both.leader, both.follower)
     assert len(await scene.admin.list(INCIDENTS, fresh_name)) == len(burst.names)
+
+
+async def test_a_follower_knows_what_has_ended(scene: Scene, both: Pair, fresh_name: str) -> None:
+    """A person closes an incident whose alerts still fire: a resend, of the one that joined later, to the follower
+    makes no second one."""
+    created, now = time.time(), datetime.now(UTC)
+    await new_namespace(scene.admin, fresh_name)
+    policy = _policy()
+    policy["spec"]["mode"] = "Observe"
+    await scene.admin.create(policy, fresh_name)
+    grounds = (both.leader, both.follower)
+    assert await scene.witness.sees(lambda: all(knows_policies(one.proxy, created) for one in grounds), 30)
+    first = alert("Small", namespace=fresh_name, deployment="app", starts_at=now - timedelta(minutes=5))
+    later = alert("Small", namespace=fresh_name, deployment="app", pod="b", starts_at=now - timedelta(minutes=2))
+    for one in (first, later):
+        await send(scene, payload(one), both.leader.operator)
+    assert await scene.witness.sees(lambda: bool(scene.witness.incidents(fresh_name)), 20)
+    name = scene.witness.incidents(fresh_name)[0]["metadata"]["name"]
+    resolution = {"spec": {"resolution": {"resolvedBy": "admin"}}}
+    await scene.admin.patch(INCIDENTS, name, resolution, fresh_name)
+    assert await scene.witness.sees(lambda: phase(scene.witness.incidents(fresh_name)[0]) == "Resolved", 20)
+    marker = incident(name="marker", target={"apiVersion": "apps/v1", "kind": "Deployment", "name": "app"})
+    await scene.admin.create(marker, fresh_name)  # what the follower's watch shows after it
+    await asyncio.sleep(1)
+    await send(scene, payload(later), both.follower.operator)
+    found = [one["metadata"]["name"] for one in await scene.admin.list(INCIDENTS, fresh_name)]
+    assert sorted(found) == sorted([name, "marker"])

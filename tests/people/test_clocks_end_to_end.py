@@ -48,8 +48,12 @@ def desk() -> Iterator[Desk]:
 def configured(folder: Path, desk: Desk) -> Path:
     names = ("desk", "first", "second", "guard", "parts")
     level = {"nextAfter": "2s"}
+    theirs = {"name": "theirs", "namespaces": ["team-b"], "webhook": {"url": f"{desk.url}/theirs"}}
     settings = {
-        "channels": [{"name": n, "perMinute": 6000, "webhook": {"url": f"{desk.url}/{n}"}} for n in names],
+        "channels": [
+            *({"name": n, "perMinute": 6000, "webhook": {"url": f"{desk.url}/{n}"}} for n in names),
+            theirs,
+        ],
         "notify": ["desk"],
         "people": {
             "responses": [
@@ -252,6 +256,17 @@ async def test_status_updates_come_at_their_interval_until_it_is_over(world: Wor
 
 
 # -- several services --------------------------------------------------------------------------------------------------
+
+
+async def test_a_channel_that_is_reserved_for_others_is_not_told(world: World, desk: Desk) -> None:
+    await world.policy(notify=["theirs", "parts"], match={"incidents": {"types": ["APIOutage"]}})
+    made = await world.incident(target={"kind": "Deployment", "name": "app"})
+    uid = made["metadata"]["uid"]
+    await eventually(lambda: desk.told(uid, "parts"), what="the channel that it may name")
+    found = await once(world, lambda f: condition(f, "Notified"), "incident")
+    assert condition(found, "Notified")["reason"] == "ChannelUnknown"
+    assert condition(found, "Notified")["message"].endswith("nobody is told there: theirs")
+    assert desk.told(uid, "theirs") == []
 
 
 async def test_several_services_at_once_are_one_parent(world: World, desk: Desk, admin: Api) -> None:

@@ -242,11 +242,14 @@ async def test_a_body_that_is_too_large_is_not_read(world: World) -> None:
     assert (await call_back(world.operator, b"x" * 600_000))[0] == 413
 
 
-async def test_the_others_subscription_counts_too(world: World, pager: FakePagerDuty) -> None:
+async def test_a_subscription_speaks_for_what_its_channel_tells_only(world: World, pager: FakePagerDuty) -> None:
     alert = await paged(world, pager)
-    body = webhook("incident.acknowledged", alert.key)
-    assert (await call_back(world.operator, body, "secret-of-the-others"))[0] == 200
-    assert "acknowledgement" in (await world.the_incident())["status"]
+    for event in ("incident.acknowledged", "incident.resolved"):
+        status, text = await call_back(world.operator, webhook(event, alert.key), "secret-of-the-others")
+        assert (status, text.strip()) == (200, "of no incident that is open here")
+    found = (await world.the_incident())["status"]
+    assert "acknowledgement" not in found
+    assert "closure" not in found
 
 
 async def test_who_is_mapped_needs_the_right_in_kubernetes(world: World, pager: FakePagerDuty) -> None:

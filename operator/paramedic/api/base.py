@@ -121,7 +121,9 @@ Time = Annotated[
     WithJsonSchema({"type": "string", "format": "date-time"}),
 ]
 StepName = Annotated[str, Field(pattern=NAME_PATTERN, max_length=63)]
+NamespaceName = Annotated[str, Field(pattern=NAME_PATTERN, max_length=63)]
 ObjectName = Annotated[str, Field(pattern=OBJECT_NAME_PATTERN, max_length=253)]
+Url = Annotated[str, Field(pattern=r"^https?://[^\s]+$", max_length=2048)]
 CelExpression = Annotated[str, Field(min_length=1, max_length=1024)]
 Labels = Annotated[
     dict[str, Annotated[str, Field(max_length=65536)]],

@@ -13,7 +13,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
 
-from paramedic.api.base import NAME_PATTERN, Model, ObjectName
+from paramedic.api.base import Model, NamespaceName, ObjectName
 
 LABEL_CONNECTION = "paramedic.dev/connection"
 """On a Secret, with the value ``true``: it is meant as a connection."""
@@ -100,7 +100,7 @@ class CloudNativePG(_Fixed):
     """A Cluster of CloudNativePG, in this Kubernetes cluster."""
 
     cluster: ObjectName = Field(description="Name of the Cluster (postgresql.cnpg.io/v1).")
-    namespace: str = Field(max_length=63, pattern=NAME_PATTERN, description="Its namespace.")
+    namespace: NamespaceName = Field(description="Its namespace.")
 
 
 class PostgresSettings(PostgresServer):
@@ -130,9 +130,7 @@ class ConnectionSettings(Model):
     """One entry of the settings' ``connections``."""
 
     name: ObjectName = Field(description="How steps name it.")
-    namespaces: list[Annotated[str, Field(max_length=63, pattern=NAME_PATTERN)]] = Field(
-        min_length=1, description="Whose policies may use it."
-    )
+    namespaces: list[NamespaceName] = Field(min_length=1, description="Whose policies may use it.")
     postgres: PostgresSettings | None = None
     redis: RedisSettings | None = None
     aws: AwsAccess | None = None

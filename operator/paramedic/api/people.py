@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Annotated, Self
 
 from pydantic import Field, field_validator, model_validator
+from pydantic.alias_generators import to_camel
 
-from paramedic.api.base import Duration, Model, ObjectName
+from paramedic.api.base import Duration, Model, NamespaceName, ObjectName, Url
 from paramedic.api.incident import NoticeKind
 from paramedic.api.policy import Severity, Window
 
-_Url = Annotated[str, Field(pattern=r"^https?://[^\s]+$", max_length=2048)]
 _Text = Annotated[str, Field(max_length=16384)]
 
 
@@ -117,7 +117,8 @@ class PeopleSettings(Model):
         for field in ("default_team", "security_team"):
             name = getattr(self, field)
             if name is not None and name not in names:
-                raise ValueError(f"{field} is {name}, and there is no such team: {', '.join(names) or 'none is named'}")
+                known = ", ".join(names) or "none is named"
+                raise ValueError(f"{to_camel(field)} is {name}, and there is no such team: {known}")
         return self
 
     def response(self, severity: Severity) -> Response:
@@ -154,7 +155,7 @@ class SlackChannel(Model):
     incident_namespace: str | None = Field(
         None, max_length=63, description="Where /incident create puts its Incidents; none: it is refused."
     )
-    api_url: _Url = "https://slack.com/api/"
+    api_url: Url = "https://slack.com/api/"
 
     @model_validator(mode="after")
     def _a_place(self) -> Self:
@@ -181,8 +182,8 @@ class PagerDutyChannel(Model):
     api_token_file: Path | None = Field(None, description="Holds a REST API token, for notes on the incident.")
     from_email: str | None = Field(None, max_length=254, description="PagerDuty user on whose behalf notes are made.")
     users: list[PagerDutyUser] = Field(default_factory=list, max_length=10_000)
-    events_url: _Url = "https://events.pagerduty.com"
-    api_url: _Url = "https://api.pagerduty.com"
+    events_url: Url = "https://events.pagerduty.com"
+    api_url: Url = "https://api.pagerduty.com"
 
 
 class StatuspageComponent(Model):
@@ -199,8 +200,8 @@ class StatuspageChannel(Model):
     page_id: str = Field(pattern=r"^[a-z0-9]{4,32}$")
     api_key_file: Path = Field(description="Holds the API key.")
     components: list[StatuspageComponent] = Field(default_factory=list, max_length=256)
-    public_url: _Url | None = Field(None, description="Of the page, for messages to customers.")
-    api_url: _Url = "https://api.statuspage.io/v1"
+    public_url: Url | None = Field(None, description="Of the page, for messages to customers.")
+    api_url: Url = "https://api.statuspage.io/v1"
 
 
 class Header(Model):
@@ -220,7 +221,7 @@ class Header(Model):
 class WebhookChannel(Model):
     """Any system that takes JSON over HTTP: Opsgenie, Teams, Mattermost and the rest."""
 
-    url: _Url | None = Field(None, description="{id} in it is replaced by the Incident's UID.")
+    url: Url | None = Field(None, description="{id} in it is replaced by the Incident's UID.")
     url_file: Path | None = Field(None, description="Holds the URL, where it is a secret (Teams, Mattermost).")
     headers: list[Header] = Field(default_factory=list, max_length=32)
     kinds: list[NoticeKind] = Field(
@@ -248,6 +249,11 @@ class ChannelSettings(Model):
     pagerduty: PagerDutyChannel | None = None
     statuspage: StatuspageChannel | None = None
     webhook: WebhookChannel | None = None
+    namespaces: list[NamespaceName] = Field(
+        default_factory=list,
+        max_length=256,
+        description="Only policies of these, and of Paramedic's own, may name it in spec.notify; none: all may.",
+    )
     per_minute: int = Field(60, ge=1, le=6000, description="Most requests that are begun in a minute.")
     timeout: Duration = Field(timedelta(seconds=10), description="For one request.")
 

@@ -7,10 +7,10 @@ from pydantic import ConfigDict, Field, model_validator
 from pydantic.alias_generators import to_camel
 
 from paramedic.api.base import (
-    NAME_PATTERN,
     CelExpression,
     Duration,
     Model,
+    NamespaceName,
     ObjectName,
     StatusModel,
     StepName,
@@ -276,7 +276,7 @@ class PolicySpec(Model):
         description="UntilRecovered: steps in order of preference, stop at the first that helped. "
         "Sequence: every step in order.",
     )
-    namespaces: list[Annotated[str, Field(max_length=63, pattern=NAME_PATTERN)]] = Field(
+    namespaces: list[NamespaceName] = Field(
         default_factory=list,
         max_length=256,
         description="Only for policies in Paramedic's own namespace: the namespaces that they serve.",

@@ -155,7 +155,10 @@ class Reason(_Documented):
         "PersonNotAllowed",
         "A person asked for something elsewhere than in Kubernetes without the right to it there; see the message.",
     )
-    CHANNEL_UNKNOWN = "ChannelUnknown", "spec.notify names a channel that the settings do not have."
+    CHANNEL_UNKNOWN = (
+        "ChannelUnknown",
+        "spec.notify names a channel that the settings do not have for this namespace.",
+    )
     CHANNEL_DOWN = "ChannelDown", "A channel does not answer; what it has to be told waits and is not lost."
     NOTICE_UNDELIVERED = "NoticeUndelivered", "A channel refused what it was told; it will not be told again."
 

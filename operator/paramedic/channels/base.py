@@ -1,6 +1,6 @@
 """What every channel is: a way to tell people of an incident."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -38,6 +38,3 @@ class Channel(Protocol):
 
     async def close(self) -> None:
         """Gives up what it holds open."""
-
-
-MakeChannel = Callable[..., Channel]

@@ -1,6 +1,7 @@
 """Prometheus' HTTP API through ``prometheus-api-client``, in threads of its own with a time limit."""
 
 import asyncio
+import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ from urllib3.util.retry import Retry as TransportRetry
 from paramedic.errors import Retry
 
 _THREADS = 8
+_MOST_BYTES = 4 * 1024 * 1024
+"""Of the answer to one query: a tenant wrote it, and can ask for all that Prometheus has."""
 Sample = tuple[datetime, float]
 
 
@@ -35,10 +38,11 @@ class Prometheus:
         self._timeout = timeout_seconds
         self._token_file = bearer_token_file
         self._session = requests.Session()
+        self._queries = _BoundedSession(timeout_seconds)
         self._url = url.rstrip("/")
         self._connect = PrometheusConnect(
             url=self._url,
-            session=self._session,
+            session=self._queries,
             retry=TransportRetry(total=0),
             timeout=int(max(1, timeout_seconds)),
             method="POST",
@@ -69,6 +73,7 @@ class Prometheus:
         """Ends the threads and connections."""
         self._threads.shutdown(wait=False, cancel_futures=True)
         self._session.close()
+        self._queries.close()
 
     async def _call(self, function: Any, *args: Any) -> Any:
         loop = asyncio.get_running_loop()
@@ -81,7 +86,8 @@ class Prometheus:
 
     def _authorize(self) -> None:
         if self._token_file:
-            self._session.headers["Authorization"] = f"Bearer {self._token_file.read_text().strip()}"
+            for session in (self._session, self._queries):
+                session.headers["Authorization"] = f"Bearer {self._token_file.read_text().strip()}"
 
     def _query(self, promql: str) -> list[str]:
         self._authorize()
@@ -116,6 +122,29 @@ class Prometheus:
         answer = self._session.get(f"{self._url}{path}", params=params, timeout=self._timeout)
         answer.raise_for_status()
         return answer.json()["data"]
+
+
+class _BoundedSession(requests.Session):
+    """Reads no more of an answer than is bearable, and not for longer than ``seconds``."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__()
+        self._seconds = seconds
+
+    def send(self, request: requests.PreparedRequest, **options: Any) -> requests.Response:
+        """As its parent's, with the whole body read. Raises RequestException when it is too large or takes too long."""
+        ends, left, parts = time.monotonic() + self._seconds, _MOST_BYTES, []
+        response = super().send(request, **(options | {"stream": True}))
+        for part in response.iter_content(64 * 1024):
+            parts.append(part)
+            left -= len(part)
+            if left < 0 or time.monotonic() > ends:
+                response.close()
+                raise requests.RequestException(
+                    f"the query's answer is larger than {_MOST_BYTES >> 20} MiB or takes too long: ask for fewer series"
+                )
+        response._content = b"".join(parts)
+        return response
 
 
 def _short(error: Exception) -> str:

@@ -222,7 +222,8 @@ def _triggers(incident: Incident, response: Response) -> Iterator[Trigger]:
     if asked := incident.spec.escalation:
         text = f"{asked.requested_by} asks for more people: {asked.message}"
         yield Trigger(opened, Reason.REQUESTED, text, short_hash(asked.requested_by, asked.message))
-    if status.parent is None:  # else these are the parent's
+    # A part's are its parent's. What a person has closed is answered, though a lease may keep it open for a while.
+    if status.parent is None and said.resolution(incident) is None:
         yield from _clocks(incident, response, opened)
     yield from _waits(incident, response)
 
@@ -256,6 +257,8 @@ def _is_unanswered(incident: Incident, known: EscalationStatus, settings: People
 def _next_level_at(incident: Incident, known: EscalationStatus, settings: PeopleSettings) -> datetime | None:
     """When the level after the present one is called; None when it is not, or people have not been called yet."""
     if known.waiting or incident.status.acknowledgement is not None:
+        return None
+    if said.resolution(incident) is not None and not known.handed_over:
         return None
     team = settings.team(known.team)
     if team is None or known.level >= len(team.levels):

@@ -30,6 +30,7 @@ _UTF8_ESCAPES = dict(zip('abfnrtv\\"', '\a\b\f\n\r\t\v\\"', strict=True))
 _NEEDS_QUOTES = re.compile(f"[{_RESERVED}]")
 _RE2_OPTIONS = re2.Options()
 _RE2_OPTIONS.log_errors = False
+_RE2_OPTIONS.max_mem = 1 << 18  # bytes; tenants write them, and there may be hundreds
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,7 +188,13 @@ def _compile(pattern: str) -> Any:
     try:
         return re2.compile(f"^(?:{pattern})$", _RE2_OPTIONS)  # type: ignore[no-untyped-call]
     except re2.error as error:
-        raise ValueError(f"{pattern!r} is not an RE2 regular expression: {error}") from error
+        raise ValueError(f"{pattern!r} is not an RE2 regular expression: {_reason(error)}") from error
+
+
+def _reason(error: re2.error) -> str:
+    """What the library says, which it does in bytes."""
+    said = error.args[0] if error.args else ""
+    return said.decode(errors="replace") if isinstance(said, bytes) else str(said)
 
 
 def _escape(text: str) -> str:

@@ -27,7 +27,7 @@ _WORDS = (
     r"[\w.-]*(?:passwd|password|passphrase|passcode|pwd|secret|token|api[_.-]?key|apikey|access[_.-]?key|private[_.-]?key"
     r"|client[_.-]?key|signing[_.-]?key|credentials?|session[_.-]?id|cookie|signature|dsn)[\w.-]*"
 )
-_VALUE = r"""(?:\[[^\]]*\]?|\\*"(?:[^"\\]|\\[^"])*\\*"?|\\*'[^']*'?|[^\s"',;&}\])]+)"""
+_VALUE = r"""(?:\[[^\]]*\]?|"(?:[^"\\]|\\.)*"?|\\+"(?:[^"\\]|\\[^"])*\\*"?|\\*'[^']*'?|[^\s"',;&}\])]+)"""
 _PATTERNS = tuple(
     (_pattern(pattern), replacement)
     for pattern, replacement in (
@@ -39,6 +39,7 @@ _PATTERNS = tuple(
         (r"(?i)\b(bearer|basic)\s+[\w.~+/=-]{8,}", r"\1 "),
         # key=value, key: value, "key": "value", --key value
         (rf"(?i)({_WORDS})([\"'\\]*\s*(?:=>|[:=])\s*){_VALUE}", r"\1\2"),
+        (rf"(?i)(\b[\w.-]*[_.-]pass|[\"']pass)([\"'\\]*\s*(?:=>|[:=])\s*){_VALUE}", r"\1\2"),
         (rf"(?i)(--{_WORDS}\s+){_VALUE}", r"\1"),
         # The user and password of a URL.
         (r"([A-Za-z][\w+.-]*://)[^\s/\"']*@", r"\1"),
@@ -49,6 +50,7 @@ _TOKENS = _pattern(
     r"|\b(?:AKIA|ASIA)[A-Z0-9]{16}\b"  # AWS
     r"|\bgh[pousr]_\w{20,}|\bgithub_pat_\w{20,}|\bglpat-[\w-]{16,}"  # GitHub, GitLab
     r"|\bxox[a-z]-[\w-]{10,}"  # Slack
+    r"|\bhooks\.slack\.com/\w+/[\w/-]+|\b(?:sk-|npm_)[\w-]{20,}"  # incoming webhooks, model vendors, npm
     r"|\b[sr]k_(?:live|test)_\w{10,}|\bAIza[\w-]{30,}"  # Stripe, Google
 )
 

@@ -15,7 +15,8 @@ from paramedic.errors import Refused
 Json = dict[str, Any]
 VERSIONS = {"Service": "v1", "Deployment": "apps/v1", "StatefulSet": "apps/v1"}
 _DROPPED_ANNOTATIONS = ("kubectl.kubernetes.io/last-applied-configuration",)
-_MOST_BYTES = 1024 * 1024
+_MOST_CHARACTERS = 256 * 1024
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 def digest_of(data: Json) -> str:
@@ -29,6 +30,8 @@ def manifests_of(config_map: Json, namespace: str, wanted: Iterable[tuple[str, s
     anything else: another kind, another object, another namespace.
     """
     name, data = config_map["metadata"]["name"], config_map.get("data") or {}
+    if sum(len(str(text)) for text in data.values()) > _MOST_CHARACTERS:
+        raise _wrong(f"ConfigMap/{name} has more than 256 KiB of manifests")
     found: dict[tuple[str, str], Json] = {}
     for key in sorted(data):
         manifest = _parsed(data[key], f"ConfigMap/{name}, key {key}")
@@ -76,10 +79,13 @@ def saved_by(manifest: Json) -> Json:
 
 
 def _parsed(text: Any, where: str) -> Json:
-    if not isinstance(text, str) or len(text) > _MOST_BYTES:
-        raise _wrong(f"{where}: not a text of at most 1 MiB")
+    if not isinstance(text, str):
+        raise _wrong(f"{where}: not a text")
     try:
-        documents = [one for one in yaml.safe_load_all(text) if one is not None]
+        # A few lines of aliases stand for more than any memory holds, once something writes them out.
+        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=_LOADER)):
+            raise _wrong(f"{where}: aliases (*name) are not taken: write out what they stand for")
+        documents = [one for one in yaml.load_all(text, Loader=_LOADER) if one is not None]
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise _wrong(f"{where}: not YAML: {clean(error, 160)}") from error
     if len(documents) != 1 or not _is_manifest(documents[0]):

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 from paramedic.api import API_VERSION, LABEL_MANAGED_BY
@@ -16,7 +16,6 @@ from paramedic.core.alert import short_hash
 PARENT_TYPE = "SeveralServices"
 MOST_CHILDREN = 256
 _NAME_PREFIX = "several-services-"
-_RECENT = timedelta(hours=1)
 _NAMED = 10
 
 
@@ -70,7 +69,8 @@ def outage(members: Iterable[Member], rule: SeveralServices, now: datetime) -> l
     """The incidents that are one outage, oldest first: from the latest window in which enough different targets were
     affected. Empty when there is none, or when it is long ago.
     """
-    recent = [m for m in members if _could_join(m) and m.created_at >= now - _RECENT]
+    # Those that ``belongs_to`` would take into a parent made now: one without parts ends at once, and is made again.
+    recent = [m for m in members if _could_join(m) and m.created_at >= now - 2 * rule.window]
     alone = sorted(recent, key=lambda m: (m.created_at, m.name))
     affected: Counter[str | None] = Counter()
     first, found = 0, None

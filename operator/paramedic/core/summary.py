@@ -40,7 +40,10 @@ def summarize(incident: Incident, end: Wait | Resolve | None) -> Summary:
 
 def progress(step: StepStatus) -> str:
     """One line on a step that is under way."""
-    return f"{step.name}: {step.message}" + ("; verifying" if step.state == "Verifying" else "")
+    if step.state != "Verifying":
+        return f"{step.name}: {step.message}"
+    awaited = step.verification.message if step.verification else ""
+    return f"{step.name}: {step.message}; verifying" + (f": {awaited}" if awaited else "")
 
 
 def _phase(incident: Incident, end: Wait | Resolve | None) -> Phase:

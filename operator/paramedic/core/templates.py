@@ -13,7 +13,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 _MAX_TEMPLATE = 4096
 _MAX_DEPTH = 32
-_MAX_TEXT, _MAX_NEW = 4096, 256
+_MAX_TEXT, _MAX_NEW, _MAX_WORKED_ON = 4096, 256, 16_384
 _WHAT_IS_ALLOWED = "only expressions such as {{ labels.pod }} or {{ annotations.summary | default('none') }}"
 EXPRESSIONS = frozenset(
     {
@@ -70,17 +70,22 @@ def _truncate(value: Any, length: int = 255) -> str:
     return text if len(text) <= length else text[: max(0, length - 1)] + "…"
 
 
+def as_text(value: Any) -> str:
+    """What a filter works on: as much as a message has at most, for a template can put together far more (``~``)."""
+    return str(value)[:_MAX_WORKED_ON]
+
+
 FILTERS: dict[str, Callable[..., Any]] = {
-    "capitalize": lambda value: str(value).capitalize(),
+    "capitalize": lambda value: as_text(value).capitalize(),
     "default": _default,
     "d": _default,
     "length": lambda value: len(value),
-    "lower": lambda value: str(value).lower(),
+    "lower": lambda value: as_text(value).lower(),
     "replace": _replace,
-    "title": lambda value: str(value).title(),
-    "trim": lambda value: str(value).strip(),
+    "title": lambda value: as_text(value).title(),
+    "trim": lambda value: as_text(value).strip(),
     "truncate": _truncate,
-    "upper": lambda value: str(value).upper(),
+    "upper": lambda value: as_text(value).upper(),
 }
 _TESTS = ("defined", "undefined")
 _ENVIRONMENT = KeysOnly(autoescape=False)

@@ -11,7 +11,7 @@ from typing import Any
 from jinja2 import Template, TemplateError, TemplateRuntimeError, Undefined, nodes
 
 from paramedic.core import markup
-from paramedic.core.templates import EXPRESSIONS, FILTERS, KeysOnly, check_nodes, up_to
+from paramedic.core.templates import EXPRESSIONS, FILTERS, KeysOnly, as_text, check_nodes, up_to
 
 MAX_TEMPLATE = 16_384
 MAX_TEXT = 16_384
@@ -62,10 +62,10 @@ def _is_number(value: Any) -> bool:
 
 _MORE: dict[str, Callable[..., Any]] = {
     "first": _first,
-    "html": lambda value: markup.html(str(value)),
+    "html": lambda value: markup.html(as_text(value)),
     "join": _join,
     "last": _last,
-    "markdown": lambda value: markup.markdown(str(value)),
+    "markdown": lambda value: markup.markdown(as_text(value)),
     "number": _number,
     "percent": _percent,
     "tojson": _tojson,

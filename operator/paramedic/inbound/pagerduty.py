@@ -139,7 +139,16 @@ class PagerDutyWebhook:
         if not keys and data.id and subscriber.settings.api_token_file:
             keys = await self._alert_keys(subscriber, data.id)
         wanted = {uid for key in keys if (uid := uid_of(key))}
-        return [entry.key for entry in self._store.open_entries() if entry.uid in wanted] if wanted else []
+        found = [entry.key for entry in self._store.open_entries() if entry.uid in wanted] if wanted else []
+        return [key for key in found if self._is_told(key, subscriber.channel.name)]
+
+    def _is_told(self, key: str, channel: str) -> bool:
+        """Whether this channel tells of the incident: a subscription speaks for no other, whatever key it names."""
+        found = self._store.open_incident(key)
+        if found is None:
+            return False
+        status = found[0].status
+        return channel in (status.external or {}) or any(channel in notice.pending for notice in status.notices)
 
     async def _alert_keys(self, subscriber: _Subscriber, incident: str) -> list[str]:
         client = connect(subscriber.channel)

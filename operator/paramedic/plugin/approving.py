@@ -60,9 +60,8 @@ def _waiting_step(incident: Json, wanted: str | None) -> Json:
         names = ", ".join(s["name"] for s in chosen)
         raise Failure(Exit.USAGE, f"several steps of {name} wait for approval, name one: {names}")
     phase, message = at(incident, "status", "phase", default="Open"), at(incident, "status", "message")
-    which = f"step {wanted}" if wanted else "no step"
-    negation = " not" if wanted else ""
-    raise Failure(Exit.CONFLICT, f"{which} of {name} does{negation} wait for approval; it is {phase}: {message}")
+    which = f"step {wanted} of {name} does not wait" if wanted else f"no step of {name} waits"
+    raise Failure(Exit.CONFLICT, f"{which} for approval; it is {phase}: {message}")
 
 
 def _waiting(incident: Json) -> Sequence[dict[str, Any]]:

@@ -13,13 +13,14 @@ def commands(incident: Incident) -> list[str]:
 
 def _meanwhile(incident: Incident) -> list[str]:
     waiting = [s for s in incident.status.steps if s.state == "AwaitingApproval"]
-    acknowledged = people.acknowledgement(incident) or incident.spec.acknowledged_by
+    closed = people.resolution(incident) is not None
+    answered = closed or people.acknowledgement(incident) or incident.spec.acknowledged_by
     return [
         *(["approve {}", "reject {}"] if waiting else []),
-        *(["ack {}"] if not acknowledged else []),
+        *(["ack {}"] if not answered else []),
         "resume {}" if incident.spec.paused else "pause {}",
         "escalate {} -m '<why>'",
-        "resolve {} --root-cause '<what it was>'",
+        *(["resolve {} --root-cause '<what it was>'"] if not closed else []),
     ]
 
 

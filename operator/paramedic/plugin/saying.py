@@ -89,7 +89,7 @@ def escalate(name: str, message: str, form: str | None) -> None:
             raise Failure(Exit.CONFLICT, f"{name} was escalated with these very words already: another call says more")
         return {"escalation": {"requestedBy": me, "message": message}}
 
-    write(name, change, [f"{name} escalated by {me}: {message}"], form)
+    write(name, change, [f"{name}: {me} asks for more people: {message}. Who is called: {how_to('show', name)}"], form)
 
 
 def write(name: str, change: Change, done: Line, form: str | None) -> None:
