@@ -6,8 +6,9 @@ start finds nothing new.
 """
 
 import asyncio
+import itertools
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 import kopf
@@ -21,6 +22,15 @@ from paramedic.store import Store, WatchProgress, key_of
 
 Json = dict[str, Any]
 _NOT_RESOLVED = "status.phase!=Resolved"
+
+
+class _Backoffs:
+    """Seconds between Kopf's tries, without end: an API server that is away for long is no reason to give the watch up,
+    and it is back at once when the server is.
+    """
+
+    def __iter__(self) -> Iterator[float]:
+        return itertools.chain((1, 1, 2, 3), itertools.repeat(5))
 
 
 class _NoDiffBase(kopf.DiffBaseStorage):
@@ -138,5 +148,6 @@ def _kopf_settings() -> kopf.OperatorSettings:
     settings.watching.field_selectors[GROUP, "incidents"] = _NOT_RESOLVED
     settings.queueing.idle_timeout = 0.5
     settings.networking.request_timeout = 30
+    settings.networking.error_backoffs = _Backoffs()
     logging.getLogger("kopf").setLevel(logging.WARNING)
     return settings

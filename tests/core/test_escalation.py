@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from builders import NOW, incident, later, minutes
+from builders import NOW, held, incident, later, minutes
 from paramedic.api.incident import Acknowledgement, EscalationRequest, Incident
 from paramedic.api.people import PeopleSettings
 from paramedic.api.reasons import Reason
@@ -225,6 +225,39 @@ def test_the_clocks_of_a_part_are_its_parents_but_not_what_paramedic_hands_over(
         status={"parent": "several-services-1", "escalation": {"since": later(1).isoformat(), "message": "it failed"}}
     )
     assert advance(found, chosen, later(1)) == ["call.engineering.1.HandedOver"]
+
+
+CLOSED = {"resolution": {"resolvedBy": "alice"}}
+HANDED_OVER = {"level": 1, "since": NOW.isoformat(), "reason": "StepFailed", "message": "step undo: it failed"}
+COUNTED = {"handedOver": False, "team": "engineering", "triggers": ["NotAcknowledged", "NotResolved"]}
+NOT_ANSWERED = HANDED_OVER | {"reason": "NotAcknowledged"} | COUNTED
+
+
+@pytest.mark.parametrize("closed", [{"spec": CLOSED}, {"status": {"closure": {"by": "bob", "at": NOW.isoformat()}}}])
+@pytest.mark.parametrize("severity", ["P0", "P1"])
+@pytest.mark.parametrize("called", [None, NOT_ANSWERED], ids=["nobody was called", "the first level was called"])
+def test_what_a_person_has_closed_calls_nobody_while_a_lease_keeps_it_open(
+    closed: Json, severity: str, called: Json | None
+) -> None:
+    """Neither by its clocks nor by the next level; without that word both would."""
+
+    def calls(status: Json, spec: Json) -> list[str]:
+        known = status | ({"escalation": called} if called else {})
+        found = opened(held(), severity=severity, status=known, **spec)
+        chosen = people()
+        made = advance(found, chosen, later(90))
+        look = next_look(found, chosen, later(90))
+        assert bool(made) or look is None, "it would look again and again for nothing"
+        return made
+
+    assert calls({}, {}) != []
+    assert calls(closed.get("status", {}), closed.get("spec", {})) == []
+
+
+def test_what_a_person_has_closed_and_paramedic_cannot_end_is_still_for_people() -> None:
+    found, chosen = opened(held(), status={"escalation": HANDED_OVER}, **CLOSED), people()
+    assert advance(found, chosen, later(1)) == ["call.engineering.1.HandedOver"]
+    assert advance(found, chosen, later(16)) == ["call.engineering.2.Unanswered"]
 
 
 def test_a_severity_that_was_raised_counts() -> None:

@@ -26,8 +26,12 @@ def configured(folder: Path, slack: FakeSlack, reported: str, **own: Any) -> Pat
         "users": [{"slack": ALICE, "kubernetes": "alice"}, {"slack": BOB, "kubernetes": "bob"}],
     }
     on_call = {"name": "On-call engineer", "contacts": [{"channel": "chat", "mention": ALICE}]}
+    duty = {key: value for key, value in chat.items() if key != "incidentNamespace"}  # of the same app
     settings = {
-        "channels": [{"name": "chat", "perMinute": 6000, "slack": chat | own}],
+        "channels": [
+            {"name": "duty", "perMinute": 6000, "slack": duty},
+            {"name": "chat", "perMinute": 6000, "slack": chat | own},
+        ],
         "notify": ["chat"],
         "people": {"securityTeam": "security", "teams": [{"name": "security", "levels": [on_call]}]},
     }

@@ -85,7 +85,7 @@ def _environment() -> KeysOnly:
 _ENVIRONMENT = _environment()
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=256)
 def compile_text(text: str, names: frozenset[str]) -> Template:
     """Compiles a template over variables of these names.
 

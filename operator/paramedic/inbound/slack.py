@@ -5,16 +5,18 @@
 
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 from aiohttp import web
 
 from paramedic.api.people import ChannelSettings, SlackChannel
-from paramedic.clients.kube import Kube
+from paramedic.clients.kube import Json, Kube
 from paramedic.clients.secret_file import SecretFile
 from paramedic.clients.slack_socket import SlackSocket
-from paramedic.core.slack_payload import is_signed, read_form
-from paramedic.errors import Unreachable
+from paramedic.core.slack_payload import Said, is_signed, read_form, read_payload
+from paramedic.errors import Retry, Unreachable
 from paramedic.inbound.edge import Edge, text
 from paramedic.inbound.slack_deeds import SlackDeeds
 from paramedic.log import get_logger
@@ -36,7 +38,9 @@ class SlackInbound:
         """Raises Terminal when the library is not installed."""
         self._deeds: list[SlackDeeds] = []
         self._signed: list[tuple[SecretFile, SlackDeeds]] = []
+        self._connected: dict[Path, list[SlackDeeds]] = {}
         self._sockets: dict[str, SlackSocket] = {}
+        self._store = store
         self._metrics = metrics
         self._edge = Edge(
             "slack", self._answer, metrics.inbound_requests, ready=lambda: store.loaded, max_bytes=_MAX_BYTES
@@ -63,31 +67,52 @@ class SlackInbound:
         if slack.signing_secret_file:
             self._signed.append((SecretFile(slack.signing_secret_file, f"{channel.name}'s signingSecretFile"), deeds))
         if slack.app_token_file:
+            of_the_app = self._connected.setdefault(slack.app_token_file, [])
+            of_the_app.append(deeds)
             token = SecretFile(slack.app_token_file, f"{channel.name}'s appTokenFile")
             up = self._metrics.channel_up.labels(f"{channel.name}/socket")
             self._sockets[channel.name] = SlackSocket(
-                channel.name, token, slack.api_url, channel.timeout, deeds.hear, lambda there: up.set(int(there))
+                channel.name,
+                token,
+                slack.api_url,
+                channel.timeout,
+                partial(self._hear, of_the_app),
+                lambda there: up.set(int(there)),
             )
 
+    def _hear(self, of_the_app: Sequence[SlackDeeds], payload: Json) -> None:
+        """What Socket Mode brings, over any of the app's connections. Raises Retry, and ValueError for no payload."""
+        if not self._store.loaded:
+            raise Retry("still reading what is stored")
+        if said := read_payload(payload):
+            _addressed(of_the_app, said).take(said)
+
     async def _answer(self, request: web.Request, body: bytes) -> web.Response:
-        deeds = self._signed_by(request, body)
-        if deeds is None:
+        signed = self._signed_by(request, body)
+        if not signed:
             return text(401, "a valid signature of Slack's, not older than five minutes, is needed")
         try:
             said = read_form(body)
         except ValueError as error:
             return text(400, str(error))
         if said:
-            deeds.take(said)
+            _addressed(signed, said).take(said)
         return web.Response()
 
-    def _signed_by(self, request: web.Request, body: bytes) -> SlackDeeds | None:
+    def _signed_by(self, request: web.Request, body: bytes) -> list[SlackDeeds]:
+        """The channels with whose secret it was signed."""
         timestamp = request.headers.get("X-Slack-Request-Timestamp", "")
         signature = request.headers.get("X-Slack-Signature", "")
+        found = []
         for secret, deeds in self._signed:
             try:
                 if is_signed(secret.read(), timestamp, body, signature, time.time()):
-                    return deeds
+                    found.append(deeds)
             except Unreachable as error:
                 _log.error("a signing secret cannot be read", channel=deeds.name, error=str(error))
-        return None
+        return found
+
+
+def _addressed(candidates: Sequence[SlackDeeds], said: Said) -> SlackDeeds:
+    """The channel that it is for; the first, which says why not, where it is for none."""
+    return next((one for one in candidates if one.is_addressed(said)), candidates[0])

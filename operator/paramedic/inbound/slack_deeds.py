@@ -22,7 +22,7 @@ from paramedic.core import people
 from paramedic.core.rights import Access, Right, to_create_incident
 from paramedic.core.slack_blocks import fit
 from paramedic.core.slack_buttons import Press, read_press
-from paramedic.core.slack_payload import Command, Interaction, Said, may_respond_to, read_payload
+from paramedic.core.slack_payload import Command, Interaction, Said, may_respond_to
 from paramedic.core.templates import one_line
 from paramedic.errors import AlreadyExists, NotFound, ParamedicError, Refused, Retry
 from paramedic.gate import Urgency
@@ -66,12 +66,12 @@ class SlackDeeds:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    def hear(self, payload: Json) -> None:
-        """The same for what Socket Mode brings. Raises Retry, and ValueError for what is no payload."""
-        if not self._store.loaded:
-            raise Retry("still reading what is stored")
-        if said := read_payload(payload):
-            self.take(said)
+    def is_addressed(self, said: Said) -> bool:
+        """Whether it was said where this channel tells: several channels may be of one Slack app."""
+        if isinstance(said, Command):
+            return self._settings.incident_namespace is not None
+        press = read_press(said.actions[0].action_id, said.actions[0].value)
+        return press is not None and self._find_shown(said.channel.id, press) is not None
 
     async def close(self) -> None:
         """Ends what is under way, and the connections."""
@@ -144,9 +144,15 @@ class SlackDeeds:
 
     def _shown_in(self, channel: str, press: Press) -> Incident:
         """The very incident that the button was shown for, in the channel where it is told."""
+        found = self._find_shown(channel, press)
+        if found is None:
+            raise NotFound("the incident of this button is over, gone, or told elsewhere")
+        return found
+
+    def _find_shown(self, channel: str, press: Press) -> Incident | None:
         found = self._store.open_incident(press.shown.incident)
         if found is None or found[0].metadata.uid != press.shown.uid or place_of(found[0], self.name) != channel:
-            raise NotFound("the incident of this button is over, gone, or told elsewhere")
+            return None
         return found[0]
 
     # -- /incident -----------------------------------------------------------------------------------------------------
