@@ -21,8 +21,8 @@ $(STAMP): requirements-dev.lock pyproject.toml
 demo: $(STAMP) ## The main job, from nothing: a bad release, the alert, the rollback, the recovery
 	@$(BIN)/python hack/demo
 
-test: $(STAMP) ## All tests, on a real API server
-	@$(BIN)/python -m pytest $(ARGS)
+test: $(STAMP) ## All tests, on two real API servers side by side; ARGS="tests/core -k guard" for some of them
+	@$(BIN)/python -m pytest $(or $(ARGS),--numprocesses 2 --dist loadgroup --no-loadscope-reorder)
 
 check: $(STAMP) ## Format, lint, strict types, import rules, generated files
 	@hack/check $(BIN)

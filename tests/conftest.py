@@ -7,6 +7,7 @@ kubeconfig (the audit log, restarting the API server) are then skipped.
 from __future__ import annotations
 
 import os
+import signal
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -21,6 +22,29 @@ from testbed.audit import AuditLog
 from testbed.cluster import Cluster
 
 GIVEN = "PARAMEDIC_TEST_KUBECONFIG"
+TESTS = Path(__file__).parent
+ONE_AT_A_TIME = ("node", "gameday", "demo", "testbed")
+"""Folders whose tests look at what the machine has: interfaces, mounts, processes."""
+LONG_AT_FIRST = (*ONE_AT_A_TIME, "faults", "people", "aws", "databases")
+
+
+def pytest_configure() -> None:
+    """Who runs the tests in the background has Ctrl-C ignored there, and every child would inherit that."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Workers of pytest-xdist take whole files, the long ones first."""
+    for item in items:
+        folder = _folder(item)
+        item.add_marker(pytest.mark.xdist_group("machine" if folder in ONE_AT_A_TIME else item.path.name))
+    if hasattr(config, "workerinput"):
+        items.sort(key=lambda item: LONG_AT_FIRST.index(f) if (f := _folder(item)) in LONG_AT_FIRST else 99)
+
+
+def _folder(item: pytest.Item) -> str:
+    return item.path.relative_to(TESTS).parts[0]
 
 
 @pytest.fixture(scope="session")

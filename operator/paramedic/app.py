@@ -93,6 +93,7 @@ class App:
             kube, self.store, settings.people.several_services, self.reconciler.queue.add_after, self.leads, _clock
         )
         self.people.after_round, self.store.part_left = self.parents.after_round, self.parents.part_left
+        self.store.parent_gone = self.parents.parent_gone
         self.delivery = Delivery(
             channels, settings.channels, self.store, self.reconciler.amend, self.metrics, self.leads
         )

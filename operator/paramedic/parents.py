@@ -53,6 +53,10 @@ class Parents:
         """A part is over or gone, and may have been the last."""
         self._wake(f"{namespace}/{parent}", _TOGETHER)
 
+    def parent_gone(self, namespace: str) -> None:
+        """A parent was deleted, whose parts may not be over."""
+        self.queue.add_after(namespace, _SOON)
+
     async def _work(self, namespace: str) -> None:
         """The queue's handler: never raises."""
         if self._rule is None or not self._leads():

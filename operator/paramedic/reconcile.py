@@ -184,6 +184,9 @@ class Reconciler:
 
     async def reconcile(self, key: str) -> None:
         """Does all that can be done for the incident now. Raises Conflict, NotFound, Retry: then it is asked again."""
+        if self._store.is_in_doubt(key):  # else its next write could hide from others that the last one was stored
+            await reread(self._kube, self._store, key)
+            self._store.settle(key)
         draft = self._recorder.open_draft(key, self._clock())
         news = self._news.pop(key, [])
         if draft is None:

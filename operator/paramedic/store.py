@@ -94,6 +94,8 @@ class Store:
     _parents: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
     part_left: Callable[[str, str], None] = lambda namespace, parent: None
     """Told when an incident is over or gone that may have been a part of the namespace's parent of several."""
+    parent_gone: Callable[[str], None] = lambda namespace: None
+    """Told of the namespace when a parent of several was deleted."""
     _fresh: dict[str, tuple[int, Incident, Json]] = field(default_factory=dict)
     _reserved: dict[str, ActionRecord] = field(default_factory=dict)
     _in_doubt: dict[str, ActionRecord] = field(default_factory=dict)
@@ -131,8 +133,11 @@ class Store:
 
     def drop_incident(self, key: str) -> None:
         """Forgets an Incident that is known to be gone."""
+        gone = self.entries.get(key)
         self._forget(key)
         self._tell_parent(key)
+        if gone and gone.was_parent:
+            self.parent_gone(namespace_of(key))
 
     def members(self, namespace: str) -> Collection[Member]:
         """The namespace's open incidents, as far as they count for ``core.several``."""
@@ -144,8 +149,9 @@ class Store:
         return open_parent(found for key in keys if (found := self.entries[key].member))
 
     def is_over(self, key: str) -> bool:
-        """Whether the incident is known to have ended; false of one that is not known."""
-        return bool((entry := self.entries.get(key)) and not entry.open)
+        """Whether the incident has ended or is gone; false of one that may only not have been read yet."""
+        entry = self.entries.get(key)
+        return not entry.open if entry else self.loaded
 
     def last_parent_uid(self, namespace: str) -> str:
         """UID of the newest parent of several in the namespace, over or not; empty when there was none."""
@@ -246,7 +252,6 @@ class Store:
     @contextmanager
     def reserve(self, action: ActionRecord) -> Iterator[None]:
         """Counts an action while its intent is being written, so that two incidents never share one allowance."""
-        self._in_doubt.pop(action.incident, None)
         self._reserved[action.operation] = action
         try:
             yield
@@ -256,6 +261,10 @@ class Store:
             raise
         finally:
             del self._reserved[action.operation]
+
+    def is_in_doubt(self, key: str) -> bool:
+        """Whether an intent of the incident may be stored without our knowing: it is to be read before all else."""
+        return key in self._in_doubt
 
     def settle(self, key: str) -> None:
         """The incident has been read anew: what was in doubt of it is known."""

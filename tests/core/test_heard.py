@@ -150,7 +150,7 @@ def test_operation_ids_are_unique() -> None:
         "",
         "x",
         str(uuid.UUID(int=0)),
-        str(uuid.uuid4()),
+        "6bdbb658-98de-4d0d-83d0-a4900ed958b0",
         "ffffffff-ffff-7fff-bfff-ffffffffffff",
         "2026-03-02T12:00:00Z",
         "{" * 40,

@@ -57,8 +57,10 @@ def test_an_intent_whose_answer_is_lost_counts_until_the_incident_has_been_read_
     write_intent(store, LOST)
     assert counted(store) == (MINE, 1, 1, 1)
     assert store.busy_with(TARGET, MINE) is None, "it does not stand in its own way"
+    assert store.is_in_doubt(MINE)
     store.settle(MINE)
     assert counted(store) == NOTHING
+    assert not store.is_in_doubt(MINE)
 
 
 @pytest.mark.parametrize("stored", [False, True])
@@ -80,14 +82,17 @@ def test_one_that_was_surely_not_stored_does_not_count(store: Store) -> None:
     assert counted(store) == NOTHING
 
 
-def test_the_next_try_counts_once_and_settles_it(store: Store) -> None:
-    write_intent(store, LOST)
-    with store.reserve(INTENT):
-        assert counted(store) == (MINE, 1, 1, 1)
-    assert counted(store) == NOTHING, "the write's answer has put in what was stored"
-
-
 def test_a_deleted_incident_is_no_longer_in_doubt(store: Store) -> None:
     write_intent(store, LOST)
     store.drop_incident(MINE)
     assert counted(store) == NOTHING
+
+
+def test_what_is_not_known_is_over_once_everything_has_been_read(store: Store) -> None:
+    gone = "covet/gone"
+    assert not store.is_over(gone), "it may be read in a moment"
+    store.loaded = True
+    assert store.is_over(gone)
+    assert not store.is_over(MINE)
+    store.put_incident(raw(6, phase="Resolved"))
+    assert store.is_over(MINE)

@@ -6,10 +6,22 @@ from typing import Any
 
 import pytest
 
-from faults.drill import Drill, Ground, Scene, open_scene, phase
-from faults.shapes import DEPLOYMENTS, INCIDENTS, LEASE, ROLLBACK, SHAPES, TARGET, UNDO, Shape, incident, label
+from faults.drill import Drill, Ground, Scene, new_namespace, open_scene, phase
+from faults.shapes import (
+    DEPLOYMENTS,
+    INCIDENTS,
+    LEASE,
+    POLICIES,
+    ROLLBACK,
+    SHAPES,
+    TARGET,
+    UNDO,
+    Shape,
+    incident,
+    label,
+)
 from testbed.api import eventually
-from testbed.faultproxy import Answer, Fault
+from testbed.faultproxy import Answer, Fault, Seen
 
 WITH_SHORT_LEASE = True
 RESOURCES = ("incidents", "remediationpolicies")
@@ -169,3 +181,41 @@ async def test_the_target_is_looked_at_again_however_long_the_conflict_lasts(sce
     assert [phase(one) for one in found] == ["Resolved"], drill.story
     target = await scene.admin.get(DEPLOYMENTS, TARGET, drill.namespace)
     assert target["spec"]["template"]["spec"]["containers"][0]["image"] == "app:1", drill.story
+
+
+# -- odd answers -------------------------------------------------------------------------------------------------------
+
+
+def _lists(resource: str) -> Callable[[Seen], bool]:
+    return lambda seen: seen.resource == resource and seen.method == "GET" and not seen.name and not seen.is_watch
+
+
+async def test_a_list_that_nobody_understands_ends_nothing(scene: Scene) -> None:
+    """The resync goes on with the next one."""
+    odd = Answer(200, body={"kind": "IncidentList", "metadata": {}, "items": [{"spec": {}}]})
+    rule = scene.ground.proxy.on(_lists("incidents"), Fault(answer=odd), times=2)
+    await eventually(lambda: len(rule.struck) == 2, timeout=20, what="two odd answers")
+    scene.ground.proxy.silence("incidents")
+    drill = Drill(ROLLBACK, "after odd answers")
+    await drill.prepare(scene)
+    await drill.run(scene)
+    assert not drill.problems, drill.story
+    assert scene.ground.operator.alive, scene.ground.operator.log_tail()
+
+
+async def test_a_policy_whose_status_nobody_understands_is_alone_in_that(scene: Scene, fresh_name: str) -> None:
+    await new_namespace(scene.admin, fresh_name)
+    policy = ROLLBACK.policy
+    meta = {"name": "odd", "namespace": fresh_name, "uid": "odd", "resourceVersion": "1", "generation": 1}
+    odd = policy | {"metadata": meta, "status": {"conditions": "odd"}}
+    answer = Answer(200, body={"kind": "RemediationPolicyList", "metadata": {}, "items": [odd]})
+    rule = scene.ground.proxy.on(_lists("remediationpolicies"), Fault(answer=answer), times=1_000_000)
+    await eventually(lambda: len(rule.struck) >= 2, timeout=20, what="the odd policy is known")
+    await scene.admin.create(policy, fresh_name)
+
+    async def is_ready() -> bool:
+        found = await scene.admin.get(POLICIES, policy["metadata"]["name"], fresh_name)
+        return any(c["type"] == "Ready" and c["status"] == "True" for c in found["status"]["conditions"])
+
+    await eventually(is_ready, timeout=20, what="the next policy is judged")
+    assert scene.ground.operator.alive, scene.ground.operator.log_tail()

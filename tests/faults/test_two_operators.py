@@ -3,7 +3,8 @@
 import asyncio
 import threading
 import time
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -13,12 +14,14 @@ import pytest
 from faults.drill import Ground, Scene, effects, knows_policies, new_namespace, open_scene, phase, send, steps, tell
 from faults.shapes import DEPLOYMENTS, INCIDENTS, NO_GUARDS, deployment, incident, label
 from testbed.api import eventually
-from testbed.faultproxy import Fault, Seen
+from testbed.faultproxy import Answer, Fault, FaultProxy, Rule, Seen
 from testbed.operator_process import alert, payload, resolved
 
 Json = dict[str, Any]
 LEASE = "/apis/coordination.k8s.io/v1/namespaces/paramedic-system/leases/paramedic"
 LEAD_PASSES_IN = 15.0
+FRESH_READING_SECONDS = 6.0
+ALWAYS = 1_000_000
 # Relative: acting twice would show as two more.
 ONE_MORE = [{"name": "room", "scale": {"replicas": "+1"}, "verify": {"rollout": True, "timeout": "90s"}}]
 
@@ -292,7 +295,8 @@ async def test_an_incident_has_one_owner_however_often_the_lead_changes(
         now, then = then, now
     await begun
     await burst.end(both.leader, both.follower)
-    assert len(await scene.admin.list(INCIDENTS, fresh_name)) == len(burst.names)
+    stored = [one for one in await scene.admin.list(INCIDENTS, fresh_name) if not _is_parent(one)]
+    assert len(stored) == len(burst.names)
 
 
 async def test_a_follower_knows_what_has_ended(scene: Scene, both: Pair, fresh_name: str) -> None:
@@ -320,3 +324,91 @@ async def test_a_follower_knows_what_has_ended(scene: Scene, both: Pair, fresh_n
     await send(scene, payload(later), both.follower.operator)
     found = [one["metadata"]["name"] for one in await scene.admin.list(INCIDENTS, fresh_name)]
     assert sorted(found) == sorted([name, "marker"])
+
+
+# -- a new leader knows what the last one has done ---------------------------------------------------------------------
+
+
+def _reads_everything(seen: Seen) -> bool:
+    """Whether it asks for all incidents, ended ones too, as a process does that begins or takes over."""
+    is_list = seen.resource == "incidents" and seen.method == "GET" and not seen.name and not seen.is_watch
+    return is_list and not seen.namespace and "fieldSelector" not in seen.query
+
+
+async def _until_its_reading_is_old(one: Ground) -> None:
+    """A leader reads everything anew only when it has not just done so."""
+
+    def is_old() -> bool:
+        last = max((seen.at for seen in list(one.proxy.seen) if _reads_everything(seen)), default=0.0)
+        return time.time() - last > FRESH_READING_SECONDS
+
+    await eventually(is_old, timeout=30, what="its reading is old")
+
+
+@contextmanager
+def _hears_nothing_of_incidents(proxy: FaultProxy) -> Iterator[Rule]:
+    """Its watch is silent and its lists are held back; the rule is that of lists of everything."""
+    free = threading.Event()
+
+    def other_lists(seen: Seen) -> bool:
+        is_list = seen.resource == "incidents" and seen.method == "GET" and not seen.name and not seen.is_watch
+        return is_list and not _reads_everything(seen)
+
+    proxy.silence("incidents")
+    held = Fault(before=lambda _: free.wait(120))
+    rules = [proxy.on(matches, held, times=ALWAYS) for matches in (_reads_everything, other_lists)]
+    try:
+        yield rules[0]
+    finally:
+        free.set()
+        proxy.forget(*rules)
+        proxy.speak("incidents")
+        proxy.cut_watches("incidents")
+
+
+async def test_a_new_leader_acts_only_when_it_has_read_what_the_last_one_left(
+    scene: Scene, both: Pair, fresh_name: str
+) -> None:
+    """The policy's one action in an hour was the dead leader's, for an incident that is over; its follower has heard
+    nothing of it, and an alert for another target comes to it while it takes over."""
+    witness, follower = scene.witness, both.follower
+    policy, created = _policy(), time.time()
+    policy["spec"]["guards"] = NO_GUARDS | {"rateLimit": {"actions": 1, "period": "1h"}}
+    await new_namespace(scene.admin, fresh_name)
+    await scene.admin.create(policy, fresh_name)
+    for name in ("first", "second"):
+        await scene.admin.create(deployment(name=name), fresh_name)
+    assert await witness.sees(lambda: all(knows_policies(g.proxy, created) for g in (both.leader, follower)), 30)
+    first, second = (alert("Small", namespace=fresh_name, deployment=name) for name in ("first", "second"))
+    await _until_its_reading_is_old(follower)
+
+    def incident_of(name: str) -> Json:
+        found = witness.incidents(fresh_name)
+        return next((one for one in found if one["spec"]["alert"]["labels"]["deployment"] == name), {})
+
+    with _hears_nothing_of_incidents(follower.proxy) as reading:
+        await send(scene, payload(first), both.leader.operator)
+        assert await witness.sees(lambda: [s["state"] for s in steps(incident_of("first"))] == ["Succeeded"], 60)
+        await send(scene, payload(resolved(first)), both.leader.operator)
+        assert await witness.sees(lambda: phase(incident_of("first")) == "Resolved", 20)
+        await asyncio.to_thread(both.leader.operator.kill)
+        assert await _whoever_leads([follower]) is follower
+        await eventually(reading.fired.is_set, timeout=20, what="it begins to read")
+        await send(scene, payload(second), follower.operator)
+        assert await witness.sees(lambda: bool(incident_of("second")), 20)
+        acted = await witness.sees(lambda: len(witness.states(fresh_name, "second")) > 1, 2)
+        assert not acted, "it has acted before it knew what the last leader had done"
+    assert await witness.sees(lambda: phase(incident_of("second")) == "Blocked", 40), tell(incident_of("second"))
+    assert steps(incident_of("second"))[0]["reason"] == "RateLimited"
+    assert [count for count, _ in witness.states(fresh_name, "second")] == [1]
+    assert len(effects(scene.ground.writes.of(fresh_name))) == 1
+
+
+async def test_a_new_leader_that_cannot_take_over_ends_and_says_why(scene: Scene, both: Pair) -> None:
+    """Else it would hold the lead for good, and nobody would act."""
+    await _until_its_reading_is_old(both.follower)
+    odd: Json = {"kind": "IncidentList", "metadata": {}, "items": [{"spec": {}}]}
+    both.follower.proxy.on(_reads_everything, Fault(answer=Answer(200, body=odd)), times=ALWAYS)
+    await asyncio.to_thread(both.leader.operator.kill)
+    await eventually(lambda: not both.follower.operator.alive, timeout=40, what="it has ended")
+    assert "taking over: KeyError('metadata')" in both.follower.operator.log.read_text()

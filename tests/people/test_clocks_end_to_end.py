@@ -325,6 +325,34 @@ async def test_later_ones_join_and_the_parent_ends_with_the_last(world: World, d
     await eventually(lambda: parents(world, 2), timeout=20, what="a second parent")
 
 
+@pytest.mark.parametrize("how", ["closed", "deleted"])
+async def test_when_nobody_speaks_for_it_any_more_a_part_that_still_burns_has_its_own_clocks_again(
+    world: World, desk: Desk, how: str
+) -> None:
+    """A person is done with the parent, though one of its parts is not over."""
+    names = ("a", "b", "c")
+    for name in names:
+        await world.incident(name, severity="P3", target={"kind": "Deployment", "name": name})
+    parent = (await the_parent(world))["metadata"]["name"]
+    made = await world.incident("burns", severity="P0", target={"kind": "Deployment", "name": "burns"})
+    await once(world, lambda f: "burns" in f["status"].get("children", []), parent, "it joins")
+    for name in names:
+        await world.edit(name, {"resolution": {"resolvedBy": "admin"}})
+        await once(world, lambda f: f["status"]["phase"] == "Resolved", name)
+    part = await once(world, lambda f: f["status"].get("parent") == parent, "burns")
+    assert escalation(part) == {}, "the parent is called for in its place"
+    if how == "closed":
+        await world.edit(parent, {"resolution": {"resolvedBy": "admin"}})
+    else:
+        await world.admin.delete(INCIDENTS, parent, world.namespace)
+    part = await once(world, lambda f: escalation(f).get("triggers") == ["NotAcknowledged"], "burns", "a call")
+    assert "parent" not in part["status"]
+    uid = made["metadata"]["uid"]
+    await eventually(lambda: "call.ops.1.NotAcknowledged" in desk.calls(uid, "first"), what="the call")
+    left = [i["metadata"]["name"] for i in await world.all_incidents() if i["spec"]["type"] == "SeveralServices"]
+    assert left == ([parent] if how == "closed" else []), "what burns alone is no outage of several services"
+
+
 async def acted(world: World, name: str) -> bool:
     return await world.generation(name) >= 2
 

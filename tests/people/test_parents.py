@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from e2e.world import INCIDENTS, incident
+from paramedic.api.incident import Incident
 from paramedic.api.people import SeveralServices
 from paramedic.clients.kube import Kube
 from paramedic.core.several import parent_name
@@ -115,3 +116,35 @@ async def test_a_name_that_somebody_else_has_taken_is_left_to_them(admin: Api, k
         await eventually(lambda: f"{outage}/{taken}" in store.entries, what="what is there is read")
         assert store.open_parent(outage) is None
     assert await made(admin, outage) == []
+
+
+@pytest.mark.parametrize("how", ["closed", "deleted"])
+async def test_the_parts_of_one_that_is_over_look_again(how: str) -> None:
+    """They have been silent for it, and nothing else may happen to them."""
+    store, woken, name = Store(loaded=True), list[str](), parent_name("ns", "")
+    parent = stored(name, {"phase": "Open"}, type="SeveralServices")
+    store.put_incident(parent)
+    for part, of in (("burns", name), ("alone", None)):
+        status = {"phase": "Escalated", "parent": of}
+        store.put_incident(stored(part, status, target={"kind": "Deployment", "name": part}))
+    async with looking(None, store, woken) as parents:  # type: ignore[arg-type]
+        store.parent_gone = parents.parent_gone
+        if how == "closed":
+            closed = parent | {"status": {"phase": "Resolved", "resolvedAt": AT}}
+            closed["metadata"] |= {"resourceVersion": "2"}
+            store.put_incident(closed)
+            parents.after_round(Incident.model_validate(closed))
+        else:
+            store.drop_incident(f"ns/{name}")
+        await eventually(lambda: woken, what="a part looks again")
+    assert woken == ["ns/burns"]
+
+
+AT = "2026-03-02T12:00:00Z"
+
+
+def stored(name: str, status: Json, **spec: Any) -> Json:
+    """An incident as the API server shows it."""
+    body = incident(name, **spec)
+    meta = {"namespace": "ns", "uid": name, "resourceVersion": "1", "creationTimestamp": AT}
+    return body | {"metadata": body["metadata"] | meta, "status": status}
