@@ -51,8 +51,8 @@ class Operator:
 
     `token` (default: a fresh one of the ServiceAccount) or `kubeconfig` says as whom it talks to the cluster; `api_url`
     and `api_ca` put something, such as a proxy, in between. `env` adds to its environment: PARAMEDIC_* variables of the
-    caller are not handed on. Processes that share an `identity` count as the same pod, restarted. `prometheus`, its
-    URL, can be set until the start.
+    caller are not handed on. Processes that share an `identity` count as the same pod, restarted. `env` and
+    `prometheus`, its URL, can be changed before each start.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class Operator:
         self._given_kubeconfig = kubeconfig
         self._api_url, self._api_ca = api_url, api_ca
         self.prometheus = prometheus
-        self._env = dict(env or {})
+        self.env = dict(env or {})
         self._python = python
         self._ports = Ports()
         self._port = 0
@@ -249,7 +249,7 @@ class Operator:
         }
         if self.prometheus:
             own["PARAMEDIC_PROMETHEUS__URL"] = self.prometheus
-        return {**inherited, **own, **self._env}
+        return {**inherited, **own, **self.env}
 
     def _write_kubeconfig(self) -> Path:
         """The given one, or one with the token; written once."""

@@ -356,7 +356,7 @@ async def run(settings: Settings) -> None:
     log.configure(settings.log_level, settings.log_format)
     configuration = await load_configuration()
     metrics = Metrics()
-    async with Kube(configuration) as kube:
+    async with Kube(configuration, request_seconds=settings.request_timeout.total_seconds()) as kube:
         await App(settings, kube, metrics, _leadership(settings, configuration, metrics)).run()
 
 

@@ -151,6 +151,10 @@ class Settings(BaseSettings):
     lease_duration: Duration = timedelta(seconds=15)
     renew_deadline: Duration = timedelta(seconds=10)
     retry_period: Duration = timedelta(seconds=3)
+    request_timeout: Duration = Field(
+        timedelta(seconds=15),
+        description="For one request to the API server. A write that is given up is looked for before anything else.",
+    )
     workers: int = Field(256, ge=1, description="Incidents reconciled at once.")
     resync_interval: Duration = Field(timedelta(seconds=60), description="Between full looks for missed watch events.")
     diagnose: bool = Field(True, description="Look for the cause of every incident, once.")

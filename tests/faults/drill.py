@@ -38,7 +38,7 @@ from testbed.faultproxy import FaultProxy, Rule, Seen
 from testbed.operator_process import USER, Operator, alert, payload, resolved
 
 Json = dict[str, Any]
-PATIENCE = 60.0
+PATIENCE = 180.0
 # A claim for each look; the deployment controller writes its status meanwhile, and each such write can cost one more.
 MOST_ATTEMPTS = 6
 TOUCHED = {

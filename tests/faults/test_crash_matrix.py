@@ -10,13 +10,11 @@ import functools
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from datetime import timedelta
 
 import pytest
 
 from faults.drill import Drill, Ground, Scene, gather_limited, is_aside, open_scene, touch
 from faults.shapes import SHAPES, label, labels, leased_for
-from paramedic.api.base import format_duration
 from testbed.faultproxy import CUT, Answer, Fault, FaultProxy, Hook, Rule, Seen
 
 CLEAN = "clean"
@@ -32,13 +30,16 @@ EVENTS = {
     "evidence": "event Applied",
 }
 KILLS = ("killed before", "killed after", "killed twice")
-HELD_TOGETHER = 13.0
-"""Seconds from the first that is held to the last; the operator itself gives a request up after 15."""
-FIRST_HELD = 60.0
-LEASE = timedelta(seconds=6)
+HELD_TOGETHER = 90.0
+"""Seconds in which all drills of a wave come to be held."""
+HELD_AGAIN = 13.0
+GIVEN_UP_AFTER, NOT_GIVEN_UP = "15s", "5m"
+"""The operator's requests: what it gives up while it is held, it could not be killed at."""
 PREPARED_AT_ONCE = 12
-AT_ONCE = 90
-"""Drills of one wave: what two cores can carry without delays that would look like faults."""
+AT_ONCE, HELD_AT_ONCE = 90, 45
+"""Drills of one wave: what two cores can carry without delays that would look like faults; and of those that are held
+half of the operator's connections.
+"""
 
 FAULTS: dict[str, Fault] = {
     "cut after": Fault(answer=CUT),
@@ -104,8 +105,9 @@ class Waves:
     def drill(self, point: Point) -> Drill:
         if point not in self.done:
             alike = [one for one in self.wanted if _wave(one) == _wave(point)] or [point]
-            first = alike.index(point) // AT_ONCE * AT_ONCE
-            together = alike[first : first + AT_ONCE]
+            size = HELD_AT_ONCE if point.way in KILLS else AT_ONCE
+            first = alike.index(point) // size * size
+            together = alike[first : first + size]
             self.done |= asyncio.run(_run_wave(self.ground, together))
         return self.done[point]
 
@@ -130,12 +132,10 @@ def _wave(point: Point) -> str:
 
 
 async def _run_wave(ground: Ground, together: list[Point]) -> dict[Point, Drill]:
-    ttl = LEASE if together[0].way in KILLS else timedelta(seconds=15)
-    drills = {point: Drill(leased_for(SHAPES[point.shape], format_duration(ttl)), str(point)) for point in together}
+    drills = {point: Drill(leased_for(SHAPES[point.shape], "15s"), str(point)) for point in together}
     async with open_scene(ground) as scene:
         await gather_limited(PREPARED_AT_ONCE, *(drill.prepare(scene) for drill in drills.values()))
-        way = together[0].way
-        break_them = _kill if way in KILLS else _spoil
+        break_them = _kill if together[0].way in KILLS else _spoil
         running = await break_them(scene, drills)
         await running
         await gather_limited(PREPARED_AT_ONCE, *(drill.clear(scene) for drill in drills.values()))
@@ -157,6 +157,7 @@ async def _spoil(scene: Scene, drills: dict[Point, Drill]) -> "asyncio.Future[li
     def conflict(seen: Seen) -> None:
         asyncio.run_coroutine_threadsafe(touch(scene.admin, seen), loop).result(10)
 
+    await _let_requests_take(scene, GIVEN_UP_AFTER)
     faults = {**FAULTS, CONFLICT: Fault(before=conflict)}
     for point, drill in drills.items():
         if point.way != CLEAN:
@@ -177,7 +178,7 @@ class Gate:
 
     def hold(self, seen: Seen) -> None:
         self.held.add(seen.namespace)
-        self._opened.wait(60)
+        self._opened.wait(120)
 
     def open(self) -> None:
         self._opened.set()
@@ -185,12 +186,11 @@ class Gate:
 
 async def _kill(scene: Scene, drills: dict[Point, Drill]) -> "asyncio.Future[list[None]]":
     way = next(iter(drills)).way
+    await _let_requests_take(scene, NOT_GIVEN_UP)
     gate = Gate()
     for point, drill in drills.items():
         drill.rule = scene.ground.proxy.on(_is(drill.namespace, point.write), _held(gate.hold, way))
-    # Where a lease has to end before the write, the others wait for it: all are to be held at about the same time.
-    begin = {point: 0.0 if _is_after_the_lease(point) else LEASE.total_seconds() for point in drills}
-    running = asyncio.gather(*(drill.run(scene, begin[point]) for point, drill in drills.items()))
+    running = _running(scene, drills)
     await _kill_when_held(scene, gate, drills, running)
     if way == "killed twice":
         again = Gate()
@@ -200,13 +200,6 @@ async def _kill(scene: Scene, drills: dict[Point, Drill]) -> "asyncio.Future[lis
         scene.ground.proxy.forget(*rules)
     await _start(scene)
     return running
-
-
-def _is_after_the_lease(point: Point) -> bool:
-    shape = SHAPES[point.shape]
-    back = next((number for number, write in enumerate(shape.writes) if "(back Executing)" in write), None)
-    leased = any("ttl" in step for step in shape.policy["spec"]["steps"])
-    return leased and back is not None and point.write in shape.writes[back:]
 
 
 def _held(hold: Hook, way: str) -> Fault:
@@ -235,14 +228,21 @@ async def _kill_when_held(
 ) -> None:
     """Kills when every drill is held. Where drills may be over without a further write, whoever is held is enough."""
     wanted = namespaces or {drill.namespace for drill in drills.values()}
-    await scene.witness.sees(lambda: bool(gate.held) or running.done(), FIRST_HELD)
-    await scene.witness.sees(lambda: gate.held >= wanted or running.done(), HELD_TOGETHER)
+    seconds = HELD_AGAIN if namespaces else HELD_TOGETHER
+    await scene.witness.sees(lambda: gate.held >= wanted or running.done(), seconds)
     for drill in drills.values():
         if drill.namespace not in gate.held:
-            text = f"was not held at its write within {HELD_TOGETHER:g} s of the first, and so was not killed there"
-            drill.problems.append(text)
+            drill.problems.append(f"was not held at its write within {seconds:g} s, and so was not killed there")
     await asyncio.to_thread(scene.ground.operator.kill)
     gate.open()
+
+
+async def _let_requests_take(scene: Scene, timeout: str) -> None:
+    operator = scene.ground.operator
+    if operator.env.get("PARAMEDIC_REQUEST_TIMEOUT") != timeout:
+        operator.env["PARAMEDIC_REQUEST_TIMEOUT"] = timeout
+        await asyncio.to_thread(operator.kill)
+        await _start(scene)
 
 
 async def _start(scene: Scene) -> None:

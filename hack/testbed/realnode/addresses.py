@@ -11,9 +11,7 @@ Each cluster has a /16 of 10.0.0.0/8, chosen so that no route of the machine ove
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import tempfile
 from dataclasses import dataclass
 from ipaddress import IPv4Network
 from pathlib import Path
@@ -23,6 +21,8 @@ from testbed.locks import try_lock
 
 FIRST, LAST = 160, 223
 NAME_PREFIX = "paramedic-"
+LOCKS = Path("/run/paramedic-networks")
+"""One place for all of the machine, whatever TMPDIR says: its networks and cgroups are there once."""
 
 
 class AddressError(RuntimeError):
@@ -75,21 +75,14 @@ def choose() -> tuple[Addresses, TextIO]:
     raise AddressError(f"no free network between 10.{FIRST}.0.0/16 and 10.{LAST}.0.0/16; stop other clusters first")
 
 
-def unused() -> list[Addresses]:
-    """Those that no running cluster holds."""
-    found = []
-    for number in range(FIRST, LAST + 1):
-        lock = _lock(Addresses(number))
-        if lock:
-            lock.close()
-            found.append(Addresses(number))
-    return found
+def lock(name: str) -> TextIO | None:
+    """The lock of the addresses of this name; None while a cluster holds it."""
+    return _lock(Addresses(int(name.removeprefix(NAME_PREFIX))))
 
 
 def _lock(addresses: Addresses) -> TextIO | None:
-    folder = Path(tempfile.gettempdir()) / f"paramedic-networks-{os.getuid()}"
-    folder.mkdir(mode=0o700, exist_ok=True)
-    return try_lock(folder / str(addresses.number))
+    LOCKS.mkdir(mode=0o700, exist_ok=True)
+    return try_lock(LOCKS / str(addresses.number))
 
 
 def _routes() -> list[IPv4Network]:

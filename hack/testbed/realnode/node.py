@@ -156,11 +156,12 @@ class RealNode:
 
     def _sweep(self) -> None:
         """Removes what a cluster that was killed may have left: cgroups, which outlive their processes."""
-        unused = {one.name for one in addresses.unused()}
-        pattern = f"{addresses.NAME_PREFIX}*"
+        pattern = f"{addresses.NAME_PREFIX}[0-9]*"
         found = {path.name for path in (*CGROUPS.glob(pattern), *CGROUPS.glob(f"*/{pattern}"))}
-        for name in found & unused:
-            _run(sys.executable, "-I", "-S", NAMESPACES, "sweep", name)
+        for name in found:
+            if lock := addresses.lock(name):
+                with lock:
+                    _run(sys.executable, "-I", "-S", NAMESPACES, "sweep", name)
 
     def _hold(self) -> None:
         """Makes the namespaces."""

@@ -33,7 +33,7 @@ _APPLY_PATCH = "application/apply-patch+yaml"
 _MERGE_PATCH = "application/merge-patch+json"
 _PAGE_SIZE = 500
 _SENT_WITHIN_SECONDS = 0.001
-_TIMEOUT = aiohttp.ClientTimeout(total=15, connect=5)
+_CONNECT_SECONDS = 5.0
 _ENCODER = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False)
 
 
@@ -84,8 +84,11 @@ def ssl_context(configuration: client.Configuration) -> ssl.SSLContext:
 class Kube:
     """One API server. Use as an async context manager."""
 
-    def __init__(self, configuration: client.Configuration, *, connections: int = 64) -> None:
+    def __init__(
+        self, configuration: client.Configuration, *, connections: int = 64, request_seconds: float = 15
+    ) -> None:
         self._configuration = configuration
+        self._timeout = aiohttp.ClientTimeout(total=request_seconds, connect=_CONNECT_SECONDS)
         self._connections = connections
         self._session: aiohttp.ClientSession | None = None
         self.gate = Gate()
@@ -93,7 +96,7 @@ class Kube:
     async def __aenter__(self) -> "Kube":
         connector = aiohttp.TCPConnector(limit=self._connections, ssl=ssl_context(self._configuration))
         self._session = aiohttp.ClientSession(
-            self._configuration.host, connector=connector, timeout=_TIMEOUT, auto_decompress=True
+            self._configuration.host, connector=connector, timeout=self._timeout, auto_decompress=True
         )
         return self
 
