@@ -22,7 +22,7 @@ demo: $(STAMP) ## The main job, from nothing: a bad release, the alert, the roll
 	@$(BIN)/python hack/demo
 
 test: $(STAMP) ## All tests, on two real API servers side by side; ARGS="tests/core -k guard" for some of them
-	@$(BIN)/python -m pytest $(or $(ARGS),--numprocesses 2 --dist loadgroup --no-loadscope-reorder)
+	@$(BIN)/python -m pytest $(or $(ARGS),--numprocesses 2 --no-loadscope-reorder)
 
 check: $(STAMP) ## Format, lint, strict types, import rules, generated files
 	@hack/check $(BIN)

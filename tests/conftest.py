@@ -11,8 +11,10 @@ import signal
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 from installed import install
 from paramedic.clients.kube import Kube, load_configuration
@@ -22,7 +24,6 @@ from testbed.audit import AuditLog
 from testbed.cluster import Cluster
 
 GIVEN = "PARAMEDIC_TEST_KUBECONFIG"
-TESTS = Path(__file__).parent
 ONE_AT_A_TIME = ("node", "gameday", "demo", "testbed")
 """Folders whose tests look at what the machine has: interfaces, mounts, processes."""
 LONG_AT_FIRST = (*ONE_AT_A_TIME, "faults", "people", "aws", "databases")
@@ -34,18 +35,26 @@ def pytest_configure() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-@pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the groups
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Workers of pytest-xdist take whole files, the long ones first."""
-    for item in items:
-        folder = _folder(item)
-        item.add_marker(pytest.mark.xdist_group("machine" if folder in ONE_AT_A_TIME else item.path.name))
+    """A worker of pytest-xdist begins with what takes long."""
     if hasattr(config, "workerinput"):
-        items.sort(key=lambda item: LONG_AT_FIRST.index(f) if (f := _folder(item)) in LONG_AT_FIRST else 99)
+        items.sort(key=lambda item: LONG_AT_FIRST.index(f) if (f := _folder(item.nodeid)) in LONG_AT_FIRST else 99)
 
 
-def _folder(item: pytest.Item) -> str:
-    return item.path.relative_to(TESTS).parts[0]
+class ByFile(LoadScopeScheduling):
+    """A worker takes a whole file, for its fixtures; or all the folders that look at the machine."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return "machine" if _folder(nodeid) in ONE_AT_A_TIME else nodeid.partition("::")[0]
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByFile:
+    """Instead of pytest-xdist's own."""
+    return ByFile(config, log)
+
+
+def _folder(nodeid: str) -> str:
+    return nodeid.split("/")[1]
 
 
 @pytest.fixture(scope="session")

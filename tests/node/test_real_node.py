@@ -7,7 +7,8 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+import tempfile
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,13 @@ with Cluster(sys.argv[1], RealNode) as cluster:
     print(cluster.node.addresses.name, flush=True)
     time.sleep(600)
 """
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """One with a short path, for sockets lie in it."""
+    with tempfile.TemporaryDirectory(prefix="node-") as name:
+        yield Path(name)
 
 
 @pytest.fixture
@@ -159,16 +167,17 @@ async def test_a_bad_release_is_rolled_back_by_the_pod(paramedic: Cluster, api: 
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL], ids=["Ctrl-C", "kill -9"])
-async def test_nothing_is_left(tmp_path: Path, number: signal.Signals) -> None:
+async def test_nothing_is_left(folder: Path, number: signal.Signals) -> None:
     mounts = Path("/proc/self/mounts").read_text()
-    with holder_of_a_cluster(tmp_path) as parent:
+    with holder_of_a_cluster(folder) as parent:
         assert parent.stdout is not None
+        assert parent.stderr is not None
         name = parent.stdout.readline().strip()
-        assert name.startswith("paramedic-")
-        first = (tmp_path / "node" / "pid").read_text()
+        assert name.startswith("paramedic-"), parent.stderr.read()
+        first = (folder / "node" / "pid").read_text()
         namespaces = [str(Path(f"/proc/{first}/ns/{kind}").readlink()) for kind in ("pid", "net", "mnt")]
         assert len(processes_in(namespaces)) > 6
-        assert "kube-proxy" in enter(tmp_path, "nft", "list", "tables")
+        assert "kube-proxy" in enter(folder, "nft", "list", "tables")
         assert Path("/sys/class/net", name).exists()
         assert cgroups(name)
         parent.send_signal(number)
