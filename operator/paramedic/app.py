@@ -141,7 +141,7 @@ class App:
         self._wound_down = asyncio.Event()
         self._watch_stop = asyncio.Event()
         self._failure: ParamedicError | None = None
-        self._has_taken_over = False
+        self._has_taken_over = leadership is None  # then there is nobody to take over from
 
     def _make_reconciler(self) -> Reconciler:
         """With the parts that nobody else knows."""
