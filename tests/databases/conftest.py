@@ -16,7 +16,7 @@ from databases.bed import NAMESPACE, PASSWORD, ROLES, Busy, Run, clients_of, pos
 from e2e.world import World
 from paramedic.actions.base import Clients
 from paramedic.api.workload import BoundTarget, bound
-from testbed.api import Api
+from testbed.api import Api, eventually
 from testbed.operator_process import Operator
 from testbed.postgres import PostgresServer
 from testbed.redis import RedisServer
@@ -86,8 +86,14 @@ async def busy(postgres: PostgresServer) -> AsyncIterator[Run]:
         task = asyncio.create_task(connection.execute(query)) if query else None  # type: ignore[call-overload]
         if task:
             task.add_done_callback(lambda done: done.cancelled() or done.exception())
-        opened.append(Busy(connection, task))
-        return opened[-1]
+        one = Busy(connection, task)
+        opened.append(one)
+        if task:
+            asked = f"SELECT count(*) FROM pg_stat_activity WHERE pid = {one.pid} AND state = 'active'"
+            await eventually(
+                lambda: task.done() or asyncio.to_thread(lambda: postgres.psql(asked) == "1"), what="it is under way"
+            )
+        return one
 
     yield open_one
     for one in opened:
