@@ -6,10 +6,12 @@ kubeconfig (the audit log, restarting the API server) are then skipped.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import uuid
 from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +21,15 @@ from xdist.scheduler import LoadScopeScheduling
 from installed import install
 from paramedic.clients.kube import Kube, load_configuration
 from testbed.access import Access
-from testbed.api import Api, eventually
+from testbed.api import Api, ApiError, eventually, resource_path
 from testbed.audit import AuditLog
 from testbed.cluster import Cluster
 
 GIVEN = "PARAMEDIC_TEST_KUBECONFIG"
 ONE_AT_A_TIME = ("node", "gameday", "demo", "testbed")
 """Folders whose tests look at what the machine has: interfaces, mounts, processes."""
+INCIDENTS = "paramedic.dev/v1alpha1/incidents"
+STARTED = pytest.StashKey[Cluster]()
 LONG_AT_FIRST = (*ONE_AT_A_TIME, "faults", "people", "aws", "databases")
 
 
@@ -58,7 +62,7 @@ def _folder(nodeid: str) -> str:
 
 
 @pytest.fixture(scope="session")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Access]:
+def cluster(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> Iterator[Access]:
     """The cluster of this run: the given one, or a real control plane of its own."""
     folder = tmp_path_factory.mktemp("cluster")
     given = os.environ.get(GIVEN)
@@ -66,7 +70,22 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Access]:
         yield Access(Path(given).absolute(), folder)
         return
     with Cluster(folder) as started:
+        pytestconfig.stash[STARTED] = started
         yield started
+        del pytestconfig.stash[STARTED]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _leave_no_incident(pytestconfig: pytest.Config) -> Iterator[None]:
+    """What a file's tests leave open, the operators of the next file would carry on with, and tell their channels."""
+    yield
+    if STARTED in pytestconfig.stash:
+        asyncio.run(_forget_all(pytestconfig.stash[STARTED]))
+
+
+async def _forget_all(cluster: Cluster) -> None:
+    async with Api(cluster.credentials(), user_agent="test-admin") as api:
+        await forget_incidents(api)
 
 
 @pytest.fixture(scope="session")
@@ -114,9 +133,26 @@ def namespace_name() -> str:
 
 @pytest.fixture
 async def namespace(admin: Api, namespace_name: str) -> AsyncIterator[str]:
-    """A namespace of this test's own, in which pods can be created; its deletion is not waited for."""
+    """A namespace of this test's own, in which pods can be created; only of its incidents the end is waited for."""
     name = namespace_name
     await admin.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
     await eventually(lambda: admin.find("v1/serviceaccounts", "default", name), what=f"{name}'s default ServiceAccount")
     yield name
+    await forget_incidents(admin, name)
     await admin.delete("v1/namespaces", name)
+
+
+async def forget_incidents(admin: Api, namespace: str | None = None) -> None:
+    """Deletes the namespace's incidents, or all, with whatever they hold: no operator is there to put it back."""
+    try:
+        found = await admin.list(INCIDENTS, namespace)
+    except ApiError as error:
+        if error.status == 404:  # not installed
+            return
+        raise
+    for meta in (one["metadata"] for one in found):
+        if meta.get("finalizers"):
+            with suppress(ApiError):  # gone meanwhile
+                await admin.patch(INCIDENTS, meta["name"], {"metadata": {"finalizers": None}}, meta["namespace"])
+    for place in {one["metadata"]["namespace"] for one in found}:
+        await admin.request("DELETE", resource_path(INCIDENTS, namespace=place))

@@ -167,6 +167,14 @@ async def test_what_was_over_before_it_could_be_told_is_not_told(
     assert page.incidents == {}
 
 
+async def test_what_is_being_deleted_is_not_begun_there(channel: StatuspageIncidents, page: FakeStatuspage) -> None:
+    """Nobody would ever end it."""
+    going = incident(steps=[APPLIED])
+    going.metadata.deletion_timestamp = NOW
+    assert await channel.tell(to_tell(going, notice("Opened"), notice("Update", "Deleted"))) == {}
+    assert page.incidents == {}
+
+
 @pytest.mark.parametrize("kind", ["EmergencyShutdown", "SecurityBreach"])
 async def test_a_shutdown_is_told_once_it_happens(
     channel: StatuspageIncidents, page: FakeStatuspage, kind: str

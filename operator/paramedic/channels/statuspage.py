@@ -54,14 +54,14 @@ class StatuspageIncidents:
 
     async def _open(self, message: Message, news: Posting, others: list[Json]) -> Told:
         """Makes it, unless it was made before the answer was lost. What was over before the page could be told is not
-        told afterwards.
+        told afterwards, nor what is being deleted: nobody would end it there.
         """
         told: Told = {}
         for one in others:
             if _is_ours(one, message.incident):
                 posted = _mark(one) == news.mark
                 told = self._kept(one["id"], news) if posted else await self._post(message, one["id"], news, others)
-        if told or news.status == "resolved":
+        if told or news.status == "resolved" or message.incident.metadata.deletion_timestamp:
             return told
         made = await self._page.create(await self._fields(message, news, others))
         return self._kept(str(made["id"]), news)
