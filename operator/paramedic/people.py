@@ -9,14 +9,13 @@ from paramedic.api import conditions as c
 from paramedic.api.base import format_time
 from paramedic.api.incident import Acknowledgement, Incident, Notice, Times
 from paramedic.api.people import PeopleSettings, SeveralServices
-from paramedic.api.policy import Severity
 from paramedic.api.reasons import Reason
 from paramedic.core import clocks, escalation, several
 from paramedic.core import people as said
 from paramedic.core.notices import with_notices
 from paramedic.metrics import Metrics
 from paramedic.notifier import Notifier
-from paramedic.record import Draft
+from paramedic.record import Draft, acknowledge, raise_severity
 from paramedic.store import Store
 
 
@@ -129,7 +128,7 @@ class People:
     def _find_parent(self, draft: Draft) -> None:
         status, meta = draft.incident.status, draft.incident.metadata
         was_over = draft.base.get("phase") == "Resolved"
-        if not was_over and self._store.is_over(f"{meta.namespace}/{status.parent}"):
+        if status.parent and not was_over and self._store.is_over(f"{meta.namespace}/{status.parent}"):
             status.parent = None  # nobody speaks for it any more: its own clocks count again
         if status.parent is not None or was_over or self._settings.several_services is None:
             return
@@ -156,7 +155,7 @@ class People:
         status.notify = list(dict.fromkeys((*status.notify, *(name for part in parts for name in part.notify))))
         worst = several.gravest(parts)
         if worst < said.severity(draft.incident):
-            _raise_severity(draft, worst, "by one of its parts")
+            raise_severity(draft, status.severity, worst, "by one of its parts")
 
     def _parts(self, parent: Incident) -> list[several.Member]:
         me = several.member(parent)
@@ -178,18 +177,12 @@ def _keep_acknowledgement(draft: Draft, of_parent: Acknowledgement | None) -> No
     spec, status = draft.incident.spec, draft.incident.status
     if status.acknowledgement is None and status.resolved_at is None:
         if spec.acknowledged_by:
-            _acknowledge(draft, Acknowledgement(by=spec.acknowledged_by, at=draft.now))
+            acknowledge(draft, Acknowledgement(by=spec.acknowledged_by, at=draft.now), spec.acknowledged_by)
         elif of_parent:
-            _acknowledge(draft, of_parent.model_copy(update={"at": draft.now}), f" with {status.parent}")
+            given = of_parent.model_copy(update={"at": draft.now})
+            acknowledge(draft, given, f"{given.by} with {status.parent}")
     first = status.acknowledgement.by if status.acknowledgement else None
     status.commander = spec.commander or status.commander or first
-
-
-def _acknowledge(draft: Draft, given: Acknowledgement, how: str = "") -> None:
-    draft.incident.status.acknowledgement = given
-    draft.say(
-        Reason.ACKNOWLEDGED, f"acknowledged by {given.by}{how}", actor=given.by, condition=(c.ACKNOWLEDGED, "True")
-    )
 
 
 def _keep_severity(draft: Draft) -> None:
@@ -198,9 +191,4 @@ def _keep_severity(draft: Draft) -> None:
     if status.severity is None:
         status.severity = spec.severity
     elif spec.severity < status.severity and status.resolved_at is None:
-        _raise_severity(draft, spec.severity, "in the incident's spec")
-
-
-def _raise_severity(draft: Draft, severity: Severity, how: str) -> None:
-    known, draft.incident.status.severity = draft.incident.status.severity, severity
-    draft.say(Reason.SEVERITY_RAISED, f"severity raised from {known} to {severity} {how}")
+        raise_severity(draft, status.severity, spec.severity, "in the incident's spec")

@@ -34,7 +34,7 @@ from paramedic.log import get_logger
 from paramedic.metrics import Metrics
 from paramedic.people import People
 from paramedic.putback import PutBack
-from paramedic.record import Draft, Recorder, apply_summary, escalate, incident_path, reread
+from paramedic.record import Draft, Recorder, apply_summary, escalate, incident_path, raise_severity, reread
 from paramedic.store import Store
 from paramedic.verification import LEASE_POLL, Verifier, next_look
 from paramedic.workqueue import WorkQueue
@@ -185,8 +185,7 @@ class Reconciler:
     async def reconcile(self, key: str) -> None:
         """Does all that can be done for the incident now. Raises Conflict, NotFound, Retry: then it is asked again."""
         if self._store.is_in_doubt(key):  # else its next write could hide from others that the last one was stored
-            await reread(self._kube, self._store, key)
-            self._store.settle(key)
+            await self._read_anew(key)
         draft = self._recorder.open_draft(key, self._clock())
         news = self._news.pop(key, [])
         if draft is None:
@@ -459,12 +458,15 @@ class Reconciler:
     async def _refresh(self, key: str) -> bool:
         """Reads the Incident anew: the copy may be old, or a write without an answer may have been stored."""
         try:
-            await reread(self._kube, self._store, key)
+            await self._read_anew(key)
         except ParamedicError as error:
             _log.info("cannot read the incident", incident=key, error=str(error))
             return False
-        self._store.settle(key)
         return True
+
+    async def _read_anew(self, key: str) -> None:
+        await reread(self._kube, self._store, key)
+        self._store.settle(key)
 
 
 def take_news(draft: Draft, news: Sequence[Heard]) -> None:
@@ -493,9 +495,8 @@ def _raise_severity(draft: Draft, news: Sequence[Heard]) -> None:
     known, found = severity(draft.incident), gravest(news)
     if found is None or found.severity is None or found.severity >= known:
         return
-    draft.incident.status.severity = found.severity
     name = found.alert.labels.get("alertname", "without a name")
-    draft.say(Reason.SEVERITY_RAISED, f"severity raised from {known} to {found.severity} by alert {name}")
+    raise_severity(draft, known, found.severity, f"by alert {name}")
 
 
 def _is_waiting_for_policy(draft: Draft) -> bool:

@@ -14,7 +14,8 @@ from paramedic.api import API_VERSION, FINALIZER
 from paramedic.api import conditions as c
 from paramedic.api.base import format_time
 from paramedic.api.conditions import ConditionStatus
-from paramedic.api.incident import EscalationStatus, Evidence, Finding, Incident, TimelineEntry
+from paramedic.api.incident import Acknowledgement, EscalationStatus, Evidence, Finding, Incident, TimelineEntry
+from paramedic.api.policy import Severity
 from paramedic.api.reasons import WARNINGS, Reason
 from paramedic.clients.kube import Kube
 from paramedic.core.evidence import joined
@@ -143,6 +144,18 @@ def escalate(draft: Draft, reason: Reason, message: str) -> None:
     elif not known.handed_over:
         known.handed_over, known.reason, known.message = True, str(reason), message
     draft.say(reason, f"escalated: {message}", condition=(c.ESCALATED, "True"), event=True)
+
+
+def acknowledge(draft: Draft, given: Acknowledgement, words: str) -> None:
+    """Puts on the status who has taken the incident on, told in these words."""
+    draft.incident.status.acknowledgement = given
+    draft.say(Reason.ACKNOWLEDGED, f"acknowledged by {words}", actor=given.by, condition=(c.ACKNOWLEDGED, "True"))
+
+
+def raise_severity(draft: Draft, known: Severity | None, found: Severity, how: str) -> None:
+    """The incident is graver than it was known to be."""
+    draft.incident.status.severity = found
+    draft.say(Reason.SEVERITY_RAISED, f"severity raised from {known} to {found} {how}")
 
 
 def keep_evidence(draft: Draft, evidence: Iterable[Evidence]) -> None:

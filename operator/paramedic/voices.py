@@ -19,7 +19,7 @@ from paramedic.errors import Conflict, NotFound, Refused
 from paramedic.gate import Urgency
 from paramedic.log import get_logger
 from paramedic.reconcile import Reconciler
-from paramedic.record import Draft, incident_path
+from paramedic.record import Draft, acknowledge, incident_path
 from paramedic.store import Store
 
 _log = get_logger(__name__)
@@ -146,9 +146,7 @@ class Voices:
 def _acknowledge(draft: Draft, who: Speaker) -> None:
     status = draft.incident.status
     if status.acknowledgement is None and status.phase != "Resolved":
-        status.acknowledgement = Acknowledgement(by=who.known_as, at=draft.now, via=who.via)
-        text = f"acknowledged by {_told(who)}"
-        draft.say(Reason.ACKNOWLEDGED, text, actor=who.known_as, condition=(c.ACKNOWLEDGED, "True"))
+        acknowledge(draft, Acknowledgement(by=who.known_as, at=draft.now, via=who.via), _told(who))
 
 
 def _close(draft: Draft, who: Speaker) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from leftovers import commands_about
 from testbed import toolchain
 
 pytestmark = [
@@ -73,12 +74,4 @@ def demo(folder: Path) -> Iterator[subprocess.Popen[str]]:
 
 def left_behind(folder: Path) -> list[str]:
     """Processes that mention the folder, and what the demo has put there."""
-    found = [str(path) for path in folder.glob("paramedic-demo-*")]
-    for entry in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            command = entry.read_bytes().replace(b"\0", b" ").decode(errors="replace")
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-        if str(folder) in command:
-            found.append(command)
-    return found
+    return [*map(str, folder.glob("paramedic-demo-*")), *commands_about(folder)]

@@ -16,6 +16,7 @@ from gameday.days import DAYS
 from gameday.ground import Ground
 from gameday.report import Row
 from gameday.run import namespace_of, run
+from leftovers import commands_about
 from testbed import toolchain
 from testbed.realnode import why_not
 
@@ -60,22 +61,9 @@ def test_nothing_is_left_after_ctrl_c(folder: Path) -> None:
             process.send_signal(signal.SIGINT)
         assert process.wait(120) == 130
     assert list(folder.glob("paramedic-gameday-*")) == []
-    assert processes_about(folder) == []
+    assert commands_about(folder) == []
     assert [one for one in mounts() if str(folder) in one] == []
     assert set(Path("/sys/class/net").iterdir()) - interfaces == set()
-
-
-def processes_about(folder: Path) -> list[str]:
-    """Command lines that mention the folder."""
-    found = []
-    for entry in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            command = entry.read_bytes().replace(b"\0", b" ").decode(errors="replace")
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-        if str(folder) in command:
-            found.append(command)
-    return found
 
 
 def mounts() -> list[str]:

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
+from leftovers import commands_about
 from testbed import toolchain
 from testbed.access import Access
 from testbed.api import Api, ApiError, eventually
@@ -49,19 +50,6 @@ def deployment(name: str, image: str, **annotations: str) -> dict[str, Any]:
         "metadata": {"name": name},
         "spec": {"replicas": 3, "selector": {"matchLabels": labels}, "template": template},
     }
-
-
-def processes_of(folder: Path) -> list[str]:
-    """The command lines that mention a folder."""
-    found = []
-    for entry in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            command = entry.read_bytes().replace(b"\0", b" ").decode(errors="replace")
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-        if str(folder) in command and entry.parent.name != str(os.getpid()):
-            found.append(command)
-    return found
 
 
 def python(code: str, *arguments: str | Path) -> subprocess.Popen[str]:
@@ -143,7 +131,7 @@ def test_two_clusters_side_by_side_and_a_stop_that_leaves_nothing(cluster: Acces
         with pytest.raises(ClusterError, match="another cluster runs"):
             Cluster(tmp_path / "second").start()
     assert not any(identity.alive() for identity in identities if identity)
-    assert processes_of(tmp_path) == []
+    assert commands_about(tmp_path) == []
 
 
 @linux_only
@@ -152,9 +140,9 @@ async def test_a_parent_killed_with_9_leaves_nothing(tmp_path: Path) -> None:
     with parent:
         assert parent.stdout is not None
         assert parent.stdout.readline() == "started\n"
-        assert len(processes_of(tmp_path)) == 6  # it and its five programs
+        assert len(commands_about(tmp_path)) == 6  # it and its five programs
         parent.send_signal(signal.SIGKILL)
-    await eventually(lambda: not processes_of(tmp_path), timeout=5)
+    await eventually(lambda: not commands_about(tmp_path), timeout=5)
 
 
 @linux_only
@@ -164,7 +152,7 @@ async def test_a_cluster_that_cannot_start_leaves_nothing(
     monkeypatch.setattr(Ports, "reserve", lambda self: listener)
     with pytest.raises(ProcessError, match="address already in use"):
         Cluster(tmp_path).start()
-    assert processes_of(tmp_path) == []
+    assert commands_about(tmp_path) == []
 
 
 def test_a_child_outlives_the_thread_that_asked_for_it(tmp_path: Path) -> None:
@@ -206,7 +194,7 @@ async def test_an_alert_reaches_a_webhook_by_itself(tmp_path: Path, webhook: Web
     authorization, body = webhook.received[0]
     assert authorization == "Bearer sesame"
     assert [alert["labels"]["alertname"] for alert in body["alerts"]] == ["Down"]
-    assert processes_of(tmp_path) == []
+    assert commands_about(tmp_path) == []
 
 
 def test_ports_are_handed_out_once(listener: int, monkeypatch: pytest.MonkeyPatch) -> None:
