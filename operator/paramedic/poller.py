@@ -98,4 +98,12 @@ def _as_alert(found: FiringAlert, external_labels: dict[str, str], now: datetime
     incident is marked as having seen everything up to now, so that a late webhook of this firing joins it.
     """
     labels = {**external_labels, **found.labels}
-    return Alert("firing", labels, found.annotations, parse_time(found.active_at), None, "", fingerprint(labels))
+    return Alert("firing", labels, found.annotations, _since(found, now), None, "", fingerprint(labels))
+
+
+def _since(found: FiringAlert, now: datetime) -> datetime:
+    """Unreadable, it is now: its webhook is waited for, and its incident is not told that it has ended."""
+    try:
+        return parse_time(found.active_at)
+    except ValueError:
+        return now

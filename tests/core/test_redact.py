@@ -41,6 +41,10 @@ JWT = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0In0.dBjftJeZ4CVP-mB92K27uhbUJU1p1r"
         ("-----BEGIN PRIVATE KEY-----\nhunter2", "***"),
         ("aHVudGVyMg==\n-----END PRIVATE KEY-----\nafter", "***\nafter"),
         ("pass\x1b[1mword=hunter2", "password=***"),
+        ("curl -su -u bob:hunter2 http://x", "curl -su -u *** http://x"),
+        ("curl --user 'bob:hunter2' http://x", "curl --user '***' http://x"),
+        ("a: 1\n- password: |\n    hunter2\n\n    more\n  b: 2", "a: 1\n- password: ***\n    ***\n\n  b: 2"),
+        ("tls:\n  token: >-\n   hunter2\n   hunter2\n", "tls:\n  token: ***\n    ***\n"),
     ],
 )
 def test_what_looks_like_a_secret_is_gone(text: str, result: str) -> None:
@@ -57,6 +61,8 @@ def test_what_looks_like_a_secret_is_gone(text: str, result: str) -> None:
         "https://api.example.com/health answered 503",
         "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----",
         "bob@example.com: no such user",
+        "docker run -u app image: not found",
+        "data:\n  app.conf: |\n    threads: 4\n",
     ],
 )
 def test_what_helps_stays(text: str) -> None:

@@ -27,8 +27,6 @@ FIRING: Json = {
     "value": "1e+00",
 }
 ODD = {
-    "an activeAt that is empty": {"alerts": [FIRING | {"activeAt": ""}]},
-    "an activeAt that is null": {"alerts": [FIRING | {"activeAt": None}]},
     "no data": None,
     "data that is a list": [FIRING],
     "alerts that are null": {"alerts": None},
@@ -72,6 +70,18 @@ async def client(odd: OddPrometheus) -> AsyncIterator[Prometheus]:
     opened = Prometheus(odd.url, timeout_seconds=5)
     yield opened
     opened.close()
+
+
+@pytest.mark.parametrize("active_at", ["", None, "soon", 1.5, [], "0001-01-01T00:00:00+14:00"])
+async def test_an_alert_without_a_readable_beginning_spoils_nothing(
+    odd: OddPrometheus, client: Prometheus, active_at: Any
+) -> None:
+    odd.odd = [{"alerts": [FIRING | {"labels": {"alertname": "Odd"}, "activeAt": active_at}, FIRING]}]
+    taken, metrics = Taken(), Metrics()
+    poller = Poller(client, taken, None, Store(), metrics, PrometheusSettings(), lambda: True)  # type: ignore[arg-type]
+    await poller.look()
+    assert taken.names == ["Down"]
+    assert metrics.registry.get_sample_value("paramedic_poller_errors_total") == 0
 
 
 @pytest.mark.parametrize("answer", ODD.values(), ids=ODD)

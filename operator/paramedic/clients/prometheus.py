@@ -24,11 +24,13 @@ Sample = tuple[datetime, float]
 
 @dataclass(frozen=True, slots=True)
 class FiringAlert:
-    """An alert as Prometheus itself reports it; ``active_at`` (RFC 3339) is when its expression became true."""
+    """An alert as Prometheus itself reports it; ``active_at`` is when its expression became true: RFC 3339, or whatever
+    something has put there that calls itself Prometheus.
+    """
 
     labels: Mapping[str, str]
     annotations: Mapping[str, str]
-    active_at: str
+    active_at: Any
 
 
 class Prometheus:
@@ -108,7 +110,7 @@ class Prometheus:
     def _firing_alerts(self) -> list[FiringAlert]:
         alerts = self._get("/api/v1/alerts")["alerts"]
         return [
-            FiringAlert(a["labels"], a.get("annotations") or {}, a["activeAt"])
+            FiringAlert(a["labels"], a.get("annotations") or {}, a.get("activeAt"))
             for a in alerts
             if a["state"] == "firing"
         ]

@@ -41,10 +41,14 @@ _PATTERNS = tuple(
         (rf"(?i)({_WORDS})([\"'\\]*\s*(?:=>|[:=])\s*){_VALUE}", r"\1\2"),
         (rf"(?i)(\b[\w.-]*[_.-]pass|[\"']pass)([\"'\\]*\s*(?:=>|[:=])\s*){_VALUE}", r"\1\2"),
         (rf"(?i)(--{_WORDS}\s+){_VALUE}", r"\1"),
+        # curl -u user:password
+        (r"(\s(?:-u|--user|--proxy-user)[\s=]+[\"']?)[^\s:\"']+:[^\s\"']+", r"\1"),
         # The user and password of a URL.
         (r"([A-Za-z][\w+.-]*://)[^\s/\"']*@", r"\1"),
     )
 )
+# A value of several lines in YAML; those belong to it that are indented deeper than its key.
+_BLOCK = _pattern(rf"(?i)^([ \t]*(?:-[ \t]+)*)[\"']?{_WORDS}[\"']?[ \t]*:[ \t]*[|>][-+0-9]*[ \t]*(?:#.*)?\r?$")
 _TOKENS = _pattern(
     r"\beyJ[\w-]{8,}\.[\w-]{4,}(?:\.[\w-]*)?"  # JSON Web Tokens
     r"|\b(?:AKIA|ASIA)[A-Z0-9]{16}\b"  # AWS
@@ -57,13 +61,31 @@ _TOKENS = _pattern(
 
 def redacted(text: str) -> str:
     """The text with what looks like a secret replaced; line breaks stay."""
-    text = _ESCAPES.sub("", text)
+    text = _without_blocks(_ESCAPES.sub("", text))
     text = _KEY_TAIL.sub(HIDDEN, _KEY_BLOCK.sub(HIDDEN, text))
     for pattern, kept in _PATTERNS:
         # A URL's host must stay readable behind what was hidden before it.
         behind = f"{HIDDEN}@" if pattern is _PATTERNS[-1][0] else HIDDEN
         text = pattern.sub(kept + behind, text)
     return str(_TOKENS.sub(HIDDEN, text))
+
+
+def _without_blocks(text: str) -> str:
+    if "\n" not in text:
+        return text
+    kept: list[str] = []
+    depth: int | None = None
+    for line in text.split("\n"):
+        indent = len(line) - len(line.lstrip(" "))
+        if depth is not None and line.strip() and indent > depth:
+            continue
+        kept.append(line)
+        if header := _BLOCK.search(line):
+            depth = len(header.group(1))
+            kept.append(" " * (depth + 2) + HIDDEN)
+        elif line.strip():
+            depth = None
+    return "\n".join(kept)
 
 
 def clean(text: object, limit: int = 200) -> str:
