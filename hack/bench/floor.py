@@ -21,7 +21,7 @@ from paramedic.core import pinning
 from paramedic.core.alert import Alert
 from paramedic.core.heard import Heard
 from paramedic.core.match import incident_manifest
-from paramedic.reconcile import take_news
+from paramedic.news import take_heard
 from paramedic.record import Draft, apply_summary
 
 Json = dict[str, Any]
@@ -70,7 +70,7 @@ def intent_status(record: Json, under: RemediationPolicy, heard: Heard, now: dat
     """The status of an Incident whose first step, a restart, is about to be done."""
     draft = Draft(Incident.model_validate(record), {}, now)
     status = draft.incident.status
-    take_news(draft, [heard])
+    take_heard(draft, [heard])
     status.policy, status.steps = pinning.pin(under), pinning.pinned_steps(under, draft.incident)
     draft.say(Reason.POLICY_MATCHED, f"policy {under.key} at generation {under.metadata.generation}")
     step = status.steps[0]

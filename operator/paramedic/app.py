@@ -5,7 +5,7 @@ import contextlib
 import gc
 import signal
 import time
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterable
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
 from typing import Any
@@ -75,73 +75,53 @@ class App:
         self._prometheus = _prometheus(settings)
         self._evidence = _evidence(settings.evidence)
         self._connections = Connections(settings.connections, kube, never_block=settings.never_block)
-        namespace = settings.namespace
         metrics.expect(ACTIONS, map(str, GUARDS))
         if leadership is None:
             metrics.leader.set(1)
-        self.recorder = Recorder(kube, self.store, self.metrics, settings.identity)
+        self.recorder = Recorder(kube, self.store, metrics, settings.identity)
         channels = make_channels(settings.channels, Messages(settings, self._prometheus, self.store, _clock))
-        reserved = {one.name: (namespace, *one.namespaces) for one in settings.channels if one.namespaces}
-        self.notifier = Notifier(list(channels), settings.notify, reserved)
-        self.people = People(settings.people, self.store, self.notifier, self.metrics)
+        self.notifier = self._make_notifier(channels)
+        self.people = People(settings.people, self.store, self.notifier, metrics)
         self.checklists = Checklists(
             self.notifier, settings.channels, settings.closing.stable_for, has_store=self._evidence is not None
         )
-        self.recorder.attend = self._attend
         self.reconciler = self._make_reconciler()
         self.parents = Parents(
             kube, self.store, settings.people.several_services, self.reconciler.queue.add_after, self.leads, _clock
         )
-        self.people.after_round, self.store.part_left = self.parents.after_round, self.parents.part_left
-        self.store.parent_gone = self.parents.parent_gone
-        self.delivery = Delivery(
-            channels, settings.channels, self.store, self.reconciler.amend, self.metrics, self.leads
-        )
-        self.notifier.wake = self.delivery.wake
+        self.delivery = Delivery(channels, settings.channels, self.store, self.reconciler.amend, metrics, self.leads)
         self._keep_report = (
             ReportKeeper(self._evidence, self._prometheus, self.store, _clock).keep if self._evidence else None
         )
-        self.closing = Closing(
-            kube,
-            self.store,
-            self.checklists,
-            Verifier(kube, self._prometheus),
-            self._keep_report,
-            self.reconciler.amend,
-            settings.closing.stable_for,
-            self.leads,
-            _clock,
-        )
-        self.checklists.wake = self.closing.wake
+        self.closing = self._make_closing()
         self.voices = Voices(kube, self.store, self.reconciler)
-        self._slack = SlackInbound(settings.channels, self.voices, self.store, kube, self.metrics)
-        self._inbound = inbound_edges(settings, self.voices, self.store, self.metrics) | self._slack.edges()
-        self.intake = Intake(kube, self.store, self.reconciler, self.metrics, namespace=namespace, leads=self.leads)
-        self.reporter = PolicyReporter(
-            kube,
-            self.store,
-            self.leads,
-            _POLICY_COUNTS_EVERY,
-            Reachable(self._connections),
-            has_prometheus=settings.prometheus.url is not None,
-        )
-        self.handlers = Handlers(kube, self.store, self.reconciler, self.reporter, namespace)
-        self.resync = Resync(
-            kube,
-            self.store,
-            self.reconciler,
-            self.metrics,
-            self.handlers.progress,
-            namespace=namespace,
-            every=settings.resync_interval,
-        )
-        self.resync.ended_changed = self.closing.look_soon
-        self._receiver = Receiver(settings, self.intake, self.store, self.metrics)
+        self._slack = SlackInbound(settings.channels, self.voices, self.store, kube, metrics)
+        self._inbound = inbound_edges(settings, self.voices, self.store, metrics) | self._slack.edges()
+        self.intake = Intake(kube, self.store, self.reconciler, metrics, namespace=settings.namespace, leads=self.leads)
+        self._receiver = Receiver(settings, self.intake, self.store, metrics)
+        self.reporter = self._make_reporter()
+        self.handlers = Handlers(kube, self.store, self.reconciler, self.reporter, settings.namespace)
+        self.resync = self._make_resync()
+        self._tie()
         self._stop = asyncio.Event()
         self._wound_down = asyncio.Event()
         self._watch_stop = asyncio.Event()
         self._failure: ParamedicError | None = None
         self._has_taken_over = leadership is None  # then there is nobody to take over from
+
+    def _tie(self) -> None:
+        """What one part tells another that it does not know."""
+        self.recorder.attend = self._attend
+        self.people.after_round, self.store.part_left = self.parents.after_round, self.parents.part_left
+        self.store.parent_gone = self.parents.parent_gone
+        self.notifier.wake = self.delivery.wake
+        self.checklists.wake = self.closing.wake
+        self.resync.ended_changed = self.closing.look_soon
+
+    def _make_notifier(self, channels: Iterable[str]) -> Notifier:
+        settings = self.settings
+        reserved = {one.name: (settings.namespace, *one.namespaces) for one in settings.channels if one.namespaces}
+        return Notifier(list(channels), settings.notify, reserved)
 
     def _make_reconciler(self) -> Reconciler:
         """With the parts that nobody else knows."""
@@ -177,6 +157,40 @@ class App:
             namespace=settings.namespace,
             workers=settings.workers,
             may_act=self.leads,
+        )
+
+    def _make_closing(self) -> Closing:
+        return Closing(
+            self._kube,
+            self.store,
+            self.checklists,
+            Verifier(self._kube, self._prometheus),
+            self._keep_report,
+            self.reconciler.amend,
+            self.settings.closing.stable_for,
+            self.leads,
+            _clock,
+        )
+
+    def _make_reporter(self) -> PolicyReporter:
+        return PolicyReporter(
+            self._kube,
+            self.store,
+            self.leads,
+            _POLICY_COUNTS_EVERY,
+            Reachable(self._connections),
+            has_prometheus=self.settings.prometheus.url is not None,
+        )
+
+    def _make_resync(self) -> Resync:
+        return Resync(
+            self._kube,
+            self.store,
+            self.reconciler,
+            self.metrics,
+            self.handlers.progress,
+            namespace=self.settings.namespace,
+            every=self.settings.resync_interval,
         )
 
     def _attend(self, draft: Draft) -> None:

@@ -21,7 +21,8 @@ from paramedic.errors import AlreadyExists, NotFound, ParamedicError, Refused, R
 from paramedic.gate import Urgency
 from paramedic.log import get_logger
 from paramedic.metrics import Metrics
-from paramedic.reconcile import Reconciler, take_news
+from paramedic.news import take_heard
+from paramedic.reconcile import Reconciler
 from paramedic.record import incident_path, reread
 from paramedic.store import Entry, GroupKey, Store, key_of
 
@@ -182,7 +183,7 @@ class Intake:
                 self._reconciler.hear(entry.key, heard)
             await asyncio.gather(*(self._reconciler.tell(entry.key, h) for h in changing))
         elif changing:
-            await self._reconciler.amend(entry.key, lambda draft: take_news(draft, place.rest))
+            await self._reconciler.amend(entry.key, lambda draft: take_heard(draft, place.rest))
         return True
 
     @asynccontextmanager

@@ -1,11 +1,9 @@
 """One incident, from what is stored to what comes next.
 
 ``Reconciler.reconcile`` asks ``core.plan.next_move`` for the one thing to do, does it, and asks again, until the answer
-is to wait. Everything that it knows is on the Incident's status; what it remembers besides are alerts that have been
-received and not yet written down, and their senders wait for that.
+is to wait. Everything that it knows is on the Incident's status, besides the ``news`` that are to be put there.
 """
 
-import asyncio
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -21,9 +19,9 @@ from paramedic.api.reasons import Reason
 from paramedic.api.workload import bound
 from paramedic.clients.kube import Kube
 from paramedic.core import plan
-from paramedic.core.heard import Heard, absorb, gravest
+from paramedic.core.heard import Heard
 from paramedic.core.match import policy_for_incident
-from paramedic.core.people import resolution, severity
+from paramedic.core.people import resolution
 from paramedic.core.pinning import pin, pinned_steps
 from paramedic.core.several import is_parent, tell_open
 from paramedic.core.summary import progress
@@ -32,16 +30,15 @@ from paramedic.errors import Conflict, NotFound, ParamedicError, Retry
 from paramedic.execute import Executor
 from paramedic.log import get_logger
 from paramedic.metrics import Metrics
+from paramedic.news import Amendment, Item, News, Stored, answer, refuse_heard, take_all
 from paramedic.people import People
 from paramedic.putback import PutBack
-from paramedic.record import Draft, Recorder, apply_summary, escalate, incident_path, raise_severity, reread
+from paramedic.record import Draft, Recorder, apply_summary, escalate, incident_path, reread
 from paramedic.store import Store
 from paramedic.verification import LEASE_POLL, Verifier, next_look
 from paramedic.workqueue import WorkQueue
 
 Json = dict[str, Any]
-Amendment = Callable[[Draft], None]
-News = tuple[Heard | Amendment, asyncio.Future[None] | None]
 _log = get_logger(__name__)
 _MAX_MOVES = 64
 _MAX_TRIES = 6
@@ -84,7 +81,7 @@ class Reconciler:
         self._may_act = may_act
         self._clock = clock
         self._failures: dict[str, int] = defaultdict(int)
-        self._news: dict[str, list[News]] = {}
+        self._news = News()
         self.queue = WorkQueue(self._work, workers)
         executor.when_done = self.queue.add
         diagnostician.wake = self.queue.add_after
@@ -101,59 +98,41 @@ class Reconciler:
 
     def hear(self, key: str, news: Heard) -> None:
         """An alert's resend: counted with the next write, and within half a minute."""
-        first = key not in self._news
-        self._news.setdefault(key, []).append((news, None))
-        if first:
+        if self._news.add(key, news):
             self.queue.add_after(key, _COUNT_LATER)
 
     def hear_late(self, key: str, news: Heard) -> None:
         """The end of an alert whose incident was over before: put on its status soon."""
-        self._news.setdefault(key, []).append((lambda draft: take_news(draft, [news]), None))
+        self._news.add(key, lambda draft: take_all(draft, [news]))
         self.queue.add(key)
 
     @contextmanager
-    def opening(self, key: str, first: Heard, rest: Sequence[Heard]) -> Iterator[list[asyncio.Future[None]]]:
+    def opening(self, key: str, first: Heard, rest: Sequence[Heard]) -> Iterator[list[Stored]]:
         """While an Incident is being created: its first status tells of the whole batch, also when the watch shows it
         before the answer comes. Gives what is done once the status of each of the ``rest`` is stored (or fails as
         ``tell`` does); ``first`` is stored by the creation. When that fails, the news is taken back.
         """
-        stored = [asyncio.get_running_loop().create_future() for _ in rest]
-        news: list[News] = [(first, None), *zip(rest, stored, strict=True)]
-        self._news.setdefault(key, []).extend(news)
-        try:
+        with self._news.first(key, first, rest) as stored:
             yield stored
-        except BaseException:
-            self._take_back(key, news)
-            raise
         self.queue.add(key)
-
-    def _take_back(self, key: str, news: list[News]) -> None:
-        left = [item for item in self._news.pop(key, []) if all(item is not one for one in news)]
-        if left:
-            self._news[key] = left
-        for _, waiter in news:
-            if waiter:
-                waiter.cancel()
 
     async def tell(self, key: str, news: Heard) -> None:
         """An alert's end or a further alert of the group: returns once it is stored. Raises Retry when the lead is
         lost meanwhile, NotFound when the incident is gone.
         """
-        stored: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._news.setdefault(key, []).append((news, stored))
-        self.queue.add(key)
-        await stored
+        await self._ask(key, news)
 
     async def amend(self, key: str, change: Amendment) -> None:
-        """Something to be put on the status: returns once it is stored. ``change`` may be called more than once, each
-        time on another draft. Without the lead it goes straight onto the status. Raises Retry when the lead is lost
-        meanwhile or the incident keeps changing, NotFound when it is gone.
+        """Something to be put on the status: returns once it is stored. Without the lead it goes straight onto the
+        status. Raises Retry when the lead is lost meanwhile or the incident keeps changing, NotFound when it is gone.
         """
-        if not self._may_act():
+        if self._may_act():
+            await self._ask(key, change)
+        else:
             await self._write_down(key, change)
-            return
-        stored: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._news.setdefault(key, []).append((change, stored))
+
+    async def _ask(self, key: str, news: Heard | Amendment) -> None:
+        stored = self._news.ask(key, news)
         self.queue.add(key)
         await stored
 
@@ -176,9 +155,7 @@ class Reconciler:
         self.queue.clear()
         self._executor.stop()
         self._diagnostician.stop()
-        for pending in self._news.values():
-            _answer(pending, Retry("another process is the leader now"))
-        self._news.clear()
+        self._news.refuse_all(Retry("another process is the leader now"))
 
     # -- one round ----------------------------------------------------------------------------------------------------
 
@@ -187,24 +164,23 @@ class Reconciler:
         if self._store.is_in_doubt(key):  # else its next write could hide from others that the last one was stored
             await self._read_anew(key)
         draft = self._recorder.open_draft(key, self._clock())
-        news = self._news.pop(key, [])
+        news = self._news.take(key)
         if draft is None:
-            news = _without_heard(news, NotFound(f"{key} is over or gone"))
+            news = refuse_heard(news, NotFound(f"{key} is over or gone"))
             draft = await self._recall(key, news)
             if draft is None:
                 return
         before = self._store.entries[key]
-        draft.afterwards(lambda: _answer(news, None))  # by the first write, which holds it all
+        draft.afterwards(lambda: answer(news, None))  # by the first write, which holds it all
         try:
             end = await self._advance(draft, [item for item, _ in news])
         except (Conflict, Retry):
-            if news:
-                self._news[key] = news + self._news.get(key, [])
+            self._news.give_back(key, news)
             raise
         except BaseException as error:
-            _answer(news, Retry(f"{key}: {error!r}"))
+            answer(news, Retry(f"{key}: {error!r}"))
             raise
-        _answer(news, None)
+        answer(news, None)
         self._wake_others(key, before.busy_targets, before.remediating, before.policy)
         self._diagnostician.attend(draft.incident)
         self._people.after_round(draft.incident)
@@ -215,7 +191,7 @@ class Reconciler:
         elif at := min(filter(None, looks), default=None):
             self.queue.add_after(key, at - now)
 
-    async def _recall(self, key: str, news: list[News]) -> Draft | None:
+    async def _recall(self, key: str, news: list[Item]) -> Draft | None:
         """An ended incident, of which the mirror keeps the outline only, when something is to be put on its status."""
         if not news:
             return None
@@ -223,7 +199,7 @@ class Reconciler:
             raw = await self._kube.get(incident_path(*key.split("/", 1)))
             draft = Draft(Incident.model_validate(raw), raw.get("status") or {}, self._clock())
         except (ParamedicError, ValueError) as error:
-            _answer(news, error if isinstance(error, NotFound) else Retry(f"{key}: {error}"))
+            answer(news, error if isinstance(error, NotFound) else Retry(f"{key}: {error}"))
             return None
         self._store.put_incident(raw)
         return draft
@@ -247,10 +223,7 @@ class Reconciler:
     def _take_in(self, draft: Draft, news: list[Heard | Amendment]) -> None:
         """What was heard, what people say, which policy."""
         status = draft.incident.status
-        take_news(draft, [item for item in news if isinstance(item, Heard)])
-        for item in news:
-            if not isinstance(item, Heard):
-                item(draft)
+        take_all(draft, news)
         self._diagnostician.take(draft)
         if status.policy is None and status.phase != "Resolved" and not is_parent(draft.incident):
             self._pin_policy(draft)
@@ -429,13 +402,13 @@ class Reconciler:
     async def _work(self, key: str) -> None:
         """The queue's handler: never raises; whatever fails is looked at anew, later and later."""
         if not self._may_act():
-            _answer(self._news.pop(key, []), NotActing("the lead is lost or in doubt"))
+            answer(self._news.take(key), NotActing("the lead is lost or in doubt"))
             return
         try:
             await self.reconcile(key)
             self._failures.pop(key, None)
         except NotActing as error:
-            _answer(self._news.pop(key, []), error)
+            answer(self._news.take(key), error)
         except Exception as error:  # noqa: BLE001 - one bad incident must not end the work on the others
             await self._try_again(key, error)
 
@@ -469,36 +442,6 @@ class Reconciler:
         self._store.settle(key)
 
 
-def take_news(draft: Draft, news: Sequence[Heard]) -> None:
-    """What was heard of the alert, onto the status and the timeline."""
-    status = draft.incident.status
-    ended_before = plan.is_firing(draft.incident) is False
-    status.alert = absorb(draft.incident, news)
-    if not status.timeline:
-        _open(draft)
-    _raise_severity(draft, news)
-    if not ended_before and plan.is_firing(draft.incident) is False:
-        draft.say(Reason.ALERT_RESOLVED, "the alert has ended")
-
-
-def _open(draft: Draft) -> None:
-    source = draft.incident.spec.alert
-    if source:
-        name = source.labels.get("alertname", "without a name")
-        draft.say(Reason.ALERT_RECEIVED, f"alert {name}: {draft.incident.spec.title}")
-    else:
-        draft.say(Reason.INCIDENT_OPENED, draft.incident.spec.title)
-
-
-def _raise_severity(draft: Draft, news: Sequence[Heard]) -> None:
-    """An alert may make the incident graver, never less grave."""
-    known, found = severity(draft.incident), gravest(news)
-    if found is None or found.severity is None or found.severity >= known:
-        return
-    name = found.alert.labels.get("alertname", "without a name")
-    raise_severity(draft, known, found.severity, f"by alert {name}")
-
-
 def _is_waiting_for_policy(draft: Draft) -> bool:
     incident = draft.incident
     return (
@@ -524,22 +467,3 @@ def _skip_pending(draft: Draft, reason: Reason, message: str) -> None:
     for step in draft.incident.status.steps:
         if step.state in plan.WAITING_STATES:
             step.state, step.reason, step.message = "Skipped", str(reason), message
-
-
-def _without_heard(news: list[News], error: Exception) -> list[News]:
-    """What is not of the alert; who waits for the rest is told the error."""
-    heard = [one for one in news if isinstance(one[0], Heard)]
-    _answer(heard, error)
-    return [one for one in news if not isinstance(one[0], Heard)]
-
-
-def _answer(news: list[News], error: Exception | None) -> None:
-    """Tells who waits, and forgets the news."""
-    for _, waiter in news:
-        if waiter is None or waiter.done():
-            continue
-        if error is None:
-            waiter.set_result(None)
-        else:
-            waiter.set_exception(error)
-    news.clear()

@@ -387,7 +387,8 @@ class IncidentStatus(StatusModel):
     )
     external: dict[str, str] | None = Field(None, description="Ids in PagerDuty, Slack and others.")
     notices: list[Notice] = Field(
-        default_factory=list, description="What people are told: the newest 50, and all that are still to be told."
+        default_factory=list,
+        description="What people are told: the newest 50 and what is still to be told, at most 300.",
     )
     attend_at: Time | None = Field(
         None, description="When Paramedic looks at the ended incident again: for its checklist, or to prune it."

@@ -12,6 +12,8 @@ from paramedic.api.incident import Incident, Notice, NoticeKind, TimelineEntry
 from paramedic.api.reasons import Reason
 
 NEWEST = 50
+MOST = 300
+"""Of one incident, which has to fit into an object of the API server whatever channel is down for however long."""
 _KINDS: dict[str, NoticeKind] = {
     Reason.ALERT_RECEIVED: "Opened",
     Reason.INCIDENT_OPENED: "Opened",
@@ -63,10 +65,15 @@ def is_told_otherwise(incident: Incident, notice: Notice, now: datetime) -> bool
 
 
 def with_notices(known: list[Notice], new: Iterable[Notice]) -> list[Notice]:
-    """The notices with the new ones, each key once, bounded: the newest 50 and whatever is still to be told."""
+    """The notices with the new ones, each key once, bounded: the newest 50 and what is still to be told; of more than
+    300 of these the oldest updates go first.
+    """
     keys = {notice.key for notice in known}
     joined = known + [notice for notice in new if notice.key not in keys]
-    return [notice for number, notice in enumerate(reversed(joined)) if number < NEWEST or notice.pending][::-1]
+    kept = [notice for number, notice in enumerate(reversed(joined)) if number < NEWEST or notice.pending][::-1]
+    surplus = sorted(kept, key=lambda notice: notice.kind != "Update")[: max(0, len(kept) - MOST)]
+    gone = {notice.key for notice in surplus}
+    return [notice for notice in kept if notice.key not in gone]
 
 
 def pending(incident: Incident, channel: str) -> list[Notice]:
