@@ -113,7 +113,8 @@ class App:
         if request.path in ("/health", "/metrics"):
             return await handler(request)
         try:
-            await asyncio.wait_for(self._slots.acquire(), SLOT_SECONDS)
+            async with asyncio.timeout(SLOT_SECONDS):
+                await self._slots.acquire()
         except TimeoutError as error:
             raise web.HTTPServiceUnavailable(text="too many requests at once\n") from error
         try:

@@ -36,7 +36,8 @@ class Database:
     async def connection(self) -> AsyncIterator[Connection]:
         """One connection, in a transaction. PoolExhausted when there is none for so long; psycopg.Error."""
         try:
-            held = await asyncio.wait_for(self._slots.get(), ACQUIRE_SECONDS)
+            async with asyncio.timeout(ACQUIRE_SECONDS):
+                held = await self._slots.get()
         except TimeoutError as error:
             raise PoolExhausted(f"no database connection for {ACQUIRE_SECONDS:g} s") from error
         try:

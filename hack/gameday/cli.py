@@ -82,7 +82,8 @@ def _play(folder: Path, given: argparse.Namespace, results: Results) -> None:
     with Ground(folder, [*namespaces, *map(chaos.namespace_of, breaking)], say) as ground:
         for day in days:
             helped = run(ground, day, helped=True, cap=given.cap)
-            alone = None if given.helped_only else run(ground, day, helped=False, cap=given.cap)
+            with_alone = day.compared and not given.helped_only
+            alone = run(ground, day, helped=False, cap=given.cap) if with_alone else None
             results.rows.append(Row(day, helped, alone))
             say(" | ".join(results.rows[-1].cells()))
         for one in breaking:

@@ -40,7 +40,7 @@ class GameDay:
     """The file in policies/."""
     begin: Callable[[Scene], None]
     acts: Mapping[str, int]
-    """What Paramedic is to change for each incident, and how often: by the audit log, or the database's own log."""
+    """What Paramedic is to change in each round, and how often: by the audit log, or the database's own log."""
     ends: str = "Resolved"
     """What the incident's phase is in the end; Holding when what was done is for as long as the fault lasts."""
     rate: float = 20
@@ -55,6 +55,10 @@ class GameDay:
     """Whose requests, or what else, tells when the fault began to hurt and when it no longer did."""
     watch_seconds: float = 0
     """So long it is watched in any case: a fault may come again."""
+    incidents: int = 1
+    """As many make one round of what is done."""
+    compared: bool = True
+    """Whether there is something to see when nobody acts."""
 
     def rule(self, namespace: str) -> Json:
         """The alert rule."""
@@ -100,6 +104,13 @@ def _guesses_inside(scene: Scene) -> None:
 
 def _flood(scene: Scene) -> None:
     scene.flood(80)
+
+
+def _down_and_back(scene: Scene) -> None:
+    """The incident commander has it all shut down; as soon as that is done, the cause is gone."""
+    scene.order("shut-down", "EmergencyShutdown", "shutdown")
+    scene.wait_resolved("shut-down")
+    scene.order("bring-back", "EmergencyRecovery", "recover")
 
 
 _APP_ONCE = {"patch deployments covet-app": 1}
@@ -255,5 +266,23 @@ DAYS = (
         settings=_SMALL,
         gateway=True,
         hurt=Scene.of_the_overload,
+    ),
+    GameDay(
+        name="emergency",
+        section="Emergency procedures",
+        fault="by order, all is shut down and brought back",
+        alert="CovetUnavailable",
+        summary="nobody answers at covet's Service",
+        expression='up{job="covet-service"} == 0',
+        policy="emergency",
+        begin=_down_and_back,
+        acts={
+            "patch services covet-service": 2,
+            "patch deployments covet-app": 3,  # to 0, to 1, to all
+            "patch deployments covet-worker": 3,
+            "create jobs": 1,
+        },
+        incidents=2,
+        compared=False,
     ),
 )

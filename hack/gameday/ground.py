@@ -30,7 +30,7 @@ from gameday.stores import Stores, stores
 from images.catalog import build
 from testbed import toolchain
 from testbed.access import write_private
-from testbed.audit import AuditLog
+from testbed.audit import AuditLog, seconds_since_1970
 from testbed.cluster import Cluster
 from testbed.monitoring import Alertmanager
 from testbed.operator_process import NAMESPACE as OPERATOR_NAMESPACE
@@ -160,6 +160,17 @@ class Ground:
             return [str(one["state"]) for one in self.prometheus.alerts()]
         except (OSError, ProcessError):
             return ["unknown"]
+
+    def fired_at(self, namespace: str) -> float | None:
+        """When the first alert of the namespace that is firing now began to (seconds since 1970); None: there is none.
+        Prometheus says it, to the Alertmanager.
+        """
+        try:
+            alerts = self.alertmanagers[0].alerts()
+        except (OSError, ProcessError):
+            return None
+        began = [one["startsAt"] for one in alerts if one["labels"].get("namespace") == namespace]
+        return min((seconds_since_1970(one) for one in began), default=None)
 
     def paramedic_log(self) -> str:
         """What its pods have logged until now."""

@@ -16,6 +16,8 @@ from gameday.load import Sample
 BAD_SHARE = 0.05
 QUIET_SECONDS = 5
 """So many good seconds in a row before users would say that it works again."""
+HANGS_SECONDS = 1.0
+"""Who waits for longer sees that something is wrong, even where an answer comes in the end."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,11 @@ def bad_seconds(samples: Sequence[Sample]) -> list[int]:
 
 
 def _ended(seen: Sequence[Sample], quiet_from: int) -> float | None:
-    """When the first request after the last bad second was answered; None when that is too short ago to be sure."""
+    """When the first request after the last bad second was answered, and whoever had waited before had an answer or
+    gave up; None when that is too short ago to be sure.
+    """
     if max(one.at for one in seen) < quiet_from + QUIET_SECONDS:
         return None
-    return min(one.at + one.seconds for one in seen if one.at >= quiet_from and not one.failure)
+    well = min(one.at + one.seconds for one in seen if one.at >= quiet_from and not one.failure)
+    hung = [one.at + one.seconds for one in seen if one.at < well and (one.failure or one.seconds > HANGS_SECONDS)]
+    return max(well, *hung)

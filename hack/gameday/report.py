@@ -36,8 +36,9 @@ class Row:
         """What is not as it should be; nothing, when all is well."""
         found = []
         incidents = len(self.helped.phases)
-        wanted = {what: times * incidents for what, times in self.day.acts.items()}
-        if self.helped.phases != [self.day.ends] * max(incidents, 1):
+        rounds, rest = divmod(incidents, self.day.incidents)
+        wanted = {what: times * rounds for what, times in self.day.acts.items()}
+        if rest or self.helped.phases != [self.day.ends] * max(incidents, 1):
             found.append(f"incidents ended as {self.helped.phases or 'none'}")
         if self.helped.hurt is not None and self.helped.recovered is None:
             found.append(f"not recovered within {self.helped.watched:.0f} s")

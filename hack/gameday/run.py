@@ -8,14 +8,13 @@ from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 
 from gameday.days import GameDay
 from gameday.ground import Ground
 from gameday.outage import Outage, outage_of
 from gameday.scene import Scene
-from testbed.audit import Request
+from testbed.audit import Request, seconds_since_1970
 from testbed.operator_process import USER
 
 Json = dict[str, Any]
@@ -67,11 +66,11 @@ def namespace_of(day: GameDay, *, helped: bool) -> str:
 
 
 def watch(ground: Ground, day: GameDay, scene: Scene, began: float, *, helped: bool, cap: float) -> float | None:
-    """Returns when it is over, or the time is; and when the alert fired."""
+    """Returns when it is over, or the time is; and when the alert fired, as Alertmanager was told."""
     detected: float | None = None
     while time.time() < began + cap:
-        if detected is None and "firing" in ground.alert_states():
-            detected = time.time() - began
+        if detected is None and (fired := ground.fired_at(scene.namespace)):
+            detected = fired - began
         if time.time() >= began + day.watch_seconds and _over(day, scene, began, helped=helped):
             break
         time.sleep(0.2)
@@ -81,7 +80,7 @@ def watch(ground: Ground, day: GameDay, scene: Scene, began: float, *, helped: b
 def acts_of(ground: Ground, namespace: str, mark: int, began: float) -> list[Act]:
     """What Paramedic has changed in the namespace, by the API server's audit log; and in the database, by its log."""
     found = ground.audit.writes(mark, user=USER, namespace=namespace)
-    in_cluster = [Act(_seconds(one.received_at), _what(one)) for one in found if one.status < 300 and _on_target(one)]
+    in_cluster = [Act(seconds_since_1970(one.received_at), _what(one)) for one in found if one.status < 300 and _on_target(one)]
     ended = [Act(at, "PostgreSQL: statement ended") for at in ground.stores.ended_statements() if at >= began]
     return sorted([*in_cluster, *ended], key=lambda one: one.at)
 
@@ -137,7 +136,3 @@ def _on_target(one: Request) -> bool:
 def _what(one: Request) -> str:
     """Created objects have names of their own each time."""
     return f"{one.verb} {one.resource}" if one.verb == "create" else f"{one.verb} {one.resource} {one.name}"
-
-
-def _seconds(moment: str) -> float:
-    return datetime.fromisoformat(moment.replace("Z", "+00:00")).timestamp()

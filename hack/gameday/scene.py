@@ -97,6 +97,20 @@ class Scene:
         """More traffic on the users' way in (the gateway, on this machine), all from one address."""
         self._stack.enter_context(Load(self.users.url, rate=rate, source=FLOOD_SOURCE))
 
+    # -- what people do -----------------------------------------------------------------------------------------------
+
+    def order(self, name: str, kind: str, step: str) -> None:
+        """Somebody applies an Incident, and has approved its one step."""
+        whoami = json.loads(self.kubectl("auth", "whoami", "-o", "json"))["status"]["userInfo"]["username"]
+        spec = {"title": name, "type": kind, "severity": "P0", "approvals": [{"step": step, "approvedBy": whoami}]}
+        metadata = {"name": name, "namespace": self.namespace}
+        made = {"apiVersion": "paramedic.dev/v1alpha1", "kind": "Incident", "metadata": metadata, "spec": spec}
+        self.kubectl("apply", "-f", "-", input=json.dumps(made))
+
+    def wait_resolved(self, name: str) -> None:
+        """Until an Incident is over, well."""
+        self.kubectl("wait", f"incident/{name}", "--for=jsonpath={.status.phase}=Resolved", "--timeout=60s")
+
     # -- who is hurt --------------------------------------------------------------------------------------------------
 
     def of_users(self) -> list[Sample]:
@@ -108,15 +122,21 @@ class Scene:
         return self._queue.samples
 
     def of_the_intruder(self) -> list[Sample]:
-        """A guess that gets an answer is what hurts; that it gets none is what is wanted."""
+        """A guess that gets an answer is what hurts; that it gets none, however late, is what is wanted."""
         found = list(self._intruder.samples) if self._intruder else []
-        return [Sample(one.at, one.seconds, "" if one.failure != "HTTP 401" else "guessed") for one in found]
+        return [_guess(one) for one in found]
 
     def of_the_overload(self) -> list[Sample]:
         """Users who are hurt by overload. To be told to come back later (429) is what a limit is for."""
         return [
             Sample(one.at, one.seconds, one.failure if one.failure in OVERLOAD else "") for one in self.users.samples
         ]
+
+
+def _guess(sample: Sample) -> Sample:
+    if sample.failure == "HTTP 401":
+        return Sample(sample.at, sample.seconds, "guessed")
+    return Sample(sample.at, 0.0, "")
 
 
 class Probe(Repeated):

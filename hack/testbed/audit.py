@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +94,11 @@ class WritesOfOne:
             one = replace(_request(json.loads(line)), raw={})
             if one.is_write and one.user == self._user:
                 self._found.setdefault(one.namespace, []).append(one)
+
+
+def seconds_since_1970(moment: str) -> float:
+    """Of a time as the API server or Alertmanager writes it (RFC 3339)."""
+    return datetime.fromisoformat(moment).timestamp()
 
 
 def _lines(path: Path, since: int) -> bytes:

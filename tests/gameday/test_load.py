@@ -42,6 +42,13 @@ def test_a_relapse_belongs_to_it() -> None:
     assert (found.began, found.ended, found.failures) == (1001, 1009.25, 20)
 
 
+def test_it_is_not_over_while_those_who_came_before_still_wait() -> None:
+    waits = [Sample(1005.5, 2.5, ""), Sample(1005.6, 0.9, "")]
+    assert outage_of(seconds_of("...xxx......") + waits, since=1000).ended == 1008
+    later = Sample(1007.0, 1.5, "")
+    assert outage_of([*seconds_of("...xxx......"), later], since=1000).ended == 1006.25
+
+
 def test_a_stray_failure_is_counted_and_is_no_outage() -> None:
     found = outage_of(seconds_of(".s........"), since=1000)
     assert (found.began, found.ended, found.failures, found.over) == (None, None, 1, False)

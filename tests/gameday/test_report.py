@@ -59,6 +59,14 @@ def test_each_incident_may_act_once() -> None:
     assert Row(DAY, twice, None).problems() == []
 
 
+def test_a_round_may_take_two_incidents() -> None:
+    day = replace(DAY, incidents=2, acts={"patch services covet-service": 2})
+    good = replace(GOOD, phases=["Resolved"] * 2, acts=Counter({"patch services covet-service": 2}))
+    assert Row(day, good, None).problems() == []
+    half = replace(good, phases=["Resolved"], acts=Counter({"patch services covet-service": 1}))
+    assert "ended as" in " ".join(Row(day, half, None).problems())
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [({}, ""), ({"generations": 2}, "was due"), ({"phases": ["Resolved"] * 2}, "ended"), ({"recovered": None}, "hurt")],
