@@ -121,7 +121,8 @@ class App:
     def _make_notifier(self, channels: Iterable[str]) -> Notifier:
         settings = self.settings
         reserved = {one.name: (settings.namespace, *one.namespaces) for one in settings.channels if one.namespaces}
-        return Notifier(list(channels), settings.notify, reserved)
+        paging = [one.name for one in settings.channels if one.pagerduty]
+        return Notifier(list(channels), settings.notify, reserved, paging=paging, people=settings.people)
 
     def _make_reconciler(self) -> Reconciler:
         """With the parts that nobody else knows."""
@@ -246,7 +247,8 @@ class App:
             finally:
                 gc.enable()
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._stop.wait(), 1)
+                async with asyncio.timeout(1):
+                    await self._stop.wait()
 
     async def _run_until_stopped(self) -> None:
         watch = asyncio.create_task(self.handlers.run(self._watch_stop, self._stop_and_wait), name="the watch")

@@ -160,7 +160,8 @@ class _Lock(LeaseLock):
 
     async def get(self, name: str, namespace: str) -> Any:
         try:
-            return await asyncio.wait_for(super().get(name, namespace), 5)
+            async with asyncio.timeout(5):
+                return await super().get(name, namespace)
         except _UNREACHABLE as error:
             return False, ApiException(status=0, reason=repr(error))
 
@@ -190,7 +191,8 @@ class _Lock(LeaseLock):
     async def _noting(self, write: Awaitable[bool]) -> bool:
         began = time.monotonic()
         try:
-            succeeded = await asyncio.wait_for(write, 5)
+            async with asyncio.timeout(5):
+                succeeded = await write
         except _UNREACHABLE:
             return False
         if succeeded:
@@ -205,6 +207,7 @@ async def _release(lock: LeaseLock) -> None:
         lease = lock.lease_reference
         if found and lease and lease.spec and getattr(record, "holder_identity", None) == lock.identity:
             lease.spec.holder_identity = ""
-            await asyncio.wait_for(lock.api_instance.replace_namespaced_lease(lock.name, lock.namespace, lease), 2)
+            async with asyncio.timeout(2):
+                await lock.api_instance.replace_namespaced_lease(lock.name, lock.namespace, lease)
     except (ApiException, *_UNREACHABLE) as error:
         _log.info("lease not released; it runs out by itself", error=repr(error))

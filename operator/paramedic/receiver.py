@@ -4,6 +4,7 @@
 401 for a wrong token, 413 for a body that is too large, which is then not read.
 """
 
+import asyncio
 import hmac
 import json
 import time
@@ -26,6 +27,7 @@ from paramedic.store import Store
 
 _log = get_logger(__name__)
 _MAX_ALERTS = 10_000
+_PATIENCE_SECONDS = 60  # a sender that has gone by then must not hold a place for ever
 _YEAR_ONE = 1
 # A start in the far future would make every later firing look like an old one; it is taken as unknown.
 _CLOCK_SKEW = timedelta(hours=1)
@@ -84,7 +86,10 @@ class Receiver:
         except ValueError as error:
             return text(400, str(error))
         try:
-            await self._intake.take(alerts, "webhook")
+            async with asyncio.timeout(_PATIENCE_SECONDS):
+                await self._intake.take(alerts, "webhook")
+        except TimeoutError:
+            return text(503, f"not stored within {_PATIENCE_SECONDS} s, send it again", {"Retry-After": "1"})
         except ParamedicError as error:
             return text(503, f"not stored, send it again: {error}", {"Retry-After": "1"})
         return text(200, "stored")

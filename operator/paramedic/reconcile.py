@@ -23,6 +23,7 @@ from paramedic.core.heard import Heard
 from paramedic.core.match import policy_for_incident
 from paramedic.core.people import resolution
 from paramedic.core.pinning import pin, pinned_steps
+from paramedic.core.redact import clean
 from paramedic.core.several import is_parent, tell_open
 from paramedic.core.summary import progress
 from paramedic.diagnostician import Diagnostician
@@ -41,6 +42,7 @@ from paramedic.workqueue import WorkQueue
 Json = dict[str, Any]
 _log = get_logger(__name__)
 _MAX_MOVES = 64
+_FAILURES_UNTOLD = 3
 _MAX_TRIES = 6
 _FIRST_BACKOFF, _LAST_BACKOFF = timedelta(milliseconds=200), timedelta(seconds=30)
 _COUNT_LATER = timedelta(seconds=30)
@@ -255,7 +257,7 @@ class Reconciler:
         if self._policy_is_gone(draft):
             escalate(draft, Reason.POLICY_GONE, "the policy was deleted; nothing further is done under it")
         over = await self._leases_over(draft)
-        match plan.next_move(draft.incident, draft.now, over):
+        match plan.next_move(draft.incident, draft.now, over, policy_paused=self._policy_is_paused(draft)):
             case plan.Look(step):
                 await self._executor.look(draft, step)
             case plan.Follow(step):
@@ -298,7 +300,8 @@ class Reconciler:
         step = draft.incident.status.steps[index]
         verdict = await self._verifier.judge_step(draft.incident, step, draft.now)
         draft.now = self._clock()
-        if verdict.state == "Waiting":
+        held = self._policy_is_paused(draft) and ACTIONS[step.action].undoable  # a failure would put it back
+        if verdict.state == "Waiting" or (verdict.state == "Failed" and held):
             self._verifier.tell(step, verdict, draft.now)
             return plan.Wait(progress(step), next_look(step, draft.now))
         self._verifier.forget(step)
@@ -361,8 +364,8 @@ class Reconciler:
             draft.set_condition(c.ESCALATED, "False", move.reason, move.message)
 
     def _wait(self, draft: Draft, move: plan.Wait) -> plan.Wait:
-        if move.reason is Reason.PAUSED:
-            draft.say(Reason.PAUSED, move.message, condition=(c.REMEDIATION_ALLOWED, "False"), event=True)
+        if move.reason in (Reason.PAUSED, Reason.POLICY_PAUSED):
+            draft.say(move.reason, move.message, condition=(c.REMEDIATION_ALLOWED, "False"), event=True)
         held = [s for s in draft.incident.status.steps if s.holds_mitigation and s.revert_when]
         if held:
             look = draft.now + LEASE_POLL
@@ -378,6 +381,10 @@ class Reconciler:
         ]
         over = [i for i in held if await self._verifier.lease_is_over(draft.incident, steps[i], draft.now)]
         return frozenset(over)
+
+    def _policy_is_paused(self, draft: Draft) -> bool:
+        pinned = draft.incident.status.policy
+        return pinned is not None and self._store.policy_is_paused(pinned.key)
 
     def _policy_is_gone(self, draft: Draft) -> bool:
         pinned = draft.incident.status.policy
@@ -426,7 +433,28 @@ class Reconciler:
             _log.error("unexpected error", incident=key, exc_info=error)
         if not await self._refresh(key):
             delay = max(delay, _FIRST_BACKOFF)
+        elif self._failures[key] >= _FAILURES_UNTOLD and not isinstance(error, Conflict):
+            await self._tell_hindrance(key, error)
         self.queue.add_after(key, delay)
+
+    async def _tell_hindrance(self, key: str, error: Exception) -> None:
+        """What stands in the way for longer is seen on the incident, whose clocks go on; and who waits for a write of
+        his news need not wait for its end.
+        """
+        draft = self._recorder.open_draft(key, self._clock())
+        if draft is None:
+            return
+        news = self._news.take(key)
+        draft.afterwards(lambda: answer(news, None))
+        try:
+            self._take_in(draft, [item for item, _ in news])
+            _say_hindrance(draft, error)
+            await self._recorder.commit(draft)
+        except Exception as problem:  # noqa: BLE001 - what failed before is looked at again in any case
+            _log.info("cannot tell what stands in the way", incident=key, error=str(problem))
+            self._news.give_back(key, news)
+        else:
+            answer(news, None)
 
     async def _refresh(self, key: str) -> bool:
         """Reads the Incident anew: the copy may be old, or a write without an answer may have been stored."""
@@ -461,6 +489,16 @@ def _keep(draft: Draft, index: int) -> None:
         step.state, step.reason, step.finished_at = "Succeeded", str(Reason.KEPT_BY_PERSON), draft.now
     text = f"step {step.name} is made permanent by {said.resolved_by}: {step.message}"
     draft.say(Reason.KEPT_BY_PERSON, text, actor=said.resolved_by, event=True)
+
+
+def _say_hindrance(draft: Draft, error: Exception) -> None:
+    """Once on the timeline, and in the message for as long as it lasts."""
+    ours = isinstance(error, ParamedicError)
+    reason = Reason.HINDERED if ours else Reason.INTERNAL_ERROR
+    text = clean(error if ours else f"a mistake in Paramedic itself, tried again: {error!r}", 500)
+    if draft.incident.status.timeline[-1].reason != reason:
+        draft.say(reason, text, event=True)
+    apply_summary(draft, plan.Wait(f"tried again and again: {text}"))
 
 
 def _skip_pending(draft: Draft, reason: Reason, message: str) -> None:

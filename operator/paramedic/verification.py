@@ -95,10 +95,11 @@ class Verifier:
     async def _rollouts(self, incident: Incident, step: StepStatus) -> Result:
         """The worst of the rollouts that the step has set off; good where it set off none."""
         targets = rolled_out(incident, step)
-        results = await asyncio.gather(*(self._rollout(target) for target in targets))
+        since = step.verification.started_at if step.verification else None
+        results = await asyncio.gather(*(self._rollout(target, since) for target in targets))
         return min(results, key=lambda r: _WORST_FIRST.index(r.state), default=Result("Passed", "nothing to roll out"))
 
-    async def _rollout(self, target: BoundTarget) -> Result:
+    async def _rollout(self, target: BoundTarget, since: datetime | None) -> Result:
         try:
             found = await read_target(target, self._kube)
         except NotFound:
@@ -107,7 +108,7 @@ class Verifier:
             return Result("Inconclusive", f"{target} could not be read: {error}")
         if target.uid and found["metadata"]["uid"] != target.uid:
             return Result("Failed", f"{target} was deleted and made anew")
-        return rollout_result(found)
+        return rollout_result(found, since)
 
     async def _ask(self, check: PrometheusCheck | None) -> tuple[list[float] | None, str | None]:
         if check is None:

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from builders import NOW, Json, ago, later, stored, verify, workload
+from paramedic.api.checks import RevertWhen
 from paramedic.core.rollout import is_healthy, rollout_result
 from paramedic.core.verify import Facts, Result, judge
 
@@ -101,6 +102,13 @@ def test_any_number_gives_a_verdict(value: float, condition: str) -> None:
     assert judge(checks, Facts(samples=[value]), NOW, deadline=NOW, passing_since=None).state != "Waiting"
 
 
+def test_a_lease_until_the_alert_ends_is_not_over_where_there_is_no_alert() -> None:
+    lease = RevertWhen(alert_resolved=True)
+    assert judge(lease, Facts(), NOW, deadline=None, passing_since=None).state == "Waiting"
+    assert judge(lease, Facts(alert_firing=False), NOW, deadline=None, passing_since=None).state == "Passed"
+    assert judge(verify(alertResolved=True), Facts(), NOW, deadline=NOW, passing_since=None).state == "Passed"
+
+
 # -- kubectl rollout status --------------------------------------------------------------------------------------------
 
 
@@ -156,6 +164,15 @@ MOVING = {"updateRevision": "b", "currentRevision": "a"}
 def test_rollout_status(object_: Json, state: str, said: str) -> None:
     found = rollout_result(object_)
     assert (found.state, said in found.message) == (state, True), found
+
+
+@pytest.mark.parametrize(("minutes_before", "state"), [(10, "Waiting"), (1, "Waiting"), (0, "Failed"), (-10, "Failed")])
+def test_what_the_controller_said_of_the_rollout_before_is_no_verdict_on_this_one(
+    minutes_before: float, state: str
+) -> None:
+    said = DEADLINE["conditions"][0] | {"lastUpdateTime": later(-minutes_before).strftime("%Y-%m-%dT%H:%M:%SZ")}
+    deployment = seen("Deployment", {}, **replicas(1, 2, 1, conditions=[said]))
+    assert rollout_result(deployment, since=NOW).state == state
 
 
 @pytest.mark.parametrize(

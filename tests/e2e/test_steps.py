@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from e2e.world import INCIDENTS, POLICIES, World, condition, hpa, reasons, step, story, workload
+from testbed.api import eventually
 
 ROLLBACK = {"name": "undo", "rollback": {}}
 RESTART = {"name": "restart", "restart": {}}
@@ -363,3 +364,31 @@ async def test_a_step_whose_plan_names_its_operation_can_be_approved(world: Worl
     found = await world.reaches("Resolved")
     assert step(found)["approvedBy"] == "admin"
     assert await world.stamp() == step(found)["operation"]
+
+
+# -- what cannot be decided for now -------------------------------------------------------------------------------------
+
+
+async def test_what_stands_in_the_way_is_told_and_holds_up_nobody(world: World) -> None:
+    """A quota keeps the controller from recording the newest release, so that nobody can tell what to go back from."""
+    await world.workload()
+    quota = {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "q"}}
+    await world.admin.create(quota | {"spec": {"hard": {"count/replicasets.apps": "1"}}}, world.namespace)
+    await eventually(lambda: counted(world, "q"), what="the quota counts")
+    body = {"spec": {"template": {"spec": {"containers": [{"name": "app", "image": "app:2"}]}}}}
+    await world.admin.patch("apps/v1/deployments", "app", body, world.namespace, kind="strategic")
+    await world.policy(ROLLBACK, incident={"groupBy": ["alertname"]})
+    assert await world.alert() == 200
+    found = await world.says("Hindered")
+    assert "not in its history yet" in found["status"]["message"]
+    assert await world.alert(pod="other") == 200, "the sender does not wait for what the incident waits for"
+    await world.stays("Open")
+    assert reasons(await world.the_incident()).count("Hindered") == 1
+    await world.admin.delete("v1/resourcequotas", "q", world.namespace)
+    await world.says("Applied", timeout=60)
+    assert await world.image() == "app:1"
+
+
+async def counted(world: World, name: str) -> bool:
+    found = await world.admin.get("v1/resourcequotas", name, world.namespace)
+    return (found.get("status") or {}).get("used") == {"count/replicasets.apps": "1"}

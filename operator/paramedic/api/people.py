@@ -53,8 +53,8 @@ RUNBOOK_RESPONSES = (
         resolve_within=_minutes(60),
         update_every=_minutes(30),
     ),
-    Response(severity="P2", respond_within=_minutes(60), blocked_within=None, approve_within=_minutes(60)),
-    Response(severity="P3", respond_within=_minutes(240), blocked_within=None, approve_within=None),
+    Response(severity="P2", respond_within=_minutes(60), blocked_within=_minutes(60), approve_within=_minutes(60)),
+    Response(severity="P3", respond_within=_minutes(240), blocked_within=_minutes(240), approve_within=None),
 )
 
 

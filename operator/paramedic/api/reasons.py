@@ -100,12 +100,14 @@ class Reason(_Documented):
     )
     NO_REPLICA_READY = "NoReplicaReady", "No replica of the database can take over; see the message."
     DATABASE_NOT_READY = "DatabaseNotReady", "The database cluster is in no state for a failover; see the message."
+    FAILED_OVER_SINCE = "FailedOverSince", "Another incident had the database fail over after this one's trouble began."
     EXTRA_MISSING = "ExtraMissing", "Paramedic was installed without the library that this needs (pip install …)."
     REJECTED = "Rejected", "The API server (or an admission webhook) refused the change."
     EXECUTING = "Executing", "The intent is stored and the change is being made."
     RUNNING = "Running", "The intent is stored and the work, which takes a while, is under way."
     APPLIED = "Applied", "The change was made."
     WORK_FAILED = "WorkFailed", "The work ended badly; see the message."
+    HINDERED = "Hindered", "Something does not answer that the next move needs; it is asked again and again."
     INTERNAL_ERROR = "InternalError", "A mistake in Paramedic itself; please report it with the log."
     TIMED_OUT = "TimedOut", "The step could not be carried out within its timeout."
     PARTLY_DONE = "PartlyDone", "Only some of the step's changes could be made; what was made is still there."
@@ -214,10 +216,12 @@ WARNINGS = frozenset(
         Reason.ADDRESS_PROTECTED,
         Reason.NO_REPLICA_READY,
         Reason.DATABASE_NOT_READY,
+        Reason.FAILED_OVER_SINCE,
         Reason.EXTRA_MISSING,
         Reason.REJECTED,
         Reason.TIMED_OUT,
         Reason.WORK_FAILED,
+        Reason.HINDERED,
         Reason.INTERNAL_ERROR,
         Reason.PARTLY_DONE,
         Reason.OUTCOME_UNKNOWN,

@@ -80,11 +80,12 @@ class Prometheus:
     async def _call(self, function: Any, *args: Any) -> Any:
         loop = asyncio.get_running_loop()
         try:
-            return await asyncio.wait_for(loop.run_in_executor(self._threads, function, *args), self._timeout + 1)
-        except (requests.RequestException, PrometheusApiClientException, OSError, ValueError, KeyError) as error:
-            raise Retry(f"Prometheus: {_short(error)}") from error
+            async with asyncio.timeout(self._timeout + 1):
+                return await loop.run_in_executor(self._threads, function, *args)
         except TimeoutError as error:
             raise Retry(f"Prometheus did not answer within {self._timeout:g} s") from error
+        except (requests.RequestException, PrometheusApiClientException, OSError, ValueError, KeyError) as error:
+            raise Retry(f"Prometheus: {_short(error)}") from error
 
     def _authorize(self) -> None:
         if self._token_file:

@@ -1,20 +1,24 @@
 """Is a workload's rollout complete? The same rules as ``kubectl rollout status`` (kubectl, polymorphichelpers)."""
 
+from datetime import datetime
 from typing import Any
 
+from paramedic.api.base import parse_time
 from paramedic.core.verify import Result
 
 Json = dict[str, Any]
 
 
-def rollout_result(workload: Json) -> Result:
-    """Passed when complete, Failed when it cannot complete any more, else Waiting."""
+def rollout_result(workload: Json, since: datetime | None = None) -> Result:
+    """Passed when complete, Failed when it cannot complete any more, else Waiting. ``since`` is when the rollout began:
+    the controller keeps what it has said of the last one until it sees a pod of this one.
+    """
     status = workload.get("status") or {}
     if int(status.get("observedGeneration") or 0) < int(workload["metadata"].get("generation") or 0):
         return Result("Waiting", "the rollout has not been observed yet")
     match workload.get("kind"):
         case "Deployment":
-            return _deployment(workload["spec"], status)
+            return _deployment(workload["spec"], status, since)
         case "StatefulSet":
             return _stateful_set(workload["spec"], status)
         case "DaemonSet":
@@ -31,9 +35,8 @@ def is_healthy(workload: Json) -> bool:
     return int(status.get("availableReplicas") or 0) >= int(spec.get("replicas", 1))
 
 
-def _deployment(spec: Json, status: Json) -> Result:
-    progressing: Json = next((c for c in status.get("conditions") or [] if c["type"] == "Progressing"), {})
-    if progressing.get("reason") == "ProgressDeadlineExceeded":
+def _deployment(spec: Json, status: Json, since: datetime | None) -> Result:
+    if _has_given_up(status, since):
         return Result("Failed", "the rollout has exceeded its progress deadline")
     wanted = int(spec.get("replicas", 1))
     updated, total = int(status.get("updatedReplicas") or 0), int(status.get("replicas") or 0)
@@ -45,6 +48,14 @@ def _deployment(spec: Json, status: Json) -> Result:
     if available < updated:
         return Result("Waiting", f"{available} of {updated} updated replicas available")
     return Result("Passed", f"rollout complete, {available} of {wanted} replicas available")
+
+
+def _has_given_up(status: Json, since: datetime | None) -> bool:
+    said: Json = next((c for c in status.get("conditions") or [] if c["type"] == "Progressing"), {})
+    if said.get("reason") != "ProgressDeadlineExceeded":
+        return False
+    at = said.get("lastUpdateTime")
+    return since is None or at is None or parse_time(at) >= since.replace(microsecond=0)
 
 
 def _stateful_set(spec: Json, status: Json) -> Result:

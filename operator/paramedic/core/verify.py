@@ -48,6 +48,8 @@ def judge(
 ) -> Verdict:
     """The verdict at ``now``. After ``deadline`` Waiting becomes Failed; what could not be read, Inconclusive."""
     results = _results(checks, facts)
+    if not results and isinstance(checks, RevertWhen):
+        return Verdict("Waiting", "there is no alert that could end: the ttl counts")
     message = "; ".join(r.message for r in results) or "nothing to check"
     if any(r.state == "Failed" for r in results):
         return Verdict("Failed", message)
