@@ -80,7 +80,9 @@ def watch(ground: Ground, day: GameDay, scene: Scene, began: float, *, helped: b
 def acts_of(ground: Ground, namespace: str, mark: int, began: float) -> list[Act]:
     """What Paramedic has changed in the namespace, by the API server's audit log; and in the database, by its log."""
     found = ground.audit.writes(mark, user=USER, namespace=namespace)
-    in_cluster = [Act(seconds_since_1970(one.received_at), _what(one)) for one in found if one.status < 300 and _on_target(one)]
+    in_cluster = [
+        Act(seconds_since_1970(one.received_at), _what(one)) for one in found if one.status < 300 and _on_target(one)
+    ]
     ended = [Act(at, "PostgreSQL: statement ended") for at in ground.stores.ended_statements() if at >= began]
     return sorted([*in_cluster, *ended], key=lambda one: one.at)
 

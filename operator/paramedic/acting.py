@@ -78,7 +78,9 @@ class Acting:
         meta = draft.incident.metadata
         since = began_at(draft.incident)
         found = replace(observed, left=left, incident=meta.name, incident_uid=meta.uid, step=step.name, since=since)
-        return replace(found, alert=draft.incident.spec.alert, operation=step.operation or "")
+        spec = draft.incident.spec
+        told = replace(found, alert=spec.alert, source_addresses=tuple(spec.source_addresses))
+        return replace(told, operation=step.operation or "")
 
     async def _look(self, step: StepStatus, target: BoundTarget) -> Observed:
         ahead = self._ahead.pop((step.action, repr(step.params), target.key), None)

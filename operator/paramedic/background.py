@@ -23,6 +23,7 @@ class Background:
 
     _tasks: dict[str, "asyncio.Task[Report | None]"] = field(default_factory=dict)
     _said: dict[str, str] = field(default_factory=dict)
+    _noted: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def knows(self, operation: str) -> bool:
         """Whether the work was begun here and its end has not been taken yet."""
@@ -49,6 +50,14 @@ class Background:
         """What was said of it last."""
         return self._said.get(operation, "")
 
+    def note(self, operation: str, facts: dict[str, Any]) -> None:
+        """What the status must tell of the work, for whoever looks at it after a restart."""
+        self._noted[operation] = facts
+
+    def noted(self, operation: str) -> dict[str, Any]:
+        """What was noted of it last."""
+        return self._noted.get(operation, {})
+
     def end_of(self, operation: str) -> "asyncio.Task[Report | None] | None":
         """The ended work; None while it goes on. It stays known until ``forget``: while the write that tells of it has
         no answer, it must not be done anew.
@@ -59,6 +68,7 @@ class Background:
     def forget(self, operation: str) -> None:
         """What came of the work is stored, or it is to be begun again."""
         self._said.pop(operation, None)
+        self._noted.pop(operation, None)
         self._tasks.pop(operation, None)
 
     def _make_room(self) -> None:
@@ -73,6 +83,7 @@ class Background:
             task.cancel()
         self._tasks.clear()
         self._said.clear()
+        self._noted.clear()
 
 
 async def _limited(work: Coroutine[Any, Any, Report | None], seconds: float) -> Report | None:

@@ -61,7 +61,7 @@ def policy_crd() -> Json:
         _column("Mode", ".spec.mode", "Observe, Approve or Auto"),
         _column("Ready", '.status.conditions[?(@.type=="Ready")].status', "Whether the policy can be used"),
         _column("Paused", ".spec.paused", "Whether it is paused", kind="boolean"),
-        _column("Matched", ".status.matched", "Incidents that it has matched", kind="integer"),
+        _column("Matched", ".status.matched", "Stored incidents that it has matched", kind="integer"),
         _column("Actions", ".status.actionsInPeriod", "Actions in the rate limit's period", kind="integer"),
         _column("Age", ".metadata.creationTimestamp", "Since when", kind="date"),
         _column("Message", '.status.conditions[?(@.type=="Ready")].message', "What is wrong in it", priority=1),

@@ -11,7 +11,7 @@ from typing import Protocol
 
 from paramedic import notifier
 from paramedic.api.people import ChannelSettings
-from paramedic.channels.base import Channel, Message, Told
+from paramedic.channels.base import Channel, Message, PartlyTold, Told
 from paramedic.core import notices
 from paramedic.errors import NotFound, ParamedicError, Retry
 from paramedic.log import get_logger
@@ -81,7 +81,9 @@ class Delivery:
 
 
 class ChannelQueue:
-    """One channel: one incident at a time, no faster than its rate, and not at all while it asks for patience."""
+    """One channel: one incident at a time, no faster than its rate, and not at all while it asks for patience. What
+    somebody is waited for goes first.
+    """
 
     def __init__(
         self,
@@ -93,7 +95,7 @@ class ChannelQueue:
         leads: Callable[[], bool],
     ) -> None:
         self.channel = channel
-        self.queue = WorkQueue(self._work, 1)
+        self.queue = WorkQueue(self._work, 1, self._is_urgent)
         self._spacing = 60.0 / per_minute
         self._store = store
         self._amend = amend
@@ -112,6 +114,10 @@ class ChannelQueue:
         """Notices that the last leader may have told."""
         self._own[key] = False
         self.queue.add(key)
+
+    def _is_urgent(self, key: str) -> bool:
+        entry = self._store.entries.get(key)
+        return entry is not None and self.channel.name in entry.urgent_channels
 
     def stop(self) -> None:
         """Forgets everything."""
@@ -149,12 +155,19 @@ class ChannelQueue:
         message = Message(found[0], waiting, again=not self._own.get(key, False))
         try:
             told = await self.channel.tell(message)
-        except Retry as error:
-            await self._later(key, error)
+        except PartlyTold as partly:
+            await self._store_result(key, notifier.kept(partly.told))
+            await self._failed(key, keys, partly.problem)
         except ParamedicError as error:
-            await self._never(key, keys, error)
+            await self._failed(key, keys, error)
         else:
             await self._done(key, keys, told)
+
+    async def _failed(self, key: str, keys: list[str], error: ParamedicError) -> None:
+        if isinstance(error, Retry):
+            await self._later(key, error)
+        else:
+            await self._never(key, keys, error)
 
     async def _done(self, key: str, keys: list[str], told: Told) -> None:
         self._metrics.notices.labels(self.channel.name, "Delivered").inc(len(keys))

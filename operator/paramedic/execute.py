@@ -14,12 +14,12 @@ from pydantic import ValidationError
 
 from paramedic.acting import GONE, Acting
 from paramedic.actions import ACTIONS
-from paramedic.actions.base import Action, Change, Observed, Outcome, Prepared, Report, same_state
+from paramedic.actions.base import Action, Change, Observed, Outcome, Prepared, Report, State, same_state
 from paramedic.actions.rollback import Rollback, release_started_at
 from paramedic.api import conditions as c
 from paramedic.api.base import format_duration
 from paramedic.api.incident import Incident, StepStatus, Verification
-from paramedic.api.policy import SHUTDOWN
+from paramedic.api.policy import SHUTDOWN, only_reads
 from paramedic.api.reasons import Reason
 from paramedic.api.workload import WORKLOADS, BoundTarget
 from paramedic.approval import ask_for_approval
@@ -82,7 +82,7 @@ class Executor:
         waiting = ask_for_approval(draft, step, prepared)
         if waiting:
             return waiting
-        if prepared.action.reads_only:
+        if only_reads(step.action, step.params):
             await self._write_intent(draft, step, prepared)
             return await self._carry_out(draft, step, prepared)
         healthy = await self._permits.namespace_health(draft)
@@ -123,7 +123,8 @@ class Executor:
             return
         if prepared is None:
             return
-        refusal = self._permits.refusal(draft, step, prepared.observed, None)
+        reads = only_reads(step.action, step.params)
+        refusal = None if reads else self._permits.refusal(draft, step, prepared.observed, None)
         held = f" (now refused: {refusal.message})" if refusal else ""
         step.before, step.after = prepared.change.before, prepared.change.after
         step.state, step.reason = "Skipped", str(Reason.OBSERVE_MODE)
@@ -183,7 +184,8 @@ class Executor:
         pinned = draft.incident.status.policy
         assert step.target is not None
         assert pinned is not None
-        record = ActionRecord(pinned.key, step.target.key, draft.now, draft.key, _operation(draft, step))
+        target = None if prepared.action.reads_only else step.target.key
+        record = ActionRecord(pinned.key, target, draft.now, draft.key, _operation(draft, step))
         # From the guards' answer to the reservation nothing is awaited: no other incident can use the same allowance.
         with self._store.reserve(record):
             await self._write_intent(draft, step, prepared)
@@ -235,9 +237,7 @@ class Executor:
     async def _act_again(self, draft: Draft, step: StepStatus, action: Action, observed: Observed) -> None:
         assert step.started_at is not None
         untouched = same_state(action.state(observed), step.before or {})
-        if untouched and no_longer_wanted(draft.incident):
-            step.state, step.reason, step.message = "Pending", str(Reason.NOT_NEEDED), "nothing was changed"
-            step.attempts, step.started_at = 0, None
+        if untouched and self._is_dropped(draft, step):
             return
         if step.timeout and draft.now > step.started_at + step.timeout:
             self._cannot(draft, step, Reason.TIMED_OUT, f"not done within {format_duration(step.timeout)}", untouched)
@@ -250,6 +250,15 @@ class Executor:
             return
         await self._act(draft, step, action, change, untouched=untouched)
 
+    def _is_dropped(self, draft: Draft, step: StepStatus) -> bool:
+        """An intent of which nothing has been carried out, and nothing may be any more, is as if it had not been."""
+        held = self._store.policy_holds(draft.incident.status.policy) and not only_reads(step.action, step.params)
+        if not held and not no_longer_wanted(draft.incident):
+            return False
+        step.state, step.reason, step.message = "Pending", str(Reason.NOT_NEEDED), "nothing was changed"
+        step.attempts, step.started_at = 0, None
+        return True
+
     # -- slow actions -------------------------------------------------------------------------------------------------
 
     async def follow(self, draft: Draft, index: int) -> Wait | None:
@@ -258,6 +267,8 @@ class Executor:
         operation = step.operation or ""
         if not self._background.knows(operation):
             return await self._begin_again(draft, step)
+        if noted := self._background.noted(operation):
+            step.after = (step.after or {}) | noted
         ended = self._background.end_of(operation)
         if ended is None:
             step.message = self._background.said(operation) or step.message
@@ -272,21 +283,28 @@ class Executor:
         except NotFound as error:
             self._fail(draft, step, Reason.TARGET_NOT_FOUND, str(error))
         except (Refused, Terminal) as error:
-            self._fail(draft, step, error.reason, str(error))
+            self._end_badly(draft, step, error)
         draft.afterwards(lambda: self._background.forget(operation))
         return None
 
     def _begin(self, draft: Draft, step: StepStatus, change: Change) -> Wait:
         seconds = (_ends_at(step) - draft.now).total_seconds()
         operation = step.operation or ""
-        told = replace(change, seconds=seconds, tell=lambda text: self._background.say(operation, text))
-        work = self._acting.apply(ACTIONS[step.action], told)
         key = draft.key
+
+        def note(facts: State) -> None:
+            self._background.note(operation, facts)
+            self.when_done(key)
+
+        told = replace(change, seconds=seconds, tell=lambda text: self._background.say(operation, text), note=note)
+        work = self._acting.apply(ACTIONS[step.action], told)
         self._background.begin(operation, work, seconds, lambda: self.when_done(key))
         return Wait(progress(step), draft.now + _FOLLOW_EVERY)
 
     async def _begin_again(self, draft: Draft, step: StepStatus) -> Wait | None:
-        """Under the same operation, unless its time is over or what it would do has changed since."""
+        """Under the same operation, unless its time is over, what it would do has changed since, or nothing was begun
+        and it is not wanted any more.
+        """
         action = ACTIONS[step.action]
         if draft.now >= _ends_at(step):
             self._fail(draft, step, Reason.TIMED_OUT, f"not done within {format_duration(step.timeout or _NO_TIMEOUT)}")
@@ -294,12 +312,21 @@ class Executor:
         try:
             observed = await self._acting.observe(draft, step)
             change = action.plan(observed, _parameters(action, step), step.operation or "")
+            begun = await action.is_begun(change, step.after or {}, self._acting.clients)
         except (Refused, Terminal) as error:
-            self._fail(draft, step, error.reason, str(error))
+            self._end_badly(draft, step, error)
+            return None
+        if not begun and self._is_dropped(draft, step):
             return None
         step.attempts += 1
         await self._acting.commit(draft)
         return self._begin(draft, step, change)
+
+    def _end_badly(self, draft: Draft, step: StepStatus, error: Refused | Terminal) -> None:
+        if error.reason is Reason.OUTCOME_UNKNOWN:
+            self._unknown(draft, step, error.reason, str(error))
+        else:
+            self._fail(draft, step, error.reason, str(error))
 
     def _take_report(self, draft: Draft, step: StepStatus, report: Report | None) -> None:
         draft.now = self._acting.clock()

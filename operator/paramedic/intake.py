@@ -6,7 +6,7 @@ sender keeps it. Taking the same alerts again changes nothing, so half of a batc
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -108,19 +108,19 @@ class Intake:
         """The open incident that the batch joins, or a new one for it; None when another process was quicker and the
         state has to be looked at anew."""
         known = self._store.in_group(key)
+        polled = source == "poller"  # it tells of no end but the first alert's and the whole group's, so no other joins
         under_way = next((e for e in known if e.open), None)
         if under_way:
-            return _Place(under_way.key, batch)
-        last = known[-1].last_starts_at if known else None
-        new = [h for h in batch if h.alert.state == "firing" and is_new_firing(h.alert, last)]
+            return _Place("") if polled else _Place(under_way.key, batch)
+        new = [h for h in batch if h.alert.state == "firing" and _is_new(h, known)]
         if not new:
             for heard in batch:
                 self._count(source, "ended" if heard.alert.state == "resolved" else "repeated")
             self._tell_late(known, batch)
             return _Place("")
         first = min(new, key=lambda h: h.alert.starts_at)
-        rest = [h for h in batch if h is not first]
-        opened = await self._open(key[0], policy, first, rest)
+        rest = [] if polled else [h for h in batch if h is not first]
+        opened = await self._open(key[0], policy, first, rest, known)
         if opened is None:
             return None
         self._count(source, "opened")
@@ -135,10 +135,10 @@ class Intake:
                 self._reconciler.hear_late(entry.key, heard)
 
     async def _open(
-        self, namespace: str, policy: RemediationPolicy, first: Heard, rest: Sequence[Heard]
+        self, namespace: str, policy: RemediationPolicy, first: Heard, rest: Sequence[Heard], known: Sequence[Entry]
     ) -> _Place | None:
         """Creates the Incident; None when it is there already."""
-        manifest = incident_manifest(policy, namespace, first.alert)
+        manifest = _manifest(policy, namespace, first.alert, {entry.key for entry in known})
         key = key_of(manifest)
         try:
             if not self._leads():
@@ -207,6 +207,18 @@ class Intake:
 
     def _count(self, source: str, outcome: str) -> None:
         self._metrics.alerts.labels(source, outcome).inc()
+
+
+def _is_new(heard: Heard, known: Sequence[Entry]) -> bool:
+    """Whether no incident of its group has heard of this firing."""
+    mark = heard.alert.fingerprint
+    return all(is_new_firing(heard.alert, entry.heard_until(mark), heard.at) for entry in known)
+
+
+def _manifest(policy: RemediationPolicy, namespace: str, alert: Alert, taken: Collection[str]) -> Json:
+    """Under a name that no ended incident of the group has ``taken``: another alert of it may have begun at once."""
+    manifest = incident_manifest(policy, namespace, alert)
+    return incident_manifest(policy, namespace, alert, own_name=True) if key_of(manifest) in taken else manifest
 
 
 def _split(batch: Sequence[Heard], firing: frozenset[str]) -> tuple[list[Heard], list[Heard]]:

@@ -1,11 +1,14 @@
 """Which notices an incident gets, stored with the facts that they tell of; and what came of telling them."""
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from datetime import datetime
 
 from paramedic.api import conditions as c
-from paramedic.api.incident import Incident
+from paramedic.api.incident import Incident, Notice
+from paramedic.api.people import PeopleSettings
 from paramedic.api.reasons import Reason
-from paramedic.core import notices
+from paramedic.core import escalation, notices
+from paramedic.core.people import resolution
 from paramedic.record import Draft
 
 Wake = Callable[[str, Iterable[str]], None]
@@ -15,12 +18,22 @@ class Notifier:
     """``attend`` is asked before each write. ``wake`` is told, after it, which channels have something to tell."""
 
     def __init__(
-        self, channels: Sequence[str], default: Sequence[str], reserved: Mapping[str, Collection[str]] | None = None
+        self,
+        channels: Sequence[str],
+        default: Sequence[str],
+        reserved: Mapping[str, Collection[str]] | None = None,
+        *,
+        paging: Collection[str] = (),
+        people: PeopleSettings | None = None,
     ) -> None:
-        """``reserved`` has, for channels that not everybody may name, the namespaces whose policies may."""
+        """``reserved`` has, for channels that not everybody may name, the namespaces whose policies may. ``paging`` are
+        those that page people when an incident begins: they wait for the hours in which ``people`` are called.
+        """
         self._channels = frozenset(channels)
         self._default = tuple(default)
         self._reserved = reserved or {}
+        self._paging = frozenset(paging)
+        self._people = people or PeopleSettings()
         self.wake: Wake = lambda key, names: None
 
     def attend(self, draft: Draft) -> None:
@@ -34,27 +47,64 @@ class Notifier:
             text = f"not in the settings' channels, or not for this namespace, so nobody is told there: {missing}"
             draft.set_condition(c.NOTIFIED, "False", Reason.CHANNEL_UNKNOWN, text)
         made = [notice for entry in draft.said if (notice := notices.notice_of(entry, known))]
-        new = [notice for notice in made if not notices.is_told_otherwise(draft.incident, notice, draft.now)]
+        own = [notice for notice in made if not notices.is_told_otherwise(draft.incident, notice)]
         status = draft.incident.status
+        new = notices.besides_calls(own, status.notices, draft.now)
         status.notices = notices.with_notices(status.notices, new)
+        self._keep_hours(draft, new)
         waiting = notices.waiting_channels(draft.incident) & self._channels
         if waiting:
             draft.afterwards(lambda: self.wake(draft.key, waiting))
 
     def channels_of(self, incident: Incident) -> list[str]:
         """The channels that are told of an incident: those that it wants, as far as the settings have them for it."""
+        return [name for name in self._wanted(incident) if name in self._channels and self._may_name(incident, name)]
+
+    def told_of_calls(self, incident: Incident) -> list[str]:
+        """Those of them that are told of each call. Who was only called before is told of the escalation as of a fact,
+        and not called again.
+        """
+        own, called = self._own(incident), escalation.called_channels(incident, self._people)
+        return [name for name in self.channels_of(incident) if name in own or name not in called]
+
+    def next_look(self, incident: Incident, now: datetime) -> datetime | None:
+        """When those may be paged who wait for their hours."""
+        return escalation.next_hours(incident, self._people, now) if notices.is_held(incident) else None
+
+    def _keep_hours(self, draft: Draft, new: Sequence[Notice]) -> None:
+        """Nobody is paged outside of the hours, and once somebody works on it, nobody is afterwards."""
+        status = draft.incident.status
+        is_open = escalation.may_call(draft.incident, self._people, draft.now)
+        if not is_open:
+            notices.hold(draft.incident, new, self._paging)
+        if status.acknowledgement or status.resolved_at or resolution(draft.incident):
+            notices.drop_held(status.notices)
+        elif is_open:
+            notices.release(status.notices)
+
+    def _may_name(self, incident: Incident, channel: str) -> bool:
+        """The settings' own ``notify`` is the word of who reserved it, and so are the contacts that were called."""
         policy = incident.status.policy
         speaker = policy.namespace if policy else incident.metadata.namespace
-        return [name for name in self._wanted(incident) if name in self._channels and self._may_name(speaker, name)]
-
-    def _may_name(self, namespace: str, channel: str) -> bool:
-        """The settings' own ``notify`` is the word of who reserved it."""
-        return channel in self._default or channel not in self._reserved or namespace in self._reserved[channel]
+        if channel in self._default or channel not in self._reserved or speaker in self._reserved[channel]:
+            return True
+        return channel in escalation.called_channels(incident, self._people)
 
     def _wanted(self, incident: Incident) -> list[str]:
+        return list(dict.fromkeys((*self._own(incident), *incident.status.notify)))
+
+    def _own(self, incident: Incident) -> Sequence[str]:
         policy = incident.status.policy
-        own = policy.notify if policy and policy.notify else self._default
-        return list(dict.fromkeys((*own, *incident.status.notify)))
+        return policy.notify if policy and policy.notify else self._default
+
+
+def kept(external: dict[str, str]) -> Callable[[Draft], None]:
+    """What is put on the status of what a channel has got, though it could not be told everything."""
+
+    def put(draft: Draft) -> None:
+        draft.incident.status.external = {**(draft.incident.status.external or {}), **external}
+
+    return put
 
 
 def delivered(channel: str, keys: Sequence[str], external: dict[str, str]) -> Callable[[Draft], None]:
@@ -64,7 +114,7 @@ def delivered(channel: str, keys: Sequence[str], external: dict[str, str]) -> Ca
         status = draft.incident.status
         notices.told(status.notices, channel, keys, delivered=True)
         if external:
-            status.external = {**(status.external or {}), **external}
+            kept(external)(draft)
         down = c.find(status.conditions, c.NOTIFIED)
         if down is None or down.reason != Reason.CHANNEL_UNKNOWN:
             draft.set_condition(c.NOTIFIED, "True", Reason.DELIVERED, f"told: {channel}")

@@ -2,7 +2,7 @@
 others. The decisions are made in ``core``; all of them derive from what is stored, so none is lost or taken twice.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 
 from paramedic.api import conditions as c
@@ -46,7 +46,11 @@ class People:
 
     def next_look(self, incident: Incident, now: datetime) -> datetime | None:
         """When something may be due next; None when only a change of the incident can bring that about."""
-        looks = (escalation.next_look(incident, self._settings, now), self._next_update(incident))
+        looks = (
+            escalation.next_look(incident, self._settings, now),
+            self._next_update(incident),
+            self._notifier.next_look(incident, now),
+        )
         return min(filter(None, looks), default=None)
 
     def open_parts(self, incident: Incident) -> list[str]:
@@ -81,8 +85,9 @@ class People:
             draft.say(reason, message, event=True)
         self._call(draft, decision.calls)
 
-    def _call(self, draft: Draft, calls: Iterable[escalation.Call]) -> None:
-        status, everybody = draft.incident.status, self._notifier.channels_of(draft.incident)
+    def _call(self, draft: Draft, calls: Sequence[escalation.Call]) -> None:
+        """Who is called is told of what follows, too."""
+        status, everybody = draft.incident.status, self._notifier.told_of_calls(draft.incident)
         made = [
             Notice(
                 key=call.key,
@@ -96,6 +101,7 @@ class People:
             for call in calls
         ]
         status.notices = with_notices(status.notices, [notice for notice in made if notice.pending])
+        status.notify = list(dict.fromkeys((*status.notify, *(name for call in calls for name in call.channels))))
 
     # -- status updates -----------------------------------------------------------------------------------------------
 

@@ -7,12 +7,12 @@ from paramedic.actions.base import Observed, annotation
 from paramedic.api import ANNOTATION_OPERATION
 from paramedic.api import conditions as c
 from paramedic.api.incident import StepStatus
-from paramedic.api.policy import Guards
+from paramedic.api.policy import READING, Guards
 from paramedic.api.workload import WORKLOADS, collection_path
 from paramedic.clients.kube import Kube
 from paramedic.core.guard import Refusal, Situation, first_refusal
 from paramedic.core.operation import operation_time
-from paramedic.core.plan import Wait, has_acted, is_begun
+from paramedic.core.plan import Wait, has_acted, is_begun, is_remediating
 from paramedic.core.rollout import is_healthy
 from paramedic.metrics import Metrics
 from paramedic.record import Draft, escalate
@@ -60,22 +60,24 @@ class Permits:
         pinned = draft.incident.status.policy
         assert pinned is not None
         assert step.target is not None
-        policy, target = self._store.policy(pinned.key), step.target.key
+        target = step.target.key
         return Situation(
             now=draft.now,
             incident=draft.key,
             opened_at=draft.incident.metadata.creation_timestamp or draft.now,
             acted_before=has_acted(draft.incident),
             policy=pinned.key,
-            policy_paused=bool(policy and policy.spec.paused),
+            policy_paused=self._store.policy_is_paused(pinned.key),
             target=target,
             on_target=self._store.actions_on(target),
             under_policy=self._store.actions_under(pinned.key),
             busy_with=self._store.busy_with(target, draft.key),
             open_remediations=self._store.open_remediations(pinned.key, draft.key),
+            is_open_remediation=is_remediating(draft.incident),
             target_acted_at=_stamped_at(observed),
             healthy=healthy,
             procedure_begun=is_begun(draft.incident.status.steps, step),
+            for_evidence=step.action in READING,
         )
 
 
@@ -88,4 +90,4 @@ def _stamped_at(observed: Observed) -> datetime | None:
     """When Paramedic last acted on the target, by the stamp that it left there."""
     holders = [o for kind in ("hpa", "scaledObject") for o in observed.related.get(kind, [])]
     stamps = (annotation(o, ANNOTATION_OPERATION) for o in (observed.target, *holders))
-    return max((at for stamp in stamps if (at := operation_time(stamp))), default=None)
+    return max((at for at in (observed.acted_at, *map(operation_time, stamps)) if at), default=None)

@@ -88,6 +88,8 @@ def _step_problems(step: Step, spec: PolicySpec) -> Iterator[str]:
     if target and target.kind not in action.kinds:
         kinds = ", ".join(action.kinds)
         yield f"{where}: {step.action} is for {kinds}, not for {target.kind}: give the step a target of its own"
+    elif target and (wrong := action.problem_for(step.params, target.kind)):
+        yield f"{where}.{step.action}: {wrong}"
     if action.needs_approval and (step.approval == "NotRequired" or (spec.mode == "Auto" and not step.approval)):
         yield f"{where}: {step.action} always waits for a person: write approval: Required on the step"
     if step.when:
@@ -155,7 +157,8 @@ class PolicyReporter:
             if self._leads():
                 await self._report_all()
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._changed.wait(), self._every.total_seconds())
+                async with asyncio.timeout(self._every.total_seconds()):
+                    await self._changed.wait()
 
     async def _report_all(self) -> None:
         counts = self._count_matches()
@@ -209,7 +212,8 @@ class PolicyReporter:
             generation,
         )
         old.observed_generation = generation
-        old.matched, old.last_matched_at = count or (old.matched or 0, old.last_matched_at)
+        stored, last = count or (0, None)
+        old.matched, old.last_matched_at = stored, max(filter(None, (last, old.last_matched_at)), default=None)
         if entry.policy:
             period = entry.policy.spec.guards.rate_limit.period
             old.actions_in_period = sum(a.at > now - period for a in self._store.actions_under(key))

@@ -1,21 +1,21 @@
 """The Prometheus edge, the net under the webhook: alerts whose webhook was missed, and ends that were not told."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 
 from paramedic.api.base import parse_time
 from paramedic.clients.prometheus import FiringAlert, Prometheus
 from paramedic.core.alert import Alert, fingerprint
 from paramedic.core.heard import Heard
-from paramedic.core.polled import by_name, has_ended, missed
+from paramedic.core.polled import Labels, by_name, has_ended, missed
 from paramedic.errors import NotFound, ParamedicError
 from paramedic.intake import Intake
 from paramedic.log import get_logger
 from paramedic.metrics import Metrics
 from paramedic.reconcile import Reconciler
 from paramedic.settings import PrometheusSettings
-from paramedic.store import Store
+from paramedic.store import Entry, Store
 
 _log = get_logger(__name__)
 
@@ -77,11 +77,21 @@ class Poller:
             self._absent_since.clear()
             return
         rules, shown = await self._prometheus.alerting_rules(), by_name(firing)
-        ended = {e.key: e.firing for e in suspects if has_ended(e.alert_labels or {}, shown, rules)}
+        ended = {e.key: marks for e in suspects if (marks := self._ended(e, shown, rules))}
         self._absent_since = {key: self._absent_since.get(key, now) for key in ended}
         for key, since in list(self._absent_since.items()):
             if now - since >= self._settings.poll_grace:
                 await self._tell_end(key, ended[key], since)
+
+    def _ended(self, entry: Entry, shown: Mapping[str, list[Labels]], rules: set[str]) -> frozenset[str]:
+        """Fingerprints of those of the incident's alerts that have ended: the first one, or all where nothing of the
+        group fires. Of the others Prometheus tells nothing: the incident does not keep their labels.
+        """
+        labels = entry.alert_labels or {}
+        if not has_ended(labels, shown, rules):
+            return frozenset()
+        common = self._store.common_labels(entry)
+        return entry.firing if has_ended(common, shown, rules) else entry.firing & {entry.opened_by}
 
     async def _tell_end(self, key: str, marks: frozenset[str], since: datetime) -> None:
         for mark in marks:

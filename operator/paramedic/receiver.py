@@ -8,7 +8,7 @@ import asyncio
 import hmac
 import json
 import time
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
 from aiohttp import web
@@ -29,8 +29,6 @@ _log = get_logger(__name__)
 _MAX_ALERTS = 10_000
 _PATIENCE_SECONDS = 60  # a sender that has gone by then must not hold a place for ever
 _YEAR_ONE = 1
-# A start in the far future would make every later firing look like an old one; it is taken as unknown.
-_CLOCK_SKEW = timedelta(hours=1)
 Text = dict[str, str]
 
 
@@ -141,7 +139,7 @@ def _alert(item: _WebhookAlert) -> Alert:
         state=item.status,
         labels=item.labels,
         annotations=item.annotations,
-        starts_at=item.starts_at if item.starts_at < datetime.now(UTC) + _CLOCK_SKEW else UNKNOWN_START,
+        starts_at=item.starts_at if item.starts_at > UNKNOWN_START else datetime.now(UTC),
         ends_at=_real(item.ends_at),
         generator_url=item.generator_url,
         fingerprint=item.fingerprint or fingerprint(item.labels),

@@ -241,10 +241,10 @@ class Reconciler:
         draft.say(Reason.POLICY_MATCHED, f"policy {policy.key} at generation {policy.metadata.generation}")
 
     def _why_no_policy(self, draft: Draft) -> str:
-        spec = draft.incident.spec
-        named = f"{draft.incident.metadata.namespace}/{spec.policy_ref.name}" if spec.policy_ref else None
-        if named is None:
+        spec, ref = draft.incident.spec, draft.incident.spec.policy_ref
+        if ref is None:
             return f"no policy of this namespace answers to {spec.type} {spec.severity}; kubectl get rpol shows them"
+        named = f"{ref.namespace or draft.incident.metadata.namespace}/{ref.name}"
         entry = self._store.policies.get(named)
         return f"policy {named} is not Ready: {entry.problem}" if entry else f"there is no policy {named}"
 

@@ -177,7 +177,7 @@ class Settings(BaseSettings):
     )
     dashboards: list[str] = Field(default_factory=list, max_length=16, description="URLs that messages link to.")
     never_block: list[Network] = Field(
-        default_factory=list, description="CIDRs that blockAddresses never blocks, whatever a policy or an alert says."
+        default_factory=list, description="CIDRs that blockAddresses never blocks, whatever asks for it."
     )
 
     @model_validator(mode="after")

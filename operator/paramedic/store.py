@@ -6,7 +6,7 @@ resourceVersion decides which of two copies is newer, so that a late watch event
 
 import json
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -15,10 +15,11 @@ from typing import Any, get_args
 from pydantic import ValidationError
 
 from paramedic.api import FINALIZER
-from paramedic.api.incident import Incident, Phase
-from paramedic.api.policy import READING, RemediationPolicy
+from paramedic.api.incident import MAX_STARTS, Incident, Phase, PinnedPolicy
+from paramedic.api.policy import READING, RemediationPolicy, only_reads
+from paramedic.core.alert import common_labels, group_key
 from paramedic.core.guard import ActionRecord, TargetKey
-from paramedic.core.notices import waiting_channels
+from paramedic.core.notices import urgent_channels, waiting_channels
 from paramedic.core.plan import is_remediating
 from paramedic.core.retention import reach
 from paramedic.core.several import Member, is_parent, member, open_parent
@@ -45,6 +46,10 @@ class Entry:
     last_starts_at: datetime | None
     policy: str | None
     firing: frozenset[str] = frozenset()
+    starts: Mapping[str, datetime] = field(default_factory=dict)
+    """Latest start of each alert that was heard, by fingerprint."""
+    opened_by: str = ""
+    """Fingerprint of the alert that opened it, whose labels are ``alert_labels``."""
     alert_labels: Json | None = None
     busy_targets: tuple[TargetKey, ...] = ()
     remediating: bool = False
@@ -52,6 +57,7 @@ class Entry:
     left: tuple[tuple[TargetKey, Json], ...] = ()
     created_at: datetime | None = None
     waiting_channels: frozenset[str] = frozenset()
+    urgent_channels: frozenset[str] = frozenset()
     attend_at: datetime | None = None
     ended_at: datetime | None = None
     guard_reach: timedelta = timedelta(0)
@@ -68,6 +74,15 @@ class Entry:
     def open(self) -> bool:
         """Whether the incident is not over."""
         return self.phase != "Resolved"
+
+    def heard_until(self, fingerprint: str) -> datetime | None:
+        """The latest start that may have been heard of the alert; None when nothing was. Of one that is not remembered
+        (any more) it is the oldest start that is, or without any the group's latest.
+        """
+        if not self.starts:
+            return self.last_starts_at
+        forgotten = min(self.starts.values()) if len(self.starts) >= MAX_STARTS else None
+        return self.starts.get(fingerprint, forgotten)
 
 
 @dataclass(slots=True)
@@ -198,6 +213,17 @@ class Store:
         found = [self.entries[k] for k in self._by_group.get(group, ())]
         return sorted(found, key=lambda e: (e.last_starts_at is not None, e.last_starts_at))
 
+    def common_labels(self, entry: Entry) -> Mapping[str, str]:
+        """What all alerts of an open incident's group have in common: of one that stands alone all its labels. Empty
+        when its policy groups otherwise by now, or is gone.
+        """
+        labels, group = entry.alert_labels or {}, entry.group
+        if group is None or group[2] == entry.opened_by:
+            return labels
+        policy = self.policy(group[1])
+        common = common_labels(labels, policy.spec.incident.group_by) if policy else {}
+        return common if group_key(common) == group[2] else {}
+
     def put_policy(self, raw: Json, policy: RemediationPolicy | None, problem: str | None) -> bool:
         """Takes a policy in; false when it is not newer."""
         key = key_of(raw)
@@ -220,6 +246,16 @@ class Store:
         """A policy by ``namespace/name``, also one with a problem that can be read."""
         entry = self.policies.get(key)
         return entry.policy if entry else None
+
+    def policy_is_paused(self, key: str) -> bool:
+        """Whether ``spec.paused`` of the policy is true, as of now."""
+        policy = self.policy(key)
+        return policy is not None and policy.spec.paused
+
+    def policy_holds(self, pinned: PinnedPolicy | None) -> bool:
+        """Whether nothing may be begun under the policy: it is paused, deleted, or made anew."""
+        policy = self.policy(pinned.key) if pinned else None
+        return policy is None or pinned is None or policy.spec.paused or policy.metadata.uid != pinned.uid
 
     def actions_on(self, target: TargetKey) -> list[ActionRecord]:
         """All known and reserved actions on a target."""
@@ -373,6 +409,8 @@ def _entry(key: str, version: int, raw: Json, incident: Incident) -> Entry:
         last_starts_at=_last_starts_at(incident),
         policy=policy,
         firing=_firing(incident),
+        starts=_starts(incident),
+        opened_by=(incident.spec.alert.fingerprint or "") if incident.spec.alert else "",
         alert_labels=dict(incident.spec.alert.labels) if incident.spec.alert and not over else None,
         busy_targets=_busy_targets(incident),
         remediating=is_remediating(incident),
@@ -380,6 +418,7 @@ def _entry(key: str, version: int, raw: Json, incident: Incident) -> Entry:
         left=tuple(_left(incident)),
         created_at=incident.metadata.creation_timestamp,
         waiting_channels=waiting,
+        urgent_channels=urgent_channels(incident) if waiting else waiting,
         attend_at=incident.status.attend_at,
         ended_at=incident.status.resolved_at,
         guard_reach=reach(incident.status.policy.guards) if incident.status.policy else timedelta(0),
@@ -408,6 +447,14 @@ def _firing(incident: Incident) -> frozenset[str]:
     return frozenset({incident.spec.alert.fingerprint or ""} if incident.spec.alert else ())
 
 
+def _starts(incident: Incident) -> Mapping[str, datetime]:
+    """Of each alert that was heard; without a state yet, of the one that opened it."""
+    source = incident.spec.alert
+    if incident.status.alert or source is None:
+        return incident.status.alert.starts if incident.status.alert else {}
+    return {source.fingerprint or "": source.starts_at} if source.starts_at else {}
+
+
 def _last_starts_at(incident: Incident) -> datetime | None:
     seen = incident.status.alert.last_starts_at if incident.status.alert else None
     started = incident.spec.alert.starts_at if incident.spec.alert else None
@@ -431,8 +478,9 @@ def _busy_targets(incident: Incident) -> tuple[TargetKey, ...]:
 def _actions(incident: Incident, key: str, policy: str) -> Iterator[ActionRecord]:
     for step in incident.status.steps:
         target = step.target.key if step.target else None
-        if step.operation and step.attempts and step.started_at and step.action not in READING:
-            yield ActionRecord(policy, target, step.started_at, key, step.operation)
+        if step.operation and step.attempts and step.started_at and not only_reads(step.action, step.params):
+            acted_on = None if step.action in READING else target
+            yield ActionRecord(policy, acted_on, step.started_at, key, step.operation)
         if step.revert and step.revert.started_at:
             yield ActionRecord("", target, step.revert.started_at, key, step.revert.operation)
 

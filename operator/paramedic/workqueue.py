@@ -5,20 +5,24 @@ import contextlib
 import heapq
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
+from itertools import count
 
 Handler = Callable[[str], Awaitable[None]]
 
 
 class WorkQueue:
-    """Keys are worked on in the order of their coming. A key that is added while it is waiting is worked on once; one
-    that is added while it is worked on is worked on once more afterwards.
+    """Keys are worked on in the order of their coming, those that are ``urgent`` when they come before all others. A
+    key that is added while it is waiting is worked on once; one that is added while it is worked on is worked on once
+    more afterwards.
     """
 
-    def __init__(self, handler: Handler, workers: int) -> None:
+    def __init__(self, handler: Handler, workers: int, urgent: Callable[[str], bool] = lambda key: False) -> None:
         self._handler = handler
         self._workers = workers
-        self._ready: asyncio.Queue[str] = asyncio.Queue()
-        self._waiting: set[str] = set()
+        self._urgent = urgent
+        self._ready: asyncio.PriorityQueue[tuple[int, int, str]] = asyncio.PriorityQueue()
+        self._turns = count()
+        self._waiting: dict[str, int] = {}
         self._active: set[str] = set()
         self._again: set[str] = set()
         self._timers: list[tuple[float, str]] = []
@@ -40,9 +44,11 @@ class WorkQueue:
             return
         if key in self._active:
             self._again.add(key)
-        elif key not in self._waiting:
-            self._waiting.add(key)
-            self._ready.put_nowait(key)
+            return
+        lane = 0 if self._urgent(key) else 1
+        if self._waiting.get(key, 2) > lane:  # one that has become urgent leaves its place in the other lane
+            self._waiting[key] = lane
+            self._ready.put_nowait((lane, next(self._turns), key))
 
     def add_after(self, key: str, delay: timedelta) -> None:
         """Works on the key after the delay, or earlier if it was to be earlier already."""
@@ -76,10 +82,10 @@ class WorkQueue:
 
     async def _work(self) -> None:
         while True:
-            key = await self._ready.get()
-            if key not in self._waiting:
+            lane, _, key = await self._ready.get()
+            if self._waiting.get(key) != lane:
                 continue
-            self._waiting.discard(key)
+            del self._waiting[key]
             self._active.add(key)
             self._due.pop(key, None)
             try:
@@ -101,4 +107,5 @@ class WorkQueue:
                     self.add(key)
             wait = self._timers[0][0] - loop.time() if self._timers else None
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), wait)
+                async with asyncio.timeout(wait):
+                    await self._wake.wait()

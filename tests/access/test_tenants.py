@@ -200,7 +200,15 @@ BLOCK = {"name": "b", "target": {"kind": "Service", "name": "s"}}
         ),
         (
             "keeper",
-            {"target": {"kind": "Secret", "name": "s"}, "steps": [{"name": "s", "patchConfig": {"data": {"A": "x"}}}]},
+            {
+                "target": {"kind": "Secret", "name": "s"},
+                "steps": [
+                    {
+                        "name": "s",
+                        "patchConfig": {"valueFrom": [{"key": "A", "secretName": "other", "secretKey": "a"}]},
+                    }
+                ],
+            },
             ["may not patch secrets/s in team-a"],
         ),
         ("narrow", {"steps": [BLOCK | {"blockTraffic": {}}]}, ["may not patch services/s in team-a"]),
@@ -371,10 +379,21 @@ async def test_without_a_target_the_policy_must_be_ones_own_to_trigger(login: Lo
     named = incident(target=None, policyRef={"name": "api-outage"})
     for who in ("clerk", "narrow"):
         await refused(login(who).create(bare, teams.a), "may not have it act", "trigger", "paramedic-trigger")
-        await refused(login(who).create(named, teams.a), "remediationpolicies/api-outage")
+        await refused(login(who).create(named, teams.a), f"remediationpolicies/api-outage in {teams.a}")
     for who in ("desk", "dev", "owner"):
         await allowed(login(who), bare, teams.a)
         await allowed(login(who), named, teams.a)
+
+
+async def test_the_right_to_a_policy_is_none_to_its_namesake_elsewhere(login: Login, teams: Teams) -> None:
+    """Paramedic's own policies serve other namespaces, under whatever names."""
+    for elsewhere in ("paramedic-system", teams.b):
+        ref = {"name": "api-outage", "namespace": elsewhere}
+        said = f"remediationpolicies/api-outage in {elsewhere}"
+        await refused(login("desk").create(incident(target=None, policyRef=ref), teams.a), "may not have it act", said)
+    own = {"name": "api-outage", "namespace": teams.a}
+    await allowed(login("desk"), incident(target=None, policyRef=own), teams.a)
+    await allowed(login("boss"), incident(target=None, policyRef=own | {"namespace": "paramedic-system"}), teams.a)
 
 
 async def test_an_incident_stays_in_its_creators_namespace(login: Login, teams: Teams) -> None:
@@ -398,6 +417,7 @@ CHANGES = {
     "target": ({"target": {"name": "other"}}, 422),
     "policy": ({"policyRef": {"name": "other"}}, 422),
     "type": ({"type": "HighLoad"}, 422),
+    "addresses": ({"sourceAddresses": ["203.0.113.9"]}, 422),
     "alert": ({"alert": {"fingerprint": "f", "labels": {"namespace": "b"}}}, 422),
 }
 

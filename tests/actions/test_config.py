@@ -287,19 +287,32 @@ def test_others_own_the_keys_that_they_have_set(entries: list[Json], changed: bo
 
 
 def test_a_secrets_values_are_only_in_what_is_written() -> None:
-    params = {"data": {"A": "s3cr3t"}}
-    change = plan(secret(entry("kubectl")), **params)
+    change = plan(secret(entry("kubectl")), valueFrom=[VALUE])
     assert change.before == {"Secret/s": {"A": ["kubectl Update T1"]}, "kept": "s-before"}
     assert change.after == {"Secret/s": OPERATION}
     (write,) = change.forward
     note = {ANNOTATION_OPERATION: OPERATION, ANNOTATION_WRITTEN_KEYS: f'{{"A": "{OPERATION}"}}'}
     assert write.body == {"metadata": {"uid": "uid-w", "resourceVersion": "7", "annotations": note}}
-    assert "s3cr3t" not in repr(change)
+
+
+@pytest.mark.parametrize(
+    ("seen", "params", "words"),
+    [
+        (config(), {"valueFrom": [VALUE]}, "ConfigMap/config: valueFrom is for a Secret"),
+        (secret(), {"data": {"A": "s3cr3t"}}, "Secret/s: values for a Secret are not written into a policy"),
+    ],
+)
+def test_values_are_for_a_config_map_and_copies_for_a_secret(seen: Observed, params: Json, words: str) -> None:
+    reason, text = refusal(seen, **params)
+    assert reason is Reason.INVALID_PARAMETERS
+    assert text.startswith(words)
+    assert ACTION.problem_for(params, seen.kind) in text
+    assert "s3cr3t" not in text
 
 
 @pytest.mark.parametrize(("readable", "kept"), [(False, True), (True, False), (False, False)])
 def test_a_secret_is_put_back_only_where_its_values_can_be_kept(readable: bool, kept: bool) -> None:
-    change = plan(secret(readable=readable, kept=kept), data={"A": "x"})
+    change = plan(secret(readable=readable, kept=kept), valueFrom=[VALUE])
     assert change.inverse is None
     assert "kept" not in change.before
     assert "--resource-name=s --resource-name=s-before" in change.no_undo

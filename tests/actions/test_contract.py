@@ -175,7 +175,7 @@ CONFIGURING = [
     Case(
         "patchConfig",
         "Secret",
-        _NEW_VALUES | _FROM_STANDBY,
+        _FROM_STANDBY,
         {"stringData": {"DB_PASSWORD": "theirs"}},
         setting=configured,
     ),

@@ -26,20 +26,31 @@ ACTION = ACTIONS["patchConfig"]
 SECRETS = "v1/secrets"
 VALUES = {"OLD": "0ld-va1ue", "USER": "c0vet-user"}
 NEW = "n3w-va1ue"
-CHANGE: Json = {"data": {"OLD": NEW}, "restart": "None"}
+OTHER = "other"
+SOURCE = {"new": NEW, "other": OTHER, "same": VALUES["OLD"]}
+
+
+def copied(key: str, source_key: str) -> Json:
+    """A change of the key to what the other Secret holds."""
+    return {"valueFrom": [{"key": key, "secretName": "source", "secretKey": source_key}], "restart": "None"}
+
+
+CHANGE = copied("OLD", "new")
 
 
 @pytest.fixture
 async def secret(admin: Api, namespace: str) -> Json:
-    body = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s"}, "stringData": VALUES}
+    body: Json = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s"}, "stringData": VALUES}
+    await admin.create(body | {"metadata": {"name": "source"}, "stringData": SOURCE}, namespace)
     return await admin.create(body, namespace, fieldManager="kubectl")
 
 
 @pytest.fixture
 async def kube(cluster: Access, namespace: str, secret: Json) -> AsyncIterator[Kube]:
-    """Someone with the right to patch this one Secret, and to list the workloads."""
+    """Someone with the right to patch this one Secret, to get what it is copied from, and to list the workloads."""
     cluster.kubectl("create", "serviceaccount", "op", "-n", namespace)
     _allow(cluster, namespace, "patch", "s")
+    _allow(cluster, namespace, "get", "source")
     workloads = "deployments.apps,statefulsets.apps,daemonsets.apps"
     cluster.kubectl("create", "role", "w", "-n", namespace, "--verb=list", f"--resource={workloads}")
     cluster.kubectl("create", "rolebinding", "w", "-n", namespace, "--role=w", f"--serviceaccount={namespace}:op")
@@ -171,13 +182,13 @@ async def test_two_leases_on_one_secret_end_in_either_order(
     admin: Api, cluster: Access, kube: Kube, namespace: str
 ) -> None:
     await _keeping(admin, cluster, kube, namespace)
-    other = {"data": {"USER": "other"}, "restart": "None"}
+    other = copied("USER", "other")
     done = []
     for step, params in (("one", CHANGE), ("two", other)):
         change, _ = await _planned(kube, namespace, params, step)
         await ACTION.apply(change, Clients(kube))
         done.append((step, params, change))
-    assert await _held(admin, namespace) == {"OLD": NEW, "USER": "other"}
+    assert await _held(admin, namespace) == {"OLD": NEW, "USER": OTHER}
     for step, params, change in done:
         seen = await _observed(kube, namespace, params, step)
         ACTION.require_unchanged(seen, change.before, change.after)
@@ -190,7 +201,7 @@ async def test_a_value_that_was_there_already_is_nobody_elses_change(
 ) -> None:
     """The API server moves no key whose value stays the same."""
     await _keeping(admin, cluster, kube, namespace)
-    same = {"data": {"OLD": VALUES["OLD"]}, "restart": "None"}
+    same = copied("OLD", "same")
     change, operation = await _planned(kube, namespace, same)
     await ACTION.apply(change, Clients(kube))
     seen = await _observed(kube, namespace, same)

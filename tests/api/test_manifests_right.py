@@ -58,7 +58,7 @@ def test_the_sample_incidents_are_taken(installed: Access, covet: str) -> None:
     told = installed.kubectl(
         "apply", "--dry-run=server", "--validate=strict", "-n", covet, "-f", COVET / "incidents.yaml"
     )
-    assert told.count("created (server dry run)") == 5
+    assert told.count("created (server dry run)") == 6
 
 
 @pytest.mark.parametrize("policy", POLICIES, ids=lambda one: one["metadata"]["name"])
@@ -177,6 +177,7 @@ def _fields(schema: Json, path: str) -> Iterator[tuple[str, Json]]:
     ("field", "words"),
     [
         ("inc.spec.target", ["What is affected", "name", "-required-"]),
+        ("inc.spec.sourceAddresses", ["CIDRs, IPv4 and IPv6", "cannot be changed after creation"]),
         ("inc.spec.approvals", ["approvedBy", "own Kubernetes user name"]),
         ("inc.status.steps", ["Every step"]),
         ("rpol.spec.steps.scale", ["HPA", "maxReplicas"]),

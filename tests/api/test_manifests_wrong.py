@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import yaml
 
+from paramedic.core.addresses import is_address
 from testbed.access import Access
 from testbed.api import Api, ApiError
 
@@ -160,7 +161,9 @@ EMERGENCY_CASES = [
     recover_case({}, "recover always waits for a person", approval="NotRequired"),
 ]
 AWS_CASES = [
-    aws_case("blockAddresses", {}, "blockAddresses needs addresses, addressesFromLabel or addressesFromAnnotation"),
+    aws_case("blockAddresses", {}, "needs addresses, addressesFromLabel, addressesFromAnnotation or addressesFromInc"),
+    aws_case("blockAddresses", {"addressesFromIncident": False}, "as it stands nothing is blocked"),
+    aws_case("blockAddresses", {"addressesFromIncident": "yes"}, "addressesFromIncident", "must be of type boolean"),
     aws_case("blockAddresses", {"addresses": []}, "as it stands nothing is blocked"),
     aws_case("blockAddresses", {"addresses": ["example.com"]}, "addresses[0]", "example.com"),
     aws_case("blockAddresses", {"addresses": ["203.0.113.7"], "neverBlock": ["us"]}, "neverBlock[0]", "us"),
@@ -238,6 +241,12 @@ WRONG_POLICIES = [
     config_case({"data": {}, "valueFrom": []}, "patchConfig needs data or valueFrom"),
     config_case({"data": {"DB HOST": "x"}}, "a key of a ConfigMap or Secret consists of letters", "DB_HOST"),
     config_case({"data": {"": "x"}}, "a key of a ConfigMap or Secret consists of letters"),
+    case(
+        "spec.steps.0",
+        {"name": "config", "patchConfig": {"data": {"A": "x"}}, "target": {"kind": "Secret", "name": "covet-secrets"}},
+        "values for a Secret are not written into a policy",
+        "patchConfig.valueFrom",
+    ),
     config_case({"data": {"PORT": 5432}}, "data.PORT", "must be of type string"),
     config_case({"data": {"A": "x"}, "restart": "All"}, "restart", "All", '"Users", "None", "Named"'),
     config_case({"data": {"A": "x"}, "restart": "Named"}, "workloads belongs to restart: Named, which needs it"),
@@ -292,6 +301,30 @@ WRONG_POLICIES = [
     case("spec.escalation", "engineering", "spec.escalation", "must be of type object"),
     case("spec.notify", "slack", "spec.notify", "must be of type array"),
 ]
+_NO_ADDRESS = "a source address is an IP address (203.0.113.7, 2001:db8::7) or a network without bits of a host set"
+_TOO_LARGE = "the network is too large to be kept out: write a prefix of at least /8 (IPv4) or /16 (IPv6)"
+WRONG_ADDRESSES: list[tuple[Any, ...]] = [
+    ("", _NO_ADDRESS),
+    ("example.com", _NO_ADDRESS, "example.com"),
+    ("203.0.113.7 203.0.113.8", _NO_ADDRESS),
+    ("203.0.113.256", _NO_ADDRESS),
+    ("0313.0.113.7", _NO_ADDRESS),
+    ("203.0.113.0/33", _NO_ADDRESS),
+    ("203.0.113.0/", _NO_ADDRESS),
+    ("203.0.113.7/24", _NO_ADDRESS),
+    ("2001:db8::7/48", _NO_ADDRESS),
+    ("2001:db8::/129", _NO_ADDRESS),
+    ("fe80::1%eth0", _NO_ADDRESS),
+    ("::ffff:203.0.113.7", _NO_ADDRESS),
+    ("203.0.113.0/255.255.255.0", _NO_ADDRESS),
+    ("٢٠٣.0.113.7", _NO_ADDRESS),
+    ("2" * 50, "may not be more than 49"),
+    (7, "must be of type string"),
+    ("0.0.0.0/0", _TOO_LARGE),
+    ("128.0.0.0/7", _TOO_LARGE),
+    ("::/0", _TOO_LARGE),
+    ("2000::/15", _TOO_LARGE),
+]
 WRONG_INCIDENTS = [
     case("spec", GONE, "spec: Required value"),
     case("spec.title", GONE, "spec.title: Required value"),
@@ -314,6 +347,23 @@ WRONG_INCIDENTS = [
     case("spec.approvals", [{"step": "Undo!", "approvedBy": "admin"}], "spec.approvals[0].step", "Undo!"),
     case("spec.paused", "true", "spec.paused", "must be of type boolean"),
     case("spec.ackBy", "admin", "unknown field", "spec.ackBy"),
+    case("spec.sourceAddresses", "203.0.113.7", "spec.sourceAddresses", "must be of type array"),
+    case("spec.sourceAddresses", [f"203.0.113.{n}" for n in range(101)], "spec.sourceAddresses", "at most 100"),
+    *(
+        case("spec.sourceAddresses", ["203.0.113.9", wrong], "spec.sourceAddresses[1]", *words)
+        for wrong, *words in WRONG_ADDRESSES
+    ),
+]
+RIGHT_ADDRESSES = [
+    "203.0.113.7",
+    "203.0.113.7/32",
+    "203.0.113.0/24",
+    "11.0.0.0/8",
+    "2001:db8::7",
+    "2001:DB8:0:0:0:0:0:7",
+    "2001:db8::/48",
+    "2400::/16",
+    "2001:0db8:0000:0000:0000:0000:0000:0007/128",
 ]
 
 
@@ -334,6 +384,13 @@ async def test_a_wrong_incident_is_refused(
     admin: Api, installed: Access, path: str, value: Any, words: tuple[str, ...]
 ) -> None:
     await _refused(admin, _changed(INCIDENT, path, value), words)
+
+
+async def test_source_addresses_of_both_families_are_taken(admin: Api, installed: Access) -> None:
+    """What is taken here, the action can read: it says so of each before it acts."""
+    stored = await _dry_run(admin, _changed(INCIDENT, "spec.sourceAddresses", RIGHT_ADDRESSES))
+    assert stored["spec"]["sourceAddresses"] == RIGHT_ADDRESSES
+    assert all(map(is_address, RIGHT_ADDRESSES))
 
 
 async def _refused(admin: Api, manifest: Json, words: tuple[str, ...]) -> None:

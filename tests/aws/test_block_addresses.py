@@ -276,6 +276,61 @@ async def test_one_bad_word_in_an_alert_and_nothing_is_blocked(clients: Clients,
         ACTION.plan(replace(seen, alert=AlertSource()), params, new_operation(NOW))
 
 
+async def test_addresses_of_an_incident_pass_the_same_checks(clients: Clients) -> None:
+    """The API server has refused most of it already; an Incident may be older than a rule of its schema."""
+    params = BlockAddressesParams.model_validate({"addressesFromIncident": True})
+    seen = await observe(clients)
+    for text, reason, told in HOSTILE:
+        with pytest.raises(Refused) as refusal:
+            ACTION.plan(replace(seen, source_addresses=(text,)), params, new_operation(NOW))
+        assert (refusal.value.reason, told in str(refusal.value)) == (reason, True), (text, str(refusal.value))
+        assert str(refusal.value).isascii(), "what is shown of it cannot deceive"
+    many = tuple(f"203.0.113.{n}" for n in range(101))
+    with pytest.raises(Refused, match="101 addresses are more than 100"):
+        ACTION.plan(replace(seen, source_addresses=many), params, new_operation(NOW))
+
+
+BY_ALERT: Json = {"addressesFromLabel": "sources"}
+BY_INCIDENT: Json = {"addressesFromIncident": True}
+LITERAL: Json = {"addresses": ["203.0.113.1"]}
+ALERT = AlertSource(labels={"sources": "203.0.113.3"})
+NAMED = ("203.0.113.5", "2001:db8::5")
+WHO: list[tuple[Json, AlertSource | None, tuple[str, ...], str]] = [
+    (BY_INCIDENT, None, NAMED, "2001:db8::5/128 203.0.113.5/32"),
+    (BY_INCIDENT, None, ("203.0.113.5", "203.0.113.5/32"), "203.0.113.5/32"),
+    (LITERAL | BY_INCIDENT, None, NAMED, "2001:db8::5/128 203.0.113.1/32 203.0.113.5/32"),
+    (LITERAL | BY_INCIDENT, None, (), "203.0.113.1/32"),
+    (BY_ALERT | BY_INCIDENT, None, NAMED, "2001:db8::5/128 203.0.113.5/32"),
+    (BY_ALERT | BY_INCIDENT, ALERT, (), "203.0.113.3/32"),
+    (BY_ALERT | BY_INCIDENT, ALERT, ("203.0.113.5",), "203.0.113.3/32 203.0.113.5/32"),
+    (LITERAL, None, NAMED, "203.0.113.1/32"),
+    (BY_ALERT, ALERT, NAMED, "203.0.113.3/32"),
+]
+NOBODY: list[tuple[Json, AlertSource | None, tuple[str, ...], str]] = [
+    (BY_INCIDENT, None, (), "the incident names no spec.sourceAddresses"),
+    (BY_INCIDENT, ALERT, (), "the incident names no spec.sourceAddresses"),
+    (BY_ALERT | BY_INCIDENT, AlertSource(), (), "no label sources"),
+    (BY_ALERT, None, NAMED, "no label sources"),
+]
+
+
+async def test_the_policy_says_whose_addresses_count(clients: Clients) -> None:
+    seen = await observe(clients)
+    for params, alert, named, expected in WHO:
+        told = replace(seen, alert=alert, source_addresses=named)
+        change = ACTION.plan(told, BlockAddressesParams.model_validate(params), new_operation(NOW))
+        assert change.after == {"rules": {"0": expected}}, (params, alert, named)
+
+
+async def test_where_nobody_names_addresses_it_is_said_who_might_have(clients: Clients) -> None:
+    seen = await observe(clients)
+    for params, alert, named, told in NOBODY:
+        nobody = replace(seen, alert=alert, source_addresses=named)
+        with pytest.raises(Refused, match=told) as refusal:
+            ACTION.plan(nobody, BlockAddressesParams.model_validate(params), new_operation(NOW))
+        assert refusal.value.reason is Reason.INVALID_PARAMETERS
+
+
 async def test_the_vpc_and_the_nodes_are_never_blocked(clients: Clients, cloud: Cloud, kube: Kube) -> None:
     node: Json = {
         "apiVersion": "v1",
@@ -353,6 +408,7 @@ async def test_a_listener_that_is_gone_is_not_found(clients: Clients, cloud: Clo
 
 WRONG: list[tuple[Json, str]] = [
     ({}, "one of addresses"),
+    ({"addressesFromIncident": False}, "one of addresses"),
     ({"addresses": ["1.2.3.4/33"]}, "neither an IP address nor a CIDR"),
     ({"addresses": ["0.0.0.0/0"]}, "too large"),
     ({"addresses": ["1.0.0.0/8"]}, "too large"),

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +30,14 @@ from paramedic.core.operation import new_operation
 from paramedic.core.picture import Picture
 from paramedic.diagnosis.connections import read_connections
 from paramedic.diagnosis.looking import Looks
-from paramedic.errors import Conflict, Refused, Terminal
+from paramedic.errors import Conflict, Refused, Retry, Terminal
 from testbed.access import Access, kubeconfig_text, write_private
 from testbed.api import Api, eventually
+from testbed.postgres import PostgresServer
 
 ACTION = DatabaseFailover()
 AWAIT = AwaitDatabase()
+PASSWORD = "s3cr3t-p4ssw0rd"
 COMPONENT = Path(__file__).parents[2] / "manifests/components/actions-cloudnativepg/rbac.yaml"
 CRD: Json = {
     "apiVersion": "apiextensions.k8s.io/v1",
@@ -102,8 +109,14 @@ class Stage:
         self.namespace = namespace
         where = {"cluster": "covet-db", "namespace": namespace}
         settings = {"name": "covet-pg", "namespaces": [namespace], "cloudNativePG": where}
-        self.clients = Clients(kube, connections=Connections([ConnectionSettings.model_validate(settings)], kube))
+        self.settings = settings
+        self.connect()
         self.target: BoundTarget = bound("Connection", namespace, "covet-pg")
+
+    def connect(self, *more: Json) -> None:
+        """With these connections beside the Cluster's."""
+        known = [ConnectionSettings.model_validate(one) for one in (self.settings, *more)]
+        self.clients = Clients(self.kube, connections=Connections(known, self.kube))
 
     async def create(self) -> None:
         manifest = {"apiVersion": "postgresql.cnpg.io/v1", "kind": "Cluster", "metadata": {"name": "covet-db"}}
@@ -134,7 +147,8 @@ class Stage:
         return replace(await ACTION.observe(self.target, self.clients), incident="db-slow")
 
     async def plan(self, operation: str, **params: Any) -> Change:
-        return ACTION.plan(await self.observe(), DatabaseFailoverParams.model_validate(params), operation)
+        seen = replace(await ACTION.observe_for(self.target, params, self.clients), incident="db-slow")
+        return ACTION.plan(seen, DatabaseFailoverParams.model_validate(params), operation)
 
     async def settled(self, change: Change, operation: str) -> Outcome:
         return ACTION.settled(await self.observe(), change.before, change.after, operation)
@@ -164,6 +178,9 @@ async def test_promotes_as_the_plugin_does_and_only_once(stage: Stage, cluster: 
     by_type = {c["type"]: c for c in status["conditions"]}
     assert (by_type["Ready"]["status"], by_type["Ready"]["reason"]) == ("False", "ClusterIsNotReady")
     assert by_type["ContinuousArchiving"] == HEALTHY["conditions"][0]
+    stamp = f"incident {stage.namespace}/db-slow, operation {operation}, to covet-db-2"
+    assert by_type["paramedic.dev/FailoverRequested"]["message"] == stamp
+    assert len(by_type) == len(status["conditions"]) == 3
     assert await stage.settled(change, operation) is Outcome.APPLIED
 
     with pytest.raises(Conflict):
@@ -198,6 +215,36 @@ async def test_what_changed_since_the_look_is_not_written_over(stage: Stage) -> 
         await ACTION.apply(change, stage.clients)
     assert (await stage.get())["status"]["targetPrimary"] == "covet-db-3"
     assert await stage.settled(change, operation) is Outcome.UNKNOWN
+
+
+async def test_an_incident_of_before_anothers_failover_does_not_move_it_back(stage: Stage) -> None:
+    """As CloudNativePG leaves its status afterwards, in which the stamp stays until the next."""
+    opened, params = datetime.now(UTC), DatabaseFailoverParams()
+    other = replace(await stage.observe(), incident="another", since=opened)
+    planned_late = ACTION.plan(other, params, new_operation(NOW))
+    change = await stage.plan(operation := new_operation(NOW))
+    await ACTION.apply(change, stage.clients)
+    with pytest.raises(Conflict):
+        await ACTION.apply(planned_late, stage.clients)
+    moving = replace(await stage.observe(), incident="another", since=opened + timedelta(minutes=1))
+    with pytest.raises(Retry, match="covet-pg is failing over to covet-db-2, for the incident"):
+        ACTION.plan(moving, params, new_operation(NOW))
+    promoted = {"currentPrimary": "covet-db-2", "phase": HEALTHY["phase"]}
+    await stage.set_status(promoted)
+
+    told = rf"{stage.namespace}/db-slow \(operation {operation}\) had it fail over to covet-db-2"
+    seen = replace(await stage.observe(), incident="another", since=opened)
+    with pytest.raises(Refused, match=told) as refusal:
+        ACTION.plan(seen, params, new_operation(NOW))
+    assert refusal.value.reason is Reason.FAILED_OVER_SINCE
+    after = replace(seen, since=opened + timedelta(minutes=1))
+    assert ACTION.plan(after, params, new_operation(NOW)).after == {"writer": "covet-db-1"}
+    assert after.acted_at is not None
+    assert abs(after.acted_at - datetime.now(UTC)) < timedelta(minutes=5)
+
+    await ACTION.apply(ACTION.plan(after, params, latest := new_operation(NOW)), stage.clients)
+    stamps = [c for c in (await stage.get())["status"]["conditions"] if c["type"].startswith("paramedic.dev/")]
+    assert [latest in one["message"] for one in stamps] == [True]
 
 
 async def test_waits_until_the_operator_has_promoted_it(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -245,6 +292,123 @@ async def test_is_refused_where_it_could_do_harm(
     with pytest.raises(Refused, match=told.replace("*", r"\*")) as refusal:
         await stage.plan(new_operation(NOW), targetInstance="covet-db-2")
     assert refusal.value.reason is reason
+
+
+# -- how far the replicas are behind ----------------------------------------------------------------------------------
+
+
+class Standby(PostgresServer):
+    """A standby of a server, by the name of an instance."""
+
+    def __init__(self, primary: PostgresServer, name: str) -> None:
+        super().__init__()
+        self.password = primary.password
+        self._primary = primary
+        self._name = name
+
+    def _init(self) -> None:
+        source = self._primary.url(application_name=self._name)
+        argv = [
+            str(self.program("pg_basebackup")),
+            "-D",
+            str(self.data),
+            "-d",
+            source,
+            "-R",
+            "-X",
+            "stream",
+            "-c",
+            "fast",
+        ]
+        subprocess.run(argv, check=True, capture_output=True)
+        with (self.data / "postgresql.conf").open("a") as conf:
+            conf.write(f"port = {self.port}\nunix_socket_directories = '{self.folder}'\n")
+            conf.write("wal_receiver_status_interval = 1\n")
+        owner = self._primary.data.stat()
+        for path in [self.folder, *self.folder.rglob("*")]:
+            shutil.chown(path, owner.st_uid, owner.st_gid)
+
+
+@pytest.fixture(scope="module")
+def replicated() -> Iterator[tuple[PostgresServer, PostgresServer]]:
+    """A server and its standby, which calls itself covet-db-2."""
+    with PostgresServer() as primary:
+        primary.psql(f"CREATE ROLE paramedic LOGIN PASSWORD '{PASSWORD}'; CREATE TABLE orders (at timestamptz)")
+        with Standby(primary, "covet-db-2") as standby:
+            yield primary, standby
+
+
+@pytest.fixture
+def through(stage: Stage, replicated: tuple[PostgresServer, PostgresServer], tmp_path: Path) -> Stage:
+    """With the connection covet-sql to the server that writes, whose role may see lags."""
+    primary, _ = replicated
+    primary.psql("GRANT pg_monitor TO paramedic")
+    file = tmp_path / "password"
+    file.write_text(PASSWORD)
+    server = {"host": "127.0.0.1", "port": primary.port, "database": "postgres", "username": "paramedic"}
+    entry = {"postgres": server | {"sslmode": "disable", "passwordFile": str(file)}}
+    stage.connect({"name": "covet-sql", "namespaces": [stage.namespace]} | entry)
+    return stage
+
+
+async def test_of_replicas_whose_lag_the_writer_tells_the_nearest_is_taken(through: Stage) -> None:
+    async def told() -> Change | None:
+        found = await through.plan(new_operation(NOW), verifyConnection="covet-sql")
+        return found if "behind by covet-sql's pg_stat_replication" in found.message else None
+
+    await through.set_status({"instanceNames": ["covet-db-0", *HEALTHY["instanceNames"]]})
+    await through.set_status({"instancesStatus": {"healthy": ["covet-db-0", *HEALTHY["instanceNames"]]}})
+    change = await eventually(told, what="the standby is there")
+    assert change.after == {"writer": "covet-db-2"}, "of covet-db-0 nothing is known"
+    with pytest.raises(Refused, match=r"pg_stat_replication tells no lag of covet-db-3 \(unknownLag: Accept"):
+        await through.plan(
+            new_operation(NOW), verifyConnection="covet-sql", targetInstance="covet-db-3", maxReplicaLag="1h"
+        )
+    change = await through.plan(new_operation(NOW), verifyConnection="covet-sql", targetInstance="covet-db-3")
+    assert "its lag is not known" in change.message
+    assert change.after == {"writer": "covet-db-3"}, "CloudNativePG waits for it, and nobody has set a bound"
+
+
+async def test_a_replica_that_is_too_far_behind_is_refused(
+    through: Stage, replicated: tuple[PostgresServer, PostgresServer]
+) -> None:
+    primary, standby = replicated
+    wanted = {"verifyConnection": "covet-sql", "targetInstance": "covet-db-2", "maxReplicaLag": "200ms"}
+
+    async def refused() -> str:
+        try:
+            await through.plan(new_operation(NOW), **wanted)
+        except Refused as error:
+            return str(error) if "behind the writer" in str(error) else ""
+        return ""
+
+    standby.psql("SELECT pg_wal_replay_pause()")
+    try:
+        primary.psql("INSERT INTO orders VALUES (now())")
+        told = await eventually(refused, timeout=30, what="the lag is told")
+    finally:
+        standby.psql("SELECT pg_wal_replay_resume()")
+    assert re.search(r"covet-db-2 is [0-9.]+ s behind the writer, more than 200ms", told)
+
+    async def caught_up() -> bool:
+        return (await through.plan(new_operation(NOW), **wanted)).after == {"writer": "covet-db-2"}
+
+    await eventually(caught_up, timeout=30, what="it has caught up")
+
+
+async def test_a_bound_that_nobody_can_check_is_not_passed_over(
+    through: Stage, replicated: tuple[PostgresServer, PostgresServer]
+) -> None:
+    primary, _ = replicated
+    primary.psql("REVOKE pg_monitor FROM paramedic")
+    bound_of = {"targetInstance": "covet-db-2", "maxReplicaLag": "5s"}
+    with pytest.raises(Refused, match=r"no lag of covet-db-2 \(covet-sql: the role sees no lags: GRANT pg_monitor"):
+        await through.plan(new_operation(NOW), verifyConnection="covet-sql", **bound_of)
+    with pytest.raises(Refused, match="there is no verifyConnection that could tell the lag of covet-db-2") as refusal:
+        await through.plan(new_operation(NOW), **bound_of)
+    assert refusal.value.reason is Reason.NO_REPLICA_READY
+    change = await through.plan(new_operation(NOW), unknownLag="Accept", **bound_of)
+    assert "its lag is not known: there is no verifyConnection" in change.message
 
 
 async def test_an_instance_without_a_pod_is_not_promoted(stage: Stage) -> None:

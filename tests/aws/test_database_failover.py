@@ -29,7 +29,7 @@ from aws.faults import (
     error,
     rewritten,
 )
-from aws.world import NAMESPACE, Cloud, Json
+from aws.world import NAMESPACE, REGION, Cloud, Json
 from builders import NOW
 from paramedic.actions.await_database import AwaitDatabase, AwaitDatabaseParams
 from paramedic.actions.base import Change, Clients, Observed, Outcome
@@ -290,6 +290,83 @@ async def test_two_that_want_the_same_failover_make_one(clients: Clients, cloud:
     await ACTION.apply(first, clients)
     with pytest.raises(Conflict):
         await ACTION.apply(second, clients)
+    assert cloud.faults.count("FailoverDBCluster") == 1
+
+
+NEIGHBOUR: BoundTarget = bound("Connection", "neighbour", "shared-db")
+
+
+@pytest.fixture
+def shared(clients: Clients, cloud: Cloud) -> Clients:
+    """Of a namespace in which a connection of another name leads to the same cluster."""
+    access = {"region": REGION, "endpointURL": cloud.faults.url, "cluster": "covet-aurora"}
+    entry: Json = {"name": "shared-db", "namespaces": ["neighbour"], "aurora": access}
+    return replace(clients, connections=cloud.connections(None, NAMESPACE, entry))
+
+
+async def of_neighbour(shared: Clients, since: datetime) -> Observed:
+    return replace(await ACTION.observe(NEIGHBOUR, shared), incident="db-slow", since=since)
+
+
+async def test_an_incident_of_before_anothers_failover_does_not_move_it_back(shared: Clients, cloud: Cloud) -> None:
+    """Nor one that was held back meanwhile; one of after is left to the cooldown, which sees the other's stamp."""
+    opened, params = datetime.now(UTC), DatabaseFailoverParams()
+    mine = replace(await observe(shared), since=opened)
+    await ACTION.apply(ACTION.plan(mine, params, operation := new_operation(NOW)), shared)
+    seen = await of_neighbour(shared, opened)
+    with pytest.raises(Refused, match=rf"incident covet/db-slow \(operation {operation}\) had it fail over") as refusal:
+        ACTION.plan(seen, params, new_operation(NOW))
+    assert refusal.value.reason is Reason.FAILED_OVER_SINCE
+    for again in (ACTION.plan_again, ACTION.plan_as_shown):
+        with pytest.raises(Refused, match="apply a new Incident"):
+            again(seen, params, new_operation(NOW), {"writer": "covet-3"}, {"writer": "covet-2"})
+    own = replace(await observe(shared), since=opened)
+    assert ACTION.plan(own, params, new_operation(NOW)).after == {"writer": "covet-2"}, "its own is no obstacle"
+
+    after = await of_neighbour(shared, datetime.now(UTC) + timedelta(seconds=2))
+    assert ACTION.plan(after, params, new_operation(NOW)).after == {"writer": "covet-2"}
+    assert after.acted_at is not None
+    assert format_time(after.acted_at) == cloud.cluster_tags()["paramedic.dev/failover-at"]
+
+
+async def test_of_two_at_the_same_moment_one_asks_and_the_other_leaves_its_stamp(
+    shared: Clients, cloud: Cloud, impatient: None
+) -> None:
+    """AWS moves slowly: it shows the earlier writer for long, and first not even that it fails over."""
+    opened, params = datetime.now(UTC), DatabaseFailoverParams()
+    operations = [new_operation(NOW), new_operation(NOW)]
+    seen = [replace(await observe(shared), since=opened), await of_neighbour(shared, opened)]
+    changes = [ACTION.plan(one, params, operation) for one, operation in zip(seen, operations, strict=True)]
+
+    def begin() -> None:
+        cloud.faults.on("DescribeDBClusters", writer_still("covet-1"), times=2)
+        cloud.faults.on("DescribeDBClusters", compose(FAILING_OVER, writer_still("covet-1")), times=2)
+
+    cloud.faults.on("FailoverDBCluster", Fault(after=begin))
+    ended = await asyncio.gather(*(ACTION.apply(one, shared) for one in changes), return_exceptions=True)
+    (lost,) = [number for number, one in enumerate(ended) if one is not None]
+    assert isinstance(ended[lost], Conflict), ended
+    assert cloud.cluster_tags()["paramedic.dev/operation"] == operations[1 - lost]
+    assert cloud.faults.count("FailoverDBCluster") == 1
+
+    async def look() -> Observed:
+        return await of_neighbour(shared, opened) if lost else replace(await observe(shared), since=opened)
+
+    def result(looked: Observed) -> Outcome:
+        return ACTION.settled(looked, changes[lost].before, changes[lost].after, operations[lost])
+
+    early, moving, later = await look(), await look(), await look()
+    assert result(early) is Outcome.NOT_APPLIED
+    with pytest.raises(Retry, match=r"failing over to covet-3, for the incident \w+/db-slow") as waiting:
+        result(moving)
+    assert not isinstance(waiting.value, Unreachable)
+    with pytest.raises(Refused, match="apply a new Incident"):
+        ACTION.plan(moving, params, operations[lost])
+    with pytest.raises(Retry, match="failing over to covet-3"):
+        ACTION.plan(replace(moving, since=opened + timedelta(hours=1)), params, operations[lost])
+    with pytest.raises(Retry, match="failing over to covet-3"):
+        result(later)
+    assert result(await look()) is Outcome.APPLIED, "the writer is whom it wanted"
     assert cloud.faults.count("FailoverDBCluster") == 1
 
 

@@ -5,19 +5,25 @@ It is here and not in tests/e2e because its operator needs settings of its own, 
 
 from __future__ import annotations
 
+import asyncio
 import json
 import threading
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+import yaml
 
 from aws.answers import FAILING_OVER, compose, writer_still
 from aws.faults import Fault, error
 from aws.world import REGION, Cloud, Json
-from e2e.world import World, reasons, step, story
+from conftest import forget_incidents
+from e2e.world import World, step, story
+from installed import ROOT
+from paramedic.api.base import parse_time
 from testbed.access import Access
-from testbed.api import Api, eventually
+from testbed.api import Api, ApiError, eventually
 from testbed.operator_process import Operator
 
 CONFIG_MAPS = "v1/configmaps"
@@ -33,6 +39,7 @@ async def world(installed: Access, admin: Api, namespace: str, cloud: Cloud, tmp
     connections = [
         {"name": "covet-db", "namespaces": [namespace], "aurora": access | {"cluster": "covet-aurora"}},
         {"name": "covet-alb", "namespaces": [namespace], "loadBalancer": access | {"listenerARN": cloud.listener}},
+        {"name": "shared-db", "namespaces": [f"{namespace}-too"], "aurora": access | {"cluster": "covet-aurora"}},
     ]
     env = {
         "PARAMEDIC_CONNECTIONS": json.dumps(connections),
@@ -50,6 +57,20 @@ async def world(installed: Access, admin: Api, namespace: str, cloud: Cloud, tmp
         assert "AKIAIOSFODNN7EXAMPLE" not in told
 
 
+@pytest.fixture
+async def neighbour(world: World) -> AsyncIterator[World]:
+    """Another namespace, of which a connection of another name leads to the same database."""
+    name = f"{world.namespace}-too"
+    await world.admin.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
+    other = World(world.admin, name, world.operator)
+    target = {"kind": "Connection", "name": "shared-db"}
+    step = {"name": "failover", "target": target, "databaseFailover": {}, "timeout": "1m"}
+    await other.policy(step, strategy="Sequence", target=target, guards={"maxConcurrent": 5})
+    yield other
+    await forget_incidents(world.admin, name)
+    await world.admin.delete("v1/namespaces", name)
+
+
 async def service(world: World) -> None:
     """A workload that reads DB_HOST."""
     config = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "covet-config"}}
@@ -60,6 +81,12 @@ async def service(world: World) -> None:
         "spec": {"containers": [{"name": "app", "image": "app:1", "envFrom": source}]},
     }
     await world.workload("app", template=pod)
+
+
+def sample(file: str, name: str) -> Json:
+    """One of the samples for covet."""
+    found = yaml.safe_load_all((ROOT / "manifests" / "samples" / "covet" / file).read_text())
+    return next(one for one in found if one["metadata"]["name"] == name)
 
 
 async def data(world: World) -> Json:
@@ -150,14 +177,54 @@ async def test_two_incidents_that_want_the_same_failover_make_one(world: World, 
     await world.policy(failover(), strategy="Sequence", target=CONNECTION, guards=guards)
     await world.incident("first", type="DatabaseDegraded")
     await world.incident("second", type="DatabaseDegraded")
-    found = await world.reaches_all(2, "Resolved", "Blocked", "Escalated", timeout=60)
-
-    def held_back(one: Json) -> bool:
-        return bool({"Cooldown", "TargetBusy"} & set(reasons(one)))
-
+    found = await world.reaches_all(2, "Resolved", "Escalated", timeout=60)
     phases = sorted(one["status"]["phase"] for one in found)
-    assert phases == ["Blocked", "Resolved"], "\n".join(map(story, found))
-    assert [held_back(one) for one in found].count(True) == 1
+    assert phases == ["Escalated", "Resolved"], "\n".join(map(story, found))
+    assert [step(one)["reason"] for one in found].count("FailedOverSince") == 1
+    assert cloud.faults.count("FailoverDBCluster") == 1
+    assert cloud.writer() == "covet-3"
+
+
+async def test_an_outage_that_two_namespaces_see_makes_one_failover(
+    world: World, neighbour: World, cloud: Cloud
+) -> None:
+    """The neighbour's incident of before is for a person then; one of after waits for the cooldown."""
+    await service(world)
+    await world.policy(failover(), strategy="Sequence", target=CONNECTION)
+    await neighbour.incident("before", type="DatabaseDegraded", paused=True)
+    await world.incident(type="DatabaseDegraded")
+    await world.reaches("Resolved", timeout=60)
+    await neighbour.edit("before", {"paused": False})
+    found = await neighbour.reaches("Escalated", name="before", timeout=30)
+    assert step(found)["reason"] == "FailedOverSince"
+    assert f"the incident {world.namespace}/incident " in step(found)["message"]
+    assert "had it fail over to covet-3 at" in step(found)["message"]
+
+    async def clearly_over() -> bool:
+        """An Incident's creation is stored without the fraction of the second."""
+        asked_at = parse_time(cloud.cluster_tags()["paramedic.dev/failover-at"])
+        return datetime.now(UTC) >= asked_at + timedelta(seconds=1)
+
+    await eventually(clearly_over, what="the next second")
+    await neighbour.incident("after", type="DatabaseDegraded")
+    found = await neighbour.reaches("Blocked", name="after", timeout=30)
+    assert step(found)["reason"] == "Cooldown", story(found)
+    assert cloud.faults.count("FailoverDBCluster") == 1
+    assert cloud.writer() == "covet-3"
+
+
+async def test_two_namespaces_that_act_at_the_same_moment_make_one_failover(
+    world: World, neighbour: World, cloud: Cloud
+) -> None:
+    """Whoever comes second sees the first one's stamp, waits for its end, and goes on from there or asks a person."""
+    await service(world)
+    moving = compose(FAILING_OVER, writer_still("covet-1"))
+    cloud.faults.on("FailoverDBCluster", Fault(after=lambda: cloud.faults.on("DescribeDBClusters", moving, times=6)))
+    await world.policy(failover(), strategy="Sequence", target=CONNECTION)
+    await asyncio.gather(*(one.incident(type="DatabaseDegraded") for one in (world, neighbour)))
+    found = [await one.reaches("Resolved", "Escalated", timeout=60) for one in (world, neighbour)]
+    assert "Resolved" in [one["status"]["phase"] for one in found], "\n".join(map(story, found))
+    assert "Unknown" not in [s["state"] for one in found for s in one["status"]["steps"]]
     assert cloud.faults.count("FailoverDBCluster") == 1
     assert cloud.writer() == "covet-3"
 
@@ -203,6 +270,54 @@ async def test_a_person_approves_the_block_that_was_shown(world: World, cloud: C
     await eventually(lambda: so_many(cloud, 1), timeout=20, what="the rule")
     await world.admin.delete("paramedic.dev/v1alpha1/incidents", "incident", world.namespace)
     await eventually(lambda: so_many(cloud, 0), timeout=20, what="the rule goes with its incident")
+
+
+async def test_addresses_of_an_incident_are_kept_out_as_the_sample_says(world: World, cloud: Cloud) -> None:
+    """The sample policy and the sample Incident for it, with what is protected and what is too large beside them."""
+    await world.policy(**sample("ddos-addresses.yaml", "ddos-addresses")["spec"], name="ddos-addresses")
+    flood = sample("incidents.yaml", "flood")["spec"]
+    theirs = cloud.create_rule(1)
+    addresses = [*flood["sourceAddresses"], "192.0.2.7", "198.51.100.7"]
+    await world.incident(**flood | {"sourceAddresses": addresses})
+    found = await world.stays("AwaitingApproval", 1)
+    shown = {"0": "2001:db8::/48 203.0.113.64/26 203.0.113.7/32"}
+    left_out = ["192.0.2.7/32 is in neverBlock", "198.51.100.7/32 is in the settings' neverBlock"]
+    assert step(found)["after"] == {"rules": shown, "leftOut": left_out}
+    for other in (["203.0.113.99"], [*addresses, "203.0.113.99"], None):
+        with pytest.raises(ApiError, match=r"spec\.sourceAddresses cannot be changed after creation"):
+            await world.edit("incident", {"sourceAddresses": other})
+    assert [rule["RuleArn"] for rule in cloud.rules()] == [theirs]
+
+    approval = {"step": "block-addresses", "approvedBy": "admin", "operation": step(found)["operation"]}
+    await world.edit("incident", {"approvals": [approval]})
+    await eventually(lambda: so_many(cloud, 2), timeout=20, what="the rule beside theirs")
+    ours = next(rule for rule in cloud.rules() if rule["RuleArn"] != theirs)
+    assert sorted(ours["Conditions"][0]["SourceIpConfig"]["Values"]) == shown["0"].split()
+    await world.admin.delete("paramedic.dev/v1alpha1/incidents", "incident", world.namespace)
+    await eventually(lambda: so_many(cloud, 1), timeout=20, what="the rule goes with its incident")
+    assert [rule["RuleArn"] for rule in cloud.rules()] == [theirs]
+
+
+async def test_an_incident_cannot_have_more_blocked_than_the_policy_lets_it(world: World, cloud: Cloud) -> None:
+    block = {"name": "block", "blockAddresses": {"addressesFromIncident": True}, "ttl": "1h"}
+    await world.policy(block, target={"kind": "Connection", "name": "covet-alb"})
+    cases = {
+        "too-large": ["203.0.113.7", "203.0.0.0/15"],
+        "private": ["203.0.113.7", "10.1.2.3"],
+        "metadata": ["169.254.169.254"],
+        "protected": ["198.51.100.7"],
+    }
+    for name, addresses in cases.items():
+        await world.incident(name, type="DDoS", sourceAddresses=addresses)
+        found = await world.reaches("Escalated", name=name, timeout=30)
+        assert step(found)["reason"] == "AddressProtected", story(found)
+    await world.incident("nobody", type="DDoS")
+    assert step(await world.reaches("Escalated", name="nobody", timeout=30))["reason"] == "InvalidParameters"
+    own = {"policyRef": {"name": "policy"}, "target": {"kind": "Deployment", "name": "app"}}
+    await world.incident("of-an-own-target", type="DDoS", sourceAddresses=["203.0.113.7"], **own)
+    found = await world.reaches("Escalated", name="of-an-own-target", timeout=30)
+    assert step(found)["reason"] == "UnsupportedKind", story(found)
+    assert cloud.rules() == []
 
 
 async def test_a_person_approves_the_failover_that_was_shown(world: World, cloud: Cloud) -> None:

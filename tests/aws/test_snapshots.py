@@ -14,7 +14,7 @@ from builders import NOW, workload
 from paramedic.actions.base import Clients, Report
 from paramedic.actions.capture_evidence import CaptureEvidence, CaptureEvidenceParams
 from paramedic.api.incident import Evidence
-from paramedic.api.workload import bound
+from paramedic.api.workload import BoundTarget, bound
 from paramedic.clients.evidence import EvidenceStore
 from paramedic.clients.evidence_directory import DirectoryBackend
 from paramedic.clients.kube import Kube
@@ -23,6 +23,7 @@ from paramedic.evidence import snapshots
 from testbed.api import Api
 
 ACTION = CaptureEvidence()
+ONE_GIB = {"requests": {"storage": "1Gi"}}
 
 
 class Stage:
@@ -44,8 +45,11 @@ class Stage:
         found: list[Json] = self.cloud.client("ec2").describe_snapshots(OwnerIds=["self"])["Snapshots"]
         return [one for one in found if one["Description"].startswith("Incident evidence")]
 
-    async def capture(self, operation: str, seconds: float = 30.0, **wanted: object) -> Report:
-        seen = await ACTION.observe(bound("Deployment", self.namespace, "covet-app"), self.clients)
+    async def capture(
+        self, operation: str, seconds: float = 30.0, target: BoundTarget | None = None, **wanted: object
+    ) -> Report:
+        target = target or bound("Deployment", self.namespace, "covet-app")
+        seen = await ACTION.observe(target, self.clients)
         chosen = {"include": ["events"], "snapshots": {"connection": "covet-account"} | wanted}
         params = CaptureEvidenceParams.model_validate(chosen)
         change = ACTION.plan(replace(seen, incident="breach"), params, operation)
@@ -145,6 +149,41 @@ async def test_volumes_behind_the_claims_of_the_pods(stage: Stage) -> None:
     assert about(report, "nfs").note == "not captured: the claim nfs is not bound to a volume in EBS"
     report = await stage.capture(new_operation(NOW), claims=False)
     assert len(stage.snapshots()) == 2
+
+
+async def test_the_claims_of_a_target_without_pods_count_too(stage: Stage) -> None:
+    """What its template names, and what a StatefulSet's templates have made; not what only begins like that."""
+    kept = {name: stage.volume() for name in ("shared", "data-db-0", "data-db-11", "db-7f-scratch")}
+    beside = ["data-db-x", "data-db-extra-0", "data-other-0"]
+    for name, volume in (kept | {name: stage.volume() for name in beside}).items():
+        await claim(stage, name, {"csi": {"driver": "ebs.csi.aws.com", "volumeHandle": volume}})
+    template = {"metadata": {"name": "data"}, "spec": {"accessModes": ["ReadWriteOnce"], "resources": ONE_GIB}}
+    body = workload("StatefulSet", "db", replicas=0, volumeClaimTemplates=[template])
+    pod = body["spec"]["template"]["spec"]
+    pod["volumes"] = [{"name": "shared", "persistentVolumeClaim": {"claimName": "shared"}}]
+    await stage.admin.create(body, stage.namespace)
+    await stage.capture(new_operation(NOW), target=bound("StatefulSet", stage.namespace, "db"))
+    expected = [volume for name, volume in kept.items() if name != "db-7f-scratch"]
+    assert sorted(one["VolumeId"] for one in stage.snapshots()) == sorted(expected)
+
+    made_for = {"volumeClaimTemplate": {"spec": {"accessModes": ["ReadWriteOnce"], "resources": ONE_GIB}}}
+    running = {
+        "containers": [{"name": "main", "image": "covet:1"}],
+        "nodeSelector": {"nowhere": "yes"},
+        "volumes": [{"name": "scratch", "ephemeral": made_for}],
+    }
+    named = {"name": "db-7f", "labels": {"app": "covet-app"}}
+    await stage.admin.create({"apiVersion": "v1", "kind": "Pod", "metadata": named, "spec": running}, stage.namespace)
+    report = await stage.capture(new_operation(NOW))
+    assert about(report, kept["db-7f-scratch"]).uri, "of a generic ephemeral volume"
+    assert len(stage.snapshots()) == 4
+
+
+async def test_that_there_was_nothing_to_take_is_said(stage: Stage) -> None:
+    report = await stage.capture(new_operation(NOW))
+    notes = [item.note for item in report.evidence if item.name == "snapshots"]
+    assert notes == ["not captured: the target and its pods use no PersistentVolumeClaim that is there"]
+    assert stage.snapshots() == []
 
 
 async def claim(stage: Stage, name: str, source: Json) -> None:

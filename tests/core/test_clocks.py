@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -37,11 +36,8 @@ def test_a_figure_stays_once_it_is_there() -> None:
     assert found.resolve == minutes(1)
 
 
-@pytest.mark.parametrize(
-    ("starts_at", "expected"),
-    [("0001-01-01T00:00:00Z", timedelta(days=36_500)), ("9999-12-31T00:00:00Z", timedelta(0))],
-)
-def test_an_alert_that_lies_about_its_start_makes_no_incident_unreadable(starts_at: str, expected: timedelta) -> None:
+@pytest.mark.parametrize("starts_at", ["0001-01-01T00:00:00Z", "9999-12-31T00:00:00Z"])
+def test_of_an_alert_that_lies_about_its_start_times_count_from_the_opening(starts_at: str) -> None:
     found = incident(status={"resolvedAt": NOW.isoformat()})
     assert found.spec.alert is not None
     found.spec.alert.starts_at = parse_time(starts_at)
@@ -51,7 +47,7 @@ def test_an_alert_that_lies_about_its_start_makes_no_incident_unreadable(starts_
         | {"spec": found.spec.to_wire(), "status": found.status.to_wire()}
     )
     assert read.status.times is not None
-    assert read.status.times.resolve == expected
+    assert read.status.times.resolve == minutes(10)
 
 
 @pytest.mark.parametrize(

@@ -283,6 +283,7 @@ def test_calls_wait_for_their_hours_and_are_made_when_those_begin() -> None:
     found.status.escalation = decision.status
     morning = NOW + timedelta(hours=21)
     assert next_look(found, chosen, later(301)) == morning
+    assert next_look(found, chosen, morning + minutes(1)) == morning + minutes(1), "the hours began since the last look"
     assert advance(found, chosen, later(301)) == []
     assert next_look(found, chosen, morning) is not None
     assert advance(found, chosen, morning) == ["call.engineering.1.NotAcknowledged"]

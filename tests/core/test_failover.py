@@ -15,6 +15,8 @@ from paramedic.core.failover import (
     Standing,
     nearest_reader,
     standing,
+    taken_over_since,
+    under_way,
     unsettled_for,
 )
 
@@ -81,6 +83,45 @@ def test_a_request_may_still_be_about_to_begin(database: Database, seconds: floa
     found = unsettled_for(database, NOW + timedelta(seconds=seconds))
     assert (found is not None) is waits
     assert found in (None, timedelta(seconds=seconds))
+
+
+MINE, ANOTHERS = "shop/db-slow", "pay/db-slow"
+BY_ANOTHER = replace(asked(OTHERS), incident=ANOTHERS)
+
+
+@pytest.mark.parametrize(
+    ("database", "since", "counts"),
+    [
+        (CLUSTER, 0, False),
+        (replace(CLUSTER, writer="b", asked=BY_ANOTHER), 0, True),
+        (replace(CLUSTER, writer="b", asked=BY_ANOTHER), -60, True),
+        (replace(CLUSTER, writer="b", asked=BY_ANOTHER), 0.9, True),
+        (replace(CLUSTER, writer="b", asked=BY_ANOTHER), 1, False),
+        (replace(CLUSTER, writer="b", asked=replace(BY_ANOTHER, incident=MINE)), 0, False),
+        (replace(CLUSTER, asked=BY_ANOTHER), 0, False),
+        (replace(MOVING, asked=BY_ANOTHER), 0, True),
+        (replace(CLUSTER, writer="c", asked=BY_ANOTHER, failovers=told(1)), 0, True),
+    ],
+)
+def test_a_failover_for_another_incident_counts_when_it_came_after_the_trouble_began(
+    database: Database, since: float, counts: bool
+) -> None:
+    found = taken_over_since(database, NOW + timedelta(seconds=since), MINE)
+    assert found == (database.asked if counts else None)
+
+
+@pytest.mark.parametrize(
+    ("database", "minutes", "known"),
+    [
+        (MOVING, 0, False),
+        (replace(CLUSTER, asked=BY_ANOTHER), 0, False),
+        (replace(MOVING, asked=BY_ANOTHER), 9, True),
+        (replace(MOVING, asked=BY_ANOTHER), 10, False),
+    ],
+)
+def test_a_cluster_fails_over_by_a_request_or_by_itself(database: Database, minutes: int, known: bool) -> None:
+    found = under_way(database, NOW + timedelta(minutes=minutes))
+    assert found == (database.asked if known else None)
 
 
 def test_the_nearest_reader_is_healthy_and_least_behind() -> None:

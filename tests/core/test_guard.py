@@ -71,6 +71,22 @@ COOLDOWN, RATE = {"cooldown": "10m"}, {"rateLimit": {"actions": 2, "period": "1h
         # maxConcurrent
         ({"maxConcurrent": 2}, {"open_remediations": 1}, None, None),
         ({"maxConcurrent": 2}, {"open_remediations": 2}, Reason.MAX_CONCURRENT, NOW + 15 * SECOND),
+        ({"maxConcurrent": 1}, {"open_remediations": 1, "is_open_remediation": True}, None, None),
+        # evidence: whoever works on the target, however bad things are, however old the incident
+        ({}, {"policy_paused": True, "for_evidence": True}, Reason.POLICY_PAUSED, NOW + 15 * SECOND),
+        ({"windows": FREEZE}, {"for_evidence": True}, Reason.DENIED_BY_WINDOW, later(60)),
+        (
+            {"windows": SLOW},
+            {"now": later(60), "opened_at": NOW, "for_evidence": True},
+            Reason.OUTSIDE_WINDOW,
+            NOW + timedelta(days=1),
+        ),
+        (RATE, {"under_policy": [action(ago(1))] * 2, "for_evidence": True}, Reason.RATE_LIMITED, later(59)),
+        (COOLDOWN, {"on_target": [action(ago(9))], "for_evidence": True}, None, None),
+        ({}, {"busy_with": "covet/other", "for_evidence": True}, None, None),
+        ({"maxConcurrent": 1}, {"open_remediations": 1, "for_evidence": True}, None, None),
+        ({"minHealthy": "50%"}, {"healthy": (0, 2), "for_evidence": True}, None, None),
+        ({"maxAge": "1h"}, {"opened_at": ago(600), "for_evidence": True}, None, None),
         # minHealthy
         ({"minHealthy": "50%"}, {"healthy": (1, 2)}, None, None),
         ({"minHealthy": "50%"}, {"healthy": (4, 9)}, Reason.MIN_HEALTHY, NOW + 15 * SECOND),
@@ -137,6 +153,7 @@ class World:
             under_policy=self.acted,
             busy_with=next((k for k in others if self.open_[k] == target), None),
             open_remediations=len(others),
+            is_open_remediation=who in self.open_,
             target_acted_at=max((a.at for a in on_target), default=None) if stamp else None,
         )
         if first_refusal(self.rules, asked) is None:

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from builders import NOW, ago, alert, held, incident, later, step
-from paramedic.api.incident import AlertState, Incident
+from paramedic.api.incident import MAX_STARTS, AlertState, Incident
 from paramedic.api.reasons import Reason
 from paramedic.core.heard import MAX_FIRING, Heard, absorb
 from paramedic.core.merge import merge_difference
@@ -84,6 +84,33 @@ def test_a_group_remembers_a_bounded_number() -> None:
 
 def test_an_incident_without_an_alert_hears_nothing() -> None:
     assert absorb(incident(alert_state=None), [heard("firing")]) is None
+
+
+def test_of_each_alert_of_a_group_the_latest_start_is_remembered() -> None:
+    group = fresh(groupKey="g")
+    state = after(heard("firing", "f2", starts_at=ago(20)), heard("firing", starts_at=ago(1)), at_first=group)
+    assert state.starts == {"f1": ago(1), "f2": ago(20)}
+    assert after(heard("resolved", "f9"), at_first=group).starts == {"f1": ago(10)}, "its firing was never heard"
+    assert after(heard("firing", starts_at=ago(1))).starts == {}, "of one that stands alone lastStartsAt tells it"
+
+
+def test_a_group_remembers_the_newest_starts() -> None:
+    news = [heard("firing", f"f{n}", starts_at=later(n)) for n in range(MAX_STARTS + 5)]
+    state = after(*news, at_first=fresh(groupKey="g"))
+    assert set(state.starts) == {f"f{n}" for n in range(5, MAX_STARTS + 5)}
+
+
+def test_in_a_group_a_late_end_is_told_from_the_alert_s_own_start() -> None:
+    group = fresh(groupKey="g")
+    late = heard("resolved", ends_at=ago(5), at=later(1))
+    assert after(heard("firing", starts_at=ago(1)), late, at_first=group).state == "firing"
+    others = (heard("firing", "f2", starts_at=ago(1)), late, heard("resolved", "f2", ends_at=NOW, at=later(1)))
+    assert after(*others, at_first=group).state == "resolved"
+
+
+def test_an_end_counts_whatever_a_clock_that_is_ahead_has_called_the_start() -> None:
+    ahead = fresh(startsAt=later(60).isoformat())
+    assert after(heard("resolved", ends_at=NOW), at_first=ahead).state == "resolved"
 
 
 @given(st.permutations([heard("firing", f"f{n}", at=later(n), starts_at=ago(n)) for n in range(5)]))

@@ -13,11 +13,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from builders import NOW, alert, incident, policy
+from builders import NOW, ago, alert, incident, later, policy
 from paramedic.api import FINALIZER
 from paramedic.api.incident import IncidentSpec
 from paramedic.api.policy import RemediationPolicy
 from paramedic.core import match
+from paramedic.core.alert import Alert
 
 SYSTEM = "paramedic-system"
 OLD, YOUNG = NOW - timedelta(days=1), NOW
@@ -114,6 +115,10 @@ def test_a_named_policy_is_taken_from_the_own_namespace_only() -> None:
     own, foreign = policy(), policy(namespace="other")
     assert match.policy_for_incident([foreign, own], named) == own
     assert match.policy_for_incident([foreign], named) is None
+    serving = policy(namespace="paramedic-system", namespaces=["covet"])
+    assert match.policy_for_incident([serving], named) is None, "its namesake of the own namespace was meant"
+    there = incident(alert_state=None, policyRef={"name": "api-outage", "namespace": "paramedic-system"})
+    assert match.policy_for_incident([own, serving], there) == serving
     assert match.policy_for_incident([own], incident(alert_state=None, policyRef={"name": "gone"})) is None
 
 
@@ -226,9 +231,26 @@ def test_fingerprints_are_alertmanagers() -> None:
 
 
 def test_which_firing_is_new() -> None:
-    assert match.is_new_firing(alert(), None)
-    assert match.is_new_firing(alert(), NOW - timedelta(microseconds=1))
-    assert not match.is_new_firing(alert(), NOW)
+    assert match.is_new_firing(alert(), None, NOW)
+    assert match.is_new_firing(alert(), NOW - timedelta(microseconds=1), NOW)
+    assert not match.is_new_firing(alert(), NOW, NOW)
+    assert not match.is_new_firing(alert(starts_at=ago(5)), NOW, NOW)
+
+
+def test_a_clock_that_was_ahead_hides_no_later_firing() -> None:
+    assert match.is_new_firing(alert(starts_at=ago(1)), later(60), NOW)
+    assert not match.is_new_firing(alert(starts_at=later(60)), later(60), NOW)
+
+
+def test_alerts_of_a_group_that_began_at_once_have_names_of_their_own_where_one_is_taken() -> None:
+    grouping = policy(incident={"groupBy": ["alertname"]})
+    one, two = alert(alertname="A", pod="1"), alert(alertname="A", pod="2")
+
+    def name(found: Alert, *, own_name: bool = False) -> str:
+        return str(match.incident_manifest(grouping, "covet", found, own_name=own_name)["metadata"]["name"])
+
+    assert name(one) == name(two)
+    assert len({name(one), name(one, own_name=True), name(two, own_name=True)}) == 3
 
 
 def test_precedence_does_not_depend_on_the_order_of_reading() -> None:

@@ -242,6 +242,45 @@ def test_next_move(situation: Incident, move: Any) -> None:
     assert situation == before
 
 
+@pytest.mark.parametrize(
+    ("situation", "move"),
+    [
+        (incident(held(revert_at=NOW)), Wait),
+        (incident(held(revert_at=NOW), status=ESCALATED), Wait),
+        (incident(held(state="Unknown", **WHEN_OVER), alert_state="resolved"), Wait),
+        # what was begun, and a person's word on this very incident
+        (incident(held(revert=REVERTING)), LookAtRevert),
+        (incident(held(revert_at=NOW), **CLOSED), PutBack),
+        (incident(held(revert_at=NOW), metadata=DELETED), PutBack),
+        # what changes nothing goes on
+        (incident(step(state="Verifying")), VerifyStep),
+        (incident(step(), alert_state="resolved"), Resolve),
+    ],
+)
+def test_a_paused_policy_puts_nothing_back(situation: Incident, move: Any) -> None:
+    found = next_move(situation, NOW, policy_paused=True)
+    assert isinstance(found, move)
+    assert not isinstance(found, Wait) or (found.reason, found.until) == (Reason.POLICY_PAUSED, None)
+
+
+@pytest.mark.parametrize(
+    ("situation", "counts"),
+    [
+        (incident(step()), False),
+        (incident(step(state="Executing"), phase="Remediating"), True),
+        (incident(step("a", "Succeeded"), step("b", "AwaitingApproval"), phase="AwaitingApproval"), True),
+        (incident(step("a", "Failed", on_failure="Continue"), step("b", "Blocked"), phase="Blocked"), True),
+        (incident(step("a", "Succeeded"), step("b"), phase="Open"), True),
+        (incident(step("a", "Failed", on_failure="Stop"), step("b"), phase="Blocked"), False),
+        (incident(step(state="Failed"), phase="Escalated"), False),
+        (incident(step(state="Succeeded"), phase="Resolved"), False),
+        (incident(step(state="Succeeded", action="diagnose"), step("b", "Blocked"), phase="Blocked"), False),
+    ],
+)
+def test_what_counts_as_an_open_remediation(situation: Incident, counts: bool) -> None:
+    assert plan.is_remediating(situation) is counts
+
+
 def test_a_lease_that_was_seen_to_be_over_is_put_back() -> None:
     assert next_move(incident(held(**WHEN_OVER)), NOW, frozenset({0})) == PutBack(0, Reason.LEASE_ENDED)
     assert isinstance(next_move(incident(held(**WHEN_OVER)), NOW), Wait)
@@ -327,6 +366,45 @@ def test_reading_needs_no_approval_unless_it_is_asked_for() -> None:
     ]
     pinned = pinned_steps(policy(mode="Approve", steps=steps), incident())
     assert [s.approval_required for s in pinned] == [False, True, True]
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"networkCapture": {"image": "netshoot:1"}},
+        {"snapshots": {"connection": "account"}},
+        {"databaseDump": {"connection": "dump"}},
+    ],
+)
+def test_evidence_that_costs_something_needs_consent_and_comes_first_all_the_same(more: dict[str, Any]) -> None:
+    logs = {"name": "logs", "captureEvidence": {}}
+    steps = [{"name": "kick", "restart": {}}, {"name": "all", "captureEvidence": more}, logs]
+    breach = incident(alert_state=None, type="SecurityBreach")
+    pinned = pinned_steps(policy(mode="Approve", steps=steps), breach)
+    assert [(s.name, s.approval_required) for s in pinned] == [("logs", False), ("all", True), ("kick", True)]
+    assert not any(s.approval_required for s in pinned_steps(policy(mode="Auto", steps=steps), breach))
+
+
+SECRET = {"kind": "Secret", "name": "s"}
+
+
+@pytest.mark.parametrize(
+    ("own", "shared", "named", "pinned"),
+    [
+        (None, None, None, "hunter2"),
+        ({"kind": "ConfigMap", "name": "c"}, SECRET, SECRET, "hunter2"),
+        (SECRET, None, None, ""),
+        ({"kind": "Secret", "nameFromLabel": "missing"}, None, None, ""),
+        (None, SECRET, None, ""),
+        (None, {"kind": "ConfigMap", "name": "c"}, SECRET, ""),
+    ],
+)
+def test_values_for_a_secret_are_not_pinned(own: Any, shared: Any, named: Any, pinned: str) -> None:
+    target = {"target": own} if own else {}
+    one = {"name": "set", "patchConfig": {"data": {"PASSWORD": "hunter2"}, "restart": "None"}} | target
+    chosen = policy(steps=[one], target=shared or {"kind": "ConfigMap", "name": "c"})
+    (found,) = pinned_steps(chosen, incident(alert_state=None, **({"target": named} if named else {})))
+    assert found.params == {"data": {"PASSWORD": pinned}, "restart": "None"}
 
 
 @pytest.mark.parametrize("label", ["", "Web", "a/b", "../secrets", "a b", "-a", "a" * 254, "a\n", "é", "a;rm -rf"])

@@ -18,6 +18,8 @@ def one(**fields: Any) -> dict[str, Any]:
     return {"steps": [{"name": "undo"} | ({} if set(fields) & {"restart", "scale"} else {"rollback": {}}) | fields]}
 
 
+CONFIG = {"kind": "ConfigMap", "name": "c"}
+COPIED = {"key": "A", "secretName": "s", "secretKey": "a"}
 STOP = {"name": "stop", "approval": "Required", "shutdown": {"services": ["web"]}}
 BACK = {"name": "back", "approval": "Required", "recover": {"workloads": [{"name": "app"}]}}
 
@@ -54,6 +56,25 @@ BACK = {"name": "back", "approval": "Required", "recover": {"workloads": [{"name
         (one(scale={}), "steps.undo.scale.replicas: Field required"),
         (one(scale={"replicas": 2, "maxReplicas": 0}), "steps.undo.scale.maxReplicas: Input should be greater"),
         (one(rollback={"toRevision": "last"}), "steps.undo.rollback.toRevision: "),
+        (
+            {
+                "steps": [
+                    {"name": "fix", "target": {"kind": "Secret", "name": "s"}, "patchConfig": {"data": {"A": "x"}}}
+                ]
+            },
+            "steps.fix.patchConfig: values for a Secret are not written into a policy",
+        ),
+        (
+            {
+                "target": {"kind": "Secret", "name": "s"},
+                "steps": [{"name": "fix", "patchConfig": {"data": {"A": "x"}}}],
+            },
+            "steps.fix.patchConfig: values for a Secret are not written into a policy",
+        ),
+        (
+            {"steps": [{"name": "fix", "target": CONFIG, "patchConfig": {"valueFrom": [COPIED]}}]},
+            "steps.fix.patchConfig: valueFrom is for a Secret",
+        ),
         ({"steps": [{"name": "a", "restart": {}}] * 2}, "steps: the name a is used twice"),
         (
             {"steps": [STOP, {"name": "stop-service-web", "restart": {}}]},

@@ -6,10 +6,13 @@ from typing import Any
 
 import pytest
 
-from builders import NOW, OPERATION, TARGET, incident, step
+from builders import NOW, OPERATION, TARGET, alert, incident, later, policy, step
+from paramedic.api.base import format_time
+from paramedic.api.incident import MAX_STARTS
 from paramedic.core.guard import ActionRecord
+from paramedic.core.match import incident_manifest
 from paramedic.errors import Retry
-from paramedic.store import Store
+from paramedic.store import Entry, Store, key_of
 
 Json = dict[str, Any]
 POLICY, MINE, OTHER = "covet/api-outage", "covet/api-down", "covet/other"
@@ -96,3 +99,47 @@ def test_what_is_not_known_is_over_once_everything_has_been_read(store: Store) -
     assert not store.is_over(MINE)
     store.put_incident(raw(6, phase="Resolved"))
     assert store.is_over(MINE)
+
+
+@pytest.mark.parametrize(("params", "count"), [({}, 0), ({"snapshots": {"connection": "account"}}, 1)])
+def test_evidence_that_costs_something_counts_under_its_policy_but_acts_on_no_target(params: Json, count: int) -> None:
+    store = Store()
+    store.put_incident(raw(5, step(state="Executing", action="captureEvidence", params=params), phase="Remediating"))
+    assert counted(store) == (None, 0, count, 0)
+
+
+def grouped(state: Json | None = None, **labels: str) -> Json:
+    """An incident by a policy that groups by ``alertname``; ``state`` is what was heard since."""
+    first = alert(alertname="A", **labels)
+    made = incident_manifest(policy(incident={"groupBy": ["alertname"]}), "covet", first)
+    made["metadata"] |= {"uid": "uid-g", "resourceVersion": "5"}
+    return made | ({"status": {"phase": "Open", "alert": state}} if state else {})
+
+
+def with_incident(found: Json) -> tuple[Store, Entry]:
+    store = Store()
+    store.put_incident(found)
+    return store, store.entries[key_of(found)]
+
+
+def test_of_an_alert_that_a_group_has_not_heard_nothing_is_known() -> None:
+    mark = alert(alertname="A", pod="1").fingerprint
+    entry = with_incident(grouped(pod="1"))[1]
+    assert (entry.heard_until(mark), entry.heard_until("another")) == (NOW, None)
+
+
+def test_of_one_that_is_not_remembered_any_more_the_oldest_start_that_is_counts() -> None:
+    starts = {f"f{n}": format_time(later(n)) for n in range(MAX_STARTS)}
+    entry = with_incident(grouped({"state": "resolved", "starts": starts}))[1]
+    assert entry.heard_until("f7") == later(7)
+    assert entry.heard_until("forgotten") == later(0)
+
+
+def test_what_a_group_has_in_common_is_known_as_long_as_its_policy_groups_so() -> None:
+    store, entry = with_incident(grouped(pod="1"))
+    assert store.common_labels(entry) == {}, "its policy is not known"
+    for group_by, common in ((["alertname"], {"alertname": "A"}), (["pod"], {})):
+        changed = policy(incident={"groupBy": group_by})
+        raw_policy = {"metadata": {"name": changed.metadata.name, "namespace": "covet", "uid": str(group_by)}}
+        store.put_policy(raw_policy, changed, None)
+        assert store.common_labels(entry) == common

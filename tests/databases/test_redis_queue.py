@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -50,6 +51,23 @@ async def test_lists_and_sorted_sets(redis_server: RedisServer, tmp_path: Path, 
 
 async def test_a_key_that_is_not_there_is_an_empty_queue(redis_server: RedisServer, tmp_path: Path) -> None:
     assert await depth(await queue(redis_server.port, tmp_path), "nothing", "List", None, 100) == 0
+
+
+async def test_an_address_that_does_not_answer_is_not_the_last_word(
+    redis_server: RedisServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server listens at 127.0.0.1 only, and its name stands for more."""
+    known = {"redis.covet": ["127.0.0.2", "127.0.0.3", "127.0.0.1"], "lost.covet": ["127.0.0.2", "127.0.0.3"]}
+
+    def look_up(host: str, port: int, **_: Any) -> list[Any]:
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port)) for address in known[host]]
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    redis_server.cli("RPUSH", "jobs", 1, 2)
+    found = await queue(redis_server.port, tmp_path, host="redis.covet")
+    assert await depth(found, "jobs", "List", None, 100) == 2
+    with pytest.raises(Unreachable, match=r"covet-queue: .*connect"):
+        await depth(await queue(redis_server.port, tmp_path, host="lost.covet"), "jobs", "List", None, 100)
 
 
 async def test_another_database_of_the_server(redis_server: RedisServer, tmp_path: Path) -> None:

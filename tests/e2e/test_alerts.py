@@ -102,6 +102,26 @@ async def test_group_is_one_incident_until_its_last_alert_ends(world: World) -> 
     await world.reaches("Resolved")
 
 
+async def test_an_alert_that_an_ended_group_has_never_heard_of_is_a_new_incident(world: World) -> None:
+    """Its webhook was late: it began before, or together with, the alert whose incident is over."""
+    await world.workload()
+    await world.policy(incident={"groupBy": ["alertname"]}, guards={"cooldown": "0s"}, verify={"alertResolved": True})
+    begun = "2026-01-01T00:05:00Z"
+    await world.alert(pod="a", starts_at=begun)
+    await world.reaches("Verifying")
+    await world.alert(state="resolved", pod="a", starts_at=begun)
+    await world.reaches("Resolved")
+    await world.alert(pod="a", starts_at=begun)
+    await world.the_incident()
+    for count, at in enumerate((begun, "2026-01-01T00:00:00Z"), start=2):
+        pod = f"late-{count}"
+        assert await world.alert(pod=pod, starts_at=at) == 200
+        await world.reaches_all(count, "Verifying", "Resolved")
+        assert await world.alert(state="resolved", pod=pod, starts_at=at) == 200
+        await world.reaches_all(count, "Resolved")
+    assert await world.generation() == 4
+
+
 async def test_of_two_matching_policies_the_higher_priority_acts(world: World) -> None:
     await world.workload()
     matching = {"alerts": [{"matchers": ['alertname="both"']}]}

@@ -204,7 +204,6 @@ async def test_a_missing_right_is_told_with_how_to_give_it(
             "TargetNotFound",
             "Deployment/gone",
         ),
-        ({}, FROM_STANDBY, "InvalidParameters", "valueFrom is for a Secret"),
     ],
 )
 async def test_what_cannot_be_done_leaves_everything_as_it_is(
@@ -218,6 +217,21 @@ async def test_what_cannot_be_done_leaves_everything_as_it_is(
     assert words in step(found)["message"]
     assert await values(world) == {"DB_HOST": "old-writer", "OTHER": "1"}
     assert await restarts(world) == ""
+
+
+async def test_values_for_a_secret_are_refused_and_never_told(world: World) -> None:
+    """The policy is for ConfigMaps; it is the Incident that names a Secret."""
+    await secrets(world)
+    await world.policy(
+        {"name": "set", "patchConfig": {"data": {"DB_PASSWORD": NEW}, "restart": "None"}},
+        target={"kind": "ConfigMap", "nameFromLabel": "config"},
+    )
+    await world.incident(target=SECRET)
+    found = await world.reaches("Escalated")
+    assert (step(found)["state"], step(found)["reason"]) == ("Failed", "InvalidParameters"), story(found)
+    assert "valueFrom" in step(found)["message"]
+    assert NEW not in json.dumps(found)
+    assert (await values(world, "credentials", "secrets"))["DB_PASSWORD"] == encoded(OLD)
 
 
 async def test_a_missing_object_and_one_that_is_as_wanted(world: World) -> None:

@@ -135,3 +135,51 @@ async def test_paused_policy_and_paused_incident(world: World) -> None:
     assert condition(found, "RemediationAllowed")["reason"] == "Paused"
     await world.edit("incident", {"paused": False})
     await world.reaches("Resolved")
+
+
+async def test_a_paused_policy_puts_nothing_back_until_it_goes_on(world: World) -> None:
+    await world.workload()
+    await world.policy({"name": "room", "scale": {"replicas": 3}, "ttl": "2s"})
+    await world.incident()
+    await world.says("Applied")
+    await world.edit_policy({"paused": True})
+    found = await world.says("PolicyPaused")
+    assert "room is put back when it goes on" in found["status"]["message"]
+    assert (condition(found, "RemediationAllowed")["reason"], step(found)["state"]) == ("PolicyPaused", "Succeeded")
+    assert await world.replicas() == 3
+    await world.edit_policy({"paused": False})
+    await world.reaches("Resolved")
+    assert await world.replicas() == 2
+
+
+async def test_a_paused_policy_does_not_undo_what_did_not_help(world: World) -> None:
+    await world.workload()
+    never_ready = {"spec": {"minReadySeconds": 300}}
+    await world.admin.patch("apps/v1/deployments", "app", never_ready, world.namespace)
+    await world.policy({"name": "room", "scale": {"replicas": 3}, "verify": {"rollout": True, "timeout": "2s"}})
+    await world.incident()
+    await world.reaches("Verifying")
+    await world.edit_policy({"paused": True})
+    await world.stays("Verifying", 4)
+    assert await world.replicas() == 3
+    await world.edit_policy({"paused": False})
+    found = await world.reaches("Escalated")
+    assert step(found)["state"] == "Reverted"
+    assert await world.replicas() == 2
+
+
+async def test_who_waits_for_consent_in_the_middle_counts_as_an_open_remediation(world: World) -> None:
+    for name in ("one", "two"):
+        await world.workload(name)
+    ask = {"name": "ask", "restart": {}, "approval": "Required"}
+    await world.policy({"name": "room", "scale": {"replicas": 3}}, ask, strategy="Sequence")
+    for name in ("one", "two"):
+        await world.incident(name, target={"name": name}, policyRef={"name": "policy"})
+        if name == "one":
+            await world.reaches("AwaitingApproval", name="one")
+    await refused(world, "MaxConcurrent", "two")
+    assert await world.replicas("two") == 2
+    await world.edit("one", {"approvals": [{"step": "ask", "approvedBy": "admin"}]})
+    await world.reaches("Resolved", name="one")
+    await world.reaches("AwaitingApproval", name="two", timeout=30)
+    assert await world.replicas("two") == 3

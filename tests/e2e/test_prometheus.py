@@ -57,6 +57,24 @@ async def test_missed_webhook_and_untold_end_are_seen_by_the_poller(world: World
     assert await world.generation() == 2, story(found)
 
 
+async def test_a_group_ends_for_the_poller_with_its_last_alert(world: World, prometheus: Prometheus) -> None:
+    await world.workload()
+    grouping = {"type": "APIOutage", "groupBy": ["alertname", "namespace"]}
+    await world.policy(name="grouped", incident=grouping, verify={"alertResolved": True, "timeout": "60s"})
+
+    async def fires(*pods: str) -> None:
+        one = [f'label_replace(vector(1), "pod", "{pod}", "", "")' for pod in pods] or [QUIET]
+        await asyncio.to_thread(prometheus.set_rules, [group(world, " or ".join(one), "grouped")])
+
+    await fires("a", "b")
+    found = await world.reaches("Verifying", timeout=30)
+    await fires({"a": "b", "b": "a"}[found["spec"]["alert"]["labels"]["pod"]])
+    await world.stays("Verifying", 5)
+    await fires()
+    await world.reaches("Resolved", timeout=30)
+    assert await world.generation() == 2
+
+
 async def test_an_answer_that_is_far_too_large_is_not_read(prometheus: Prometheus) -> None:
     """A tenant's query of a few words, whose one series has a label of ten million letters."""
     query = 'label_replace(vector(1), "x", "aaaaaaaaaa", "", "")'

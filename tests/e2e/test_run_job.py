@@ -113,7 +113,37 @@ async def test_one_that_others_delete_is_not_made_again(world: World) -> None:
     await world.admin.delete(JOBS, made["metadata"]["name"], world.namespace, {"propagationPolicy": "Background"})
     found = await world.reaches("Escalated")
     assert "was deleted by others while it ran" in step(found)["message"], story(found)
+    assert step(found)["state"] == "Unknown", "what it has done is not known"
     assert await gone(world)
+
+
+async def noted(world: World) -> bool:
+    return bool((step(await world.the_incident()).get("after") or {}).get("uid"))
+
+
+async def test_one_that_is_gone_when_the_operator_comes_back_is_not_made_again(world: World) -> None:
+    await world.workload()
+    await world.policy(check(job(nodeSelector={"room": "nowhere"}), timeout="5m"))
+    await world.incident()
+    made = await the_job(world)
+    assert made["spec"]["ttlSecondsAfterFinished"] == 86400
+    await eventually(lambda: noted(world), what="the incident tells of its Job")
+    world.operator.kill()
+    await world.admin.delete(JOBS, made["metadata"]["name"], world.namespace, {"propagationPolicy": "Background"})
+    await eventually(lambda: gone(world), what="the Job is gone")
+    world.operator.start()
+    found = await world.reaches("Escalated", timeout=40)
+    assert (step(found)["state"], step(found)["reason"]) == ("Unknown", "OutcomeUnknown"), story(found)
+    assert "was deleted by others while it ran" in step(found)["message"]
+    assert await gone(world)
+
+
+async def test_a_short_lived_one_stays_for_as_long_as_it_may_be_looked_for(world: World) -> None:
+    await world.workload()
+    await world.policy(check(job() | {"ttlSecondsAfterFinished": 60}, timeout="1h"))
+    await world.incident()
+    await world.reaches("Resolved")
+    assert (await the_job(world))["spec"]["ttlSecondsAfterFinished"] >= 3600
 
 
 async def test_one_that_may_not_be_created_is_refused(world: World) -> None:

@@ -342,6 +342,18 @@ async def test_policy_counts(world: World) -> None:
         await asyncio.sleep(0.2)
     assert found["status"]["matched"] == 1
     assert found["status"]["actionsInPeriod"] == 1
+    await world.admin.delete(INCIDENTS, "incident", world.namespace)
+    await _gone(world, "incident")
+    await asyncio.to_thread(world.operator.restart)
+    last = found["status"]["lastMatchedAt"]
+    await eventually(lambda: _counts(world, 0), timeout=20, what="only stored incidents are counted")
+    found = await world.admin.get(POLICIES, "policy", world.namespace)
+    assert found["status"]["lastMatchedAt"] == last
+
+
+async def _counts(world: World, matched: int) -> bool:
+    found = await world.admin.get(POLICIES, "policy", world.namespace)
+    return bool(found["status"].get("matched") == matched)
 
 
 async def _gone(world: World, name: str, timeout: float = 20) -> None:
@@ -366,7 +378,7 @@ async def test_a_step_whose_plan_names_its_operation_can_be_approved(world: Worl
     assert await world.stamp() == step(found)["operation"]
 
 
-# -- what cannot be decided for now -------------------------------------------------------------------------------------
+# -- what cannot be decided for now ------------------------------------------------------------------------------------
 
 
 async def test_what_stands_in_the_way_is_told_and_holds_up_nobody(world: World) -> None:

@@ -99,3 +99,23 @@ async def test_killed_in_the_middle_it_begins_again_and_what_is_kept_is_whole(
     assert set(logs.values()) == {20_000 * 8032}
     assert list(folder.rglob("*.partial")) == []
     assert world.operator.rss_bytes() < 250 * 1024 * 1024
+
+
+async def test_what_costs_something_waits_for_consent_and_for_its_policy(world: World) -> None:
+    """Logs are kept at once; packets, and what would destroy evidence, wait."""
+    await world.workload()
+    packets = {"name": "packets", "captureEvidence": {"networkCapture": {"image": "netshoot:1", "duration": "1s"}}}
+    await world.policy(packets, *reversed(CONTAINMENT), mode="Approve", **SPEC)
+    await world.incident(type="SecurityBreach")
+    found = await world.reaches("AwaitingApproval")
+    assert [s["state"] for s in found["status"]["steps"]] == ["Succeeded", "AwaitingApproval", "Pending"]
+    assert sizes(found)
+    assert "network packets (1s)" in step(found, "packets")["message"]
+    await world.edit_policy({"paused": True})
+    consent = {"step": "packets", "approvedBy": "admin", "operation": step(found, "packets")["operation"]}
+    await world.edit("incident", {"approvals": [consent]})
+    found = await world.reaches("Blocked")
+    assert step(found, "packets")["reason"] == "PolicyPaused"
+    assert not step(found, "packets").get("startedAt")
+    pods = await world.admin.list("v1/pods", world.namespace)
+    assert not [pod for pod in pods if "ephemeralContainers" in pod["spec"]]

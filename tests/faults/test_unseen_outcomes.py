@@ -24,7 +24,7 @@ from faults.drill import (
     steps,
     tell,
 )
-from faults.shapes import DEPLOYMENTS, INCIDENTS, NO_GUARDS, TARGET, deployment, incident, label
+from faults.shapes import DEPLOYMENTS, INCIDENTS, NO_GUARDS, POLICIES, TARGET, deployment, incident, label
 from testbed.api import eventually
 from testbed.faultproxy import CUT, Answer, Fault, FaultProxy, Seen
 from testbed.operator_process import alert, payload
@@ -180,6 +180,69 @@ async def test_a_change_whose_target_is_gone_has_failed(scene: Scene, fresh_name
 
 async def _is_gone(scene: Scene, namespace: str) -> bool:
     return await scene.admin.find(DEPLOYMENTS, TARGET, namespace) is None
+
+
+# -- killed before anything was done, and not wanted any more ----------------------------------------------------------
+
+
+async def _killed_after_the_intent(stage: Stage) -> None:
+    """The intent is stored, and the operator dead before it has done anything."""
+    operator = stage.scene.ground.operator
+    stage.scene.ground.proxy.on(stage.writes(INTENT), Fault(after=lambda _: operator.kill(), answer=CUT))
+    await stage.scene.admin.create(incident(), stage.namespace)
+    await stage.sees(lambda: stage.step().get("state") == "Executing", "the intent is stored")
+    await eventually(lambda: not operator.alive, what="it is killed")
+
+
+@pytest.mark.parametrize("what", ["paused", "deleted"])
+async def test_an_intent_is_dropped_when_its_policy_holds(scene: Scene, fresh_name: str, what: str) -> None:
+    stage = await Stage.set_up(scene, fresh_name, {"scale": {"replicas": 3}})
+    await _killed_after_the_intent(stage)
+    if what == "paused":
+        await scene.admin.patch(POLICIES, "small", {"spec": {"paused": True}}, fresh_name)
+    else:
+        await scene.admin.delete(POLICIES, "small", fresh_name)
+    await asyncio.to_thread(scene.ground.operator.start)
+    wanted = {"paused": ("Blocked", "PolicyPaused"), "deleted": ("Escalated", "NotNeeded")}[what]
+    await stage.sees(lambda: (phase(stage.find()), stage.step().get("reason")) == wanted, "it is held")
+    assert stage.replicas() == [1]
+    assert not stage.step().get("attempts")
+    if what == "paused":
+        await scene.admin.patch(POLICIES, "small", {"spec": {"paused": False}}, fresh_name)
+        await stage.sees(lambda: phase(stage.find()) == "Resolved", "it goes on")
+        assert stage.replicas() == [1, 3]
+    assert len(stage.changes()) == (1 if what == "paused" else 0)
+
+
+@pytest.mark.parametrize("who", ["the incident", "the policy"])
+async def test_a_job_that_was_not_made_waits_for_the_end_of_a_pause(scene: Scene, fresh_name: str, who: str) -> None:
+    container = {"name": "check", "image": "check:1", "command": ["check"]}
+    run = {"runJob": {"template": {"spec": {"containers": [container]}}}, "verify": {}}
+    stage = await Stage.set_up(scene, fresh_name, run)
+    await _killed_after_the_intent(stage)
+    held = (INCIDENTS, "applied") if who == "the incident" else (POLICIES, "small")
+    await scene.admin.patch(*held, {"spec": {"paused": True}}, fresh_name)
+    await asyncio.to_thread(scene.ground.operator.start)
+    await stage.sees(lambda: phase(stage.find()) == "Blocked", "it waits")
+    assert await scene.admin.list("batch/v1/jobs", fresh_name) == []
+    await scene.admin.patch(*held, {"spec": {"paused": False}}, fresh_name)
+    await stage.sees(lambda: phase(stage.find()) == "Resolved", "it goes on")
+    assert len(await scene.admin.list("batch/v1/jobs", fresh_name)) == 1
+    assert len(stage.changes()) == 1
+
+
+async def test_a_job_that_was_made_is_seen_to_its_end_though_paused(scene: Scene, fresh_name: str) -> None:
+    container = {"name": "check", "image": "check:1", "command": ["check"]}
+    run = {"runJob": {"template": {"spec": {"containers": [container]}}}, "verify": {}}
+    stage = await Stage.set_up(scene, fresh_name, run)
+    operator = scene.ground.operator
+    scene.ground.proxy.on(stage.writes("POST jobs"), Fault(after=lambda _: operator.kill(), answer=CUT))
+    await scene.admin.create(incident(), fresh_name)
+    await eventually(lambda: not operator.alive, timeout=30, what="it is killed")
+    await scene.admin.patch(POLICIES, "small", {"spec": {"paused": True}}, fresh_name)
+    await asyncio.to_thread(operator.start)
+    await stage.sees(lambda: phase(stage.find()) == "Resolved", "its end is told")
+    assert len(stage.changes()) == 1
 
 
 # -- the intent cannot be seen -----------------------------------------------------------------------------------------

@@ -355,13 +355,22 @@ class FakeSlack(FakeVendor):
         following = str(start + 2) if start + 2 < len(everything) else ""
         return _ok(channels=page, response_metadata={"next_cursor": following})
 
+    def _gone(self, name: str) -> Reply | None:
+        """Deleted: nothing is known of it. Archived: it can be read."""
+        channel = self.channels.get(name)
+        return _no("is_archived" if channel else "channel_not_found") if channel is None or channel.archived else None
+
     def _set_topic(self, request: Request) -> Reply:
+        if refused := self._gone(request.json["channel"]):
+            return refused
         channel = self.channels[request.json["channel"]]
         channel.topic = request.json["topic"]
         channel.topics += 1
         return _ok(channel={"id": channel.id})
 
     def _invite(self, request: Request) -> Reply:
+        if refused := self._gone(request.json["channel"]):
+            return refused
         channel, users = self.channels[request.json["channel"]], set(request.json["users"].split(","))
         if users <= channel.members:
             return _no("already_in_channel")
@@ -376,7 +385,9 @@ class FakeSlack(FakeVendor):
         return self._messages(request, found[::-1])
 
     def _replies(self, request: Request) -> Reply:
-        channel = self.channels[request.query["channel"]]
+        channel = self.channels.get(request.query["channel"])
+        if channel is None:
+            return _no("channel_not_found")
         found = [m for m in channel.messages if request.query["ts"] in (m.ts, m.thread)]
         return self._messages(request, found)
 
@@ -412,6 +423,8 @@ class FakeSlack(FakeVendor):
         return _ok(channel=channel.id, ts=posted.ts)
 
     def _update(self, request: Request) -> Reply:
+        if refused := self._gone(request.json["channel"]):
+            return refused
         found = [m for m in self.channels[request.json["channel"]].messages if m.ts == request.json["ts"]]
         if not found:
             return _no("message_not_found")

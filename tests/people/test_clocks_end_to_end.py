@@ -46,13 +46,15 @@ def desk() -> Iterator[Desk]:
 
 
 def configured(folder: Path, desk: Desk) -> Path:
-    names = ("desk", "first", "second", "guard", "parts")
+    names = ("desk", "first", "guard", "parts")
     level = {"nextAfter": "2s"}
     theirs = {"name": "theirs", "namespaces": ["team-b"], "webhook": {"url": f"{desk.url}/theirs"}}
+    lead = {"name": "second", "namespaces": ["team-b"], "perMinute": 6000, "webhook": {"url": f"{desk.url}/second"}}
     settings = {
         "channels": [
             *({"name": n, "perMinute": 6000, "webhook": {"url": f"{desk.url}/{n}"}} for n in names),
             theirs,
+            lead,
         ],
         "notify": ["desk"],
         "people": {
@@ -186,7 +188,7 @@ async def test_who_does_not_acknowledge_is_followed_by_the_next_level(world: Wor
     assert sorted(desk.calls(uid, "desk")) == ["call.ops.1.NotAcknowledged", "call.ops.2.Unanswered"]
     told = [notice["reason"] for notice in desk.told(uid, "desk")]
     assert told.count("NotAcknowledged") == 1, "the call says it, no update beside it"
-    assert [n["mentions"] for n in desk.told(uid, "first")] == [["UFIRST"]]
+    assert [n["mentions"] for n in desk.told(uid, "first") if n["kind"] == "Call"] == [["UFIRST"]]
     assert len(await world.events("NotAcknowledged")) == 1
 
 
@@ -378,6 +380,7 @@ async def linked(world: World, count: int) -> list[Json]:
 async def test_killed_before_and_after_each_call_nobody_is_forgotten_or_called_twice(
     world: World, desk: Desk, operator: Operator
 ) -> None:
+    """And who was called is told of what follows, though no policy of the namespace may name the lead's channel."""
     made = await world.incident(severity="P0")
     uid = made["metadata"]["uid"]
     await once(world, lambda f: f["status"].get("severity"))
@@ -397,3 +400,13 @@ async def test_killed_before_and_after_each_call_nobody_is_forgotten_or_called_t
     assert desk.calls(uid, "first") == calls[:1]
     assert desk.calls(uid, "second") == calls[1:]
     assert reasons(found).count("NotAcknowledged") == reasons(found).count("Unanswered") == 1
+    await world.edit("incident", {"acknowledgedBy": "admin"})
+    await world.says("Acknowledged")
+    await world.edit("incident", {"resolution": {"resolvedBy": "admin"}})
+    for who in ("first", "second"):
+        wanted = {"Acknowledged", "Resolved"}
+        await eventually(lambda who=who, w=wanted: w <= {n["kind"] for n in desk.told(uid, who)}, what=f"{who} hears")
+        assert len(desk.calls(uid, who)) == 1
+    assert "Unanswered" in [n["reason"] for n in desk.told(uid, "first")], "that the lead is called"
+    found = await world.reaches("Resolved")
+    assert condition(found, "Notified").get("reason") != "ChannelUnknown"

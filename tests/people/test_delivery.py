@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -10,8 +11,10 @@ from typing import Any
 import pytest
 
 from paramedic.api.people import ChannelSettings
-from paramedic.channels.base import Message, Told
+from paramedic.api.reasons import Reason
+from paramedic.channels.base import Message, PartlyTold, Told
 from paramedic.delivery import Delivery
+from paramedic.errors import ParamedicError, Retry, Terminal
 from paramedic.metrics import Metrics
 from paramedic.record import Draft
 from paramedic.store import Store
@@ -100,3 +103,97 @@ async def test_after_a_failure_that_nobody_expects_the_channel_looks_before_it_t
         await asyncio.wait([delivering])
     assert vendor.looked == [False, *[True] * failures, False], "a look is needed only until it is settled"
     assert [key.partition(".")[0] for key in vendor.told] == ["Applied", "Verified"]
+
+
+class Partly:
+    """A channel that tells half of it at the first try."""
+
+    name = "hook"
+
+    def __init__(self, problem: ParamedicError) -> None:
+        self.known: list[str | None] = []
+        self._problem = problem
+
+    async def tell(self, message: Message) -> Told:
+        self.known.append(message.external.get("hook"))
+        if len(self.known) == 1:
+            raise PartlyTold({"hook": "half of it"}, self._problem)
+        return {}
+
+    async def close(self) -> None:
+        """Holds nothing open."""
+
+
+@pytest.mark.parametrize(
+    ("problem", "undelivered"),
+    [(Retry("it is busy"), []), (Terminal(Reason.NOTICE_UNDELIVERED, "it says no"), ["hook"])],
+)
+async def test_what_was_told_is_kept_when_the_rest_cannot_be(problem: ParamedicError, undelivered: list[str]) -> None:
+    channel, book = Partly(problem), Book()
+    delivery = Delivery({"hook": channel}, [HOOK], book.store, book.amend, Metrics(), lambda: True)
+    delivering = asyncio.create_task(delivery.run())
+    try:
+        book.put("Applied")
+        delivery.wake(book.key, ["hook"])
+        await eventually(lambda: not book.untold(), what="it is settled")
+    finally:
+        delivering.cancel()
+        await asyncio.wait([delivering])
+    found = book.store.open_incident(book.key)
+    assert found is not None
+    assert found[0].status.external == {"hook": "half of it"}
+    assert found[0].status.notices[0].undelivered == undelivered
+    assert channel.known == ([None] if undelivered else [None, "half of it"]), "the next try knows of it"
+
+
+class Gate:
+    """A channel whose vendor takes nothing until it is opened."""
+
+    name = "hook"
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+        self.begun, self.open = asyncio.Event(), asyncio.Event()
+
+    async def tell(self, message: Message) -> Told:
+        self.told.append(message.incident.metadata.name)
+        self.begun.set()
+        await self.open.wait()
+        return {}
+
+    async def close(self) -> None:
+        """Holds nothing open."""
+
+
+async def test_what_somebody_is_waited_for_goes_before_all_others() -> None:
+    """Of a storm of small incidents, one is grave, one calls, one asks, and one that waits already begins to call."""
+    gate, store = Gate(), Store()
+    versions = itertools.count(1)
+
+    def put(name: str, kind: str = "Update", severity: str = "P3") -> str:
+        waiting = [notice(kind).model_copy(update={"pending": ["hook"]}).to_wire()]
+        raw = incident(notices=waiting, spec={"severity": severity}).model_dump(mode="json", by_alias=True)
+        raw["metadata"] |= {"name": name, "uid": name, "resourceVersion": str(next(versions))}
+        store.put_incident(raw)
+        return f"covet/{name}"
+
+    async def amend(key: str, change: Callable[[Draft], None]) -> None:
+        store.drop_incident(key)  # as far as this test goes it is told, and that is all
+
+    delivery = Delivery({"hook": gate}, [HOOK], store, amend, Metrics(), lambda: True)
+    delivering = asyncio.create_task(delivery.run())
+    try:
+        small = [put(f"small-{number}") for number in range(20)]
+        for key in small:
+            delivery.wake(key, ["hook"])
+        await gate.begun.wait()
+        for key in (put("grave", severity="P0"), put("calls", "Call"), put("asks", "ApprovalNeeded")):
+            delivery.wake(key, ["hook"])
+        delivery.wake(put("small-19", "Call"), ["hook"])
+        gate.open.set()
+        await eventually(lambda: not store.entries, what="all is told")
+    finally:
+        delivering.cancel()
+        await asyncio.wait([delivering])
+    assert gate.told[:5] == ["small-0", "grave", "calls", "asks", "small-19"]
+    assert gate.told[5:] == [f"small-{number}" for number in range(1, 19)]

@@ -13,9 +13,10 @@ from builders import incident
 from paramedic.api.incident import Notice
 from paramedic.api.people import ChannelSettings
 from paramedic.channels import make_channels, pagerduty
-from paramedic.channels.base import Message
+from paramedic.channels.base import Message, PartlyTold
 from paramedic.channels.pagerduty import PagerDutyAlerts, connect
 from paramedic.clients import extras
+from paramedic.core.pagerduty import uid_of
 from paramedic.errors import ParamedicError, Retry, Terminal, Unreachable
 from paramedic.messages import Messages
 from people.pagerduty_vendor import EMAIL, ROUTING_KEY, TOKEN, FakePagerDuty
@@ -72,11 +73,11 @@ def test_without_the_library_it_says_what_to_install(tmp_path: Path, monkeypatch
 
 async def test_from_the_beginning_to_the_end(vendor: FakePagerDuty, channel: PagerDutyAlerts) -> None:
     told = await channel.tell(message("Opened"))
-    assert told == {"pager": KEY}
+    assert told["pager"] == KEY
     assert vendor.alerts[0].actions == ["trigger"]
     assert vendor.alerts[0].notes == []
     told = await channel.tell(message("Update", "Acknowledged", pager=KEY))
-    assert told == {"pager/incident": "Q000"}
+    assert told["pager/incident"] == "Q000"
     assert vendor.alerts[0].status == "acknowledged"
     await channel.tell(message("Update", "Resolved", **{"pager/incident": "Q000"}))
     alert, *others = vendor.alerts
@@ -88,7 +89,7 @@ async def test_from_the_beginning_to_the_end(vendor: FakePagerDuty, channel: Pag
 
 async def test_without_the_rest_api_there_are_no_notes(vendor: FakePagerDuty, tmp_path: Path) -> None:
     async with made(vendor, tmp_path, rest=False) as channel:
-        assert await channel.tell(message("Opened", "Update")) == {"pager": KEY}
+        assert (await channel.tell(message("Opened", "Update")))["pager"] == KEY
     assert [request.path for request in vendor.requests] == ["/v2/enqueue"]
 
 
@@ -170,15 +171,50 @@ async def test_secrets_are_read_anew_and_never_told(
     assert wrong not in str(refused.value)
     (tmp_path / "key").write_text(ROUTING_KEY)
     (tmp_path / "token").write_text("another-one-XYZQ")
-    with pytest.raises(Unreachable, match="401") as refused:
+    with pytest.raises(PartlyTold, match="401") as partly:
         await channel.tell(message("Opened", "Update"))
-    assert "XYZQ" not in str(refused.value), "not even its end, which PagerDuty's client would tell"
+    assert isinstance(partly.value.problem, Unreachable)
+    assert "XYZQ" not in str(partly.value), "not even its end, which PagerDuty's client would tell"
     (tmp_path / "token").unlink()
-    with pytest.raises(Unreachable, match="apiTokenFile"):
+    with pytest.raises(PartlyTold, match="apiTokenFile"):
         await channel.tell(message("Opened", "Update"))
     (tmp_path / "token").write_text(TOKEN)
     await channel.tell(message("Opened", "Update"))
     assert vendor.alerts[0].lines == ["fact 1"]
+
+
+async def test_who_was_paged_is_not_paged_again_because_the_note_cannot_be_made(
+    vendor: FakePagerDuty, channel: PagerDutyAlerts, tmp_path: Path
+) -> None:
+    """The token of the REST API is wrong, and on-call has resolved the alert there meanwhile."""
+    first = message("Opened", "Update")
+    (tmp_path / "token").write_text("a-wrong-one")
+    kept: dict[str, str] = {}
+    for again in (False, True, True):
+        of = incident(status={"external": kept or None})
+        with pytest.raises(ParamedicError, match="401") as failed:
+            await channel.tell(Message(of, first.notices, again))
+        kept |= failed.value.told if isinstance(failed.value, PartlyTold) else {}
+        vendor.alerts[0].status = "resolved"
+    (tmp_path / "token").write_text(TOKEN)
+    await channel.tell(Message(incident(status={"external": kept}), first.notices, again=True))
+    assert [alert.actions for alert in vendor.alerts] == [["trigger"]]
+    assert vendor.alerts[0].lines == ["fact 1"]
+
+
+async def test_each_call_pages_though_somebody_works_on_it(vendor: FakePagerDuty, channel: PagerDutyAlerts) -> None:
+    """A trigger of an alert that is open or acknowledged there rings no phone."""
+    kept: dict[str, str] = {}
+    for number, kind in enumerate(("Opened", "Acknowledged", "Call", "Call", "Acknowledged", "Resolved")):
+        of = incident(status={"external": kept or None})
+        told = Notice(key=f"{kind}.{number}", kind=kind, at=datetime.now(UTC), message=f"fact {number}")  # type: ignore[arg-type]
+        kept |= await channel.tell(Message(of, [told], again=False))
+        if kind == "Call":
+            assert vendor.alerts[-1].status == "triggered", "a phone rings"
+            assert {uid_of(alert.key) for alert in vendor.alerts} == {"uid-1"}
+    assert [alert.status for alert in vendor.alerts] == ["resolved"] * 3
+    assert vendor.alerts[0].key == KEY
+    assert vendor.alerts[0].lines == ["fact 1", "fact 2", "fact 3", "fact 4", "fact 5"], "the whole story in one place"
 
 
 async def test_an_incident_that_cannot_be_found_yet_is_waited_for(
@@ -186,8 +222,9 @@ async def test_an_incident_that_cannot_be_found_yet_is_waited_for(
 ) -> None:
     monkeypatch.setattr(pagerduty, "_BETWEEN_LOOKS_SECONDS", 0.01)
     vendor.hidden = 100
-    with pytest.raises(Retry, match=KEY):
+    with pytest.raises(PartlyTold, match=KEY) as partly:
         await channel.tell(message("Opened", "Update"))
+    assert isinstance(partly.value.problem, Retry)
     assert vendor.alerts[0].actions == ["trigger"], "people are paged all the same"
     vendor.hidden = 2
     told = await channel.tell(message("Opened", "Update", again=True))
@@ -209,7 +246,8 @@ async def test_an_incident_that_is_never_there_is_not_waited_for(
 async def test_what_was_over_before_it_could_be_told_pages_nobody(
     vendor: FakePagerDuty, channel: PagerDutyAlerts, again: bool
 ) -> None:
-    assert await channel.tell(message("Opened", "Update", "Resolved", again=again)) == {}
+    told = await channel.tell(message("Opened", "Update", "Resolved", again=again))
+    assert "pager" not in told
     assert vendor.alerts == []
 
 

@@ -31,6 +31,8 @@ from testbed.operator_process import Operator
 
 Json = dict[str, Any]
 FOREIGN = "secret-of-somebody-else"
+CONTACTS = [{"channel": "pager"}]
+NEVER_OPEN = {"schedule": "0 0 29 2 *", "duration": "1m"}
 
 
 @pytest.fixture(scope="module")
@@ -60,6 +62,11 @@ def configured(folder: Path, pager: FakePagerDuty) -> Path:
             {"name": "others", "pagerduty": common | {"webhookSecretFile": str(folder / "other")}},
         ],
         "notify": ["pager"],
+        "people": {
+            "responses": [{"severity": "P3", "respondWithin": "4h", "callDuring": [NEVER_OPEN]}],
+            "teams": [{"name": "security", "levels": [{"name": n, "contacts": CONTACTS} for n in ("one", "two")]}],
+            "securityTeam": "security",
+        },
         "dashboards": ["https://grafana.example.com/d/service-overview"],
     }
     (folder / "settings.yaml").write_text(yaml.safe_dump(settings))
@@ -282,6 +289,68 @@ async def _let(world: World, user: str, role: str) -> None:
         "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": user}],
     }
     await world.admin.create(binding, world.namespace)
+
+
+async def test_each_call_rings_and_any_of_its_alerts_speaks_for_the_incident(
+    world: World, pager: FakePagerDuty
+) -> None:
+    alert = await paged(world, pager, "breach", type="SecurityBreach")
+
+    def alerts() -> list[Alert]:
+        return [one for one in pager.alerts if one.key.startswith(alert.key)]
+
+    await world.says("SecurityBreach")
+    await world.edit("breach", {"escalation": {"requestedBy": "admin", "message": "more people"}})
+    await is_there(lambda: len(alerts()) >= 2, "an alert of its own, which rings")
+    call = alerts()[-1]
+    assert (await call_back(world.operator, webhook("incident.acknowledged", call.key)))[0] == 200
+    assert "acknowledgement" in (await world.the_incident())["status"]
+    await is_there(lambda: {a.status for a in alerts()} == {"acknowledged"}, "all are acknowledged with it")
+    count = len(alerts())
+    await world.edit("breach", {"escalation": {"requestedBy": "admin", "message": "even more"}})
+    await is_there(lambda: len(alerts()) == count + 1, "who works on it is no reason not to call others")
+    assert alerts()[-1].status == "triggered"
+    assert (await call_back(world.operator, webhook("incident.resolved", alerts()[-1].key)))[0] == 200
+    await world.reaches("Resolved")
+    await is_there(lambda: {a.status for a in alerts()} == {"resolved"}, "all are resolved with it")
+
+
+async def test_outside_of_the_hours_nobody_is_paged_unless_it_turns_out_to_be_grave(
+    world: World, pager: FakePagerDuty
+) -> None:
+    made = await world.admin.create(incident("down", severity="P3"), world.namespace)
+    key = f"paramedic-{made['metadata']['uid']}"
+
+    async def held() -> Json | None:
+        found = await world.the_incident()
+        return found if any(n.get("held") == ["pager"] for n in found["status"].get("notices", [])) else None
+
+    await eventually(held, what="a page that waits")
+    assert not [alert for alert in pager.alerts if alert.key == key]
+    await world.edit("down", {"severity": "P1"})
+    alert = await alert_of(pager, key)
+    assert alert.events[0]["payload"]["severity"] == "error"
+
+
+async def test_a_wrong_token_of_the_rest_api_pages_once(world: World, pager: FakePagerDuty) -> None:
+    (world.operator.folder / "token").write_text("a-wrong-one")
+    try:
+        alert = await paged(world, pager, "breach", type="SecurityBreach")
+        await world.says("ChannelDown")
+        alert.status = "resolved"  # by a person, and the webhook was lost
+        before = world.operator.metric("paramedic_notices_total", channel="pager", result="Retried")
+
+        async def tried() -> bool:
+            now = await asyncio.to_thread(
+                world.operator.metric, "paramedic_notices_total", channel="pager", result="Retried"
+            )
+            return now >= before + 2
+
+        await eventually(tried, timeout=30, what="two more tries")
+    finally:
+        (world.operator.folder / "token").write_text(TOKEN)
+    await eventually(lambda: alert.lines, timeout=60, what="the note")  # the next try
+    assert len([one for one in pager.alerts if one.key.startswith(alert.key)]) == 1
 
 
 async def test_an_incident_without_a_key_is_known_by_its_alerts(world: World, pager: FakePagerDuty) -> None:

@@ -9,6 +9,7 @@ import pytest
 from builders import NOW, ago, incident
 from paramedic.api.incident import Notice
 from paramedic.core import pagerduty as core
+from paramedic.core.alert import short_hash
 from people.pagerduty_vendor import ROUTING_KEY, Trigger
 
 
@@ -16,27 +17,125 @@ def notices(*kinds: str) -> list[Notice]:
     return [Notice(key=f"{n}", kind=kind, at=ago(10 - n), message=f"fact {n}") for n, kind in enumerate(kinds)]  # type: ignore[arg-type]
 
 
+OWN = "paramedic-uid-1"
+
+
+def page(number: int) -> str:
+    """The key of the alert that the notice of this number has for itself."""
+    return f"{OWN}/{short_hash(str(number))}"
+
+
+def sent(kinds: str, paged: core.Paged = core.Paged(), *, again: bool = False, severity: str = "P1") -> list[str]:  # noqa: B008
+    """The events as ``action number``: 0 for the incident's own alert, else the notice's that has one for itself."""
+    told = notices(*kinds.split())
+    numbers = {OWN: "0"} | {page(n): str(n) for n in range(1, 100)}
+    events = core.events(incident(severity=severity), told, paged, again=again)
+    return [f"{event.action} {numbers[event.key]}" for event in events]
+
+
 @pytest.mark.parametrize(
-    ("kinds", "actions"),
+    ("kinds", "events"),
     [
-        ("Opened", ["trigger"]),
-        ("Opened Update Update", ["trigger"]),
+        ("Opened", ["trigger 0"]),
+        ("Opened Update Update", ["trigger 0"]),
         ("Update", []),
-        ("Call", ["trigger"]),
-        ("Opened Call Acknowledged", ["trigger", "acknowledge"]),
-        ("Opened Acknowledged Acknowledged", ["trigger", "acknowledge"]),
-        ("Acknowledged Call", ["acknowledge", "trigger"]),
-        ("Resolved", ["resolve"]),
-        ("Opened Update Resolved", ["resolve"]),  # over before anybody could be paged
-        ("Resolved Update Reminder", ["resolve"]),
-        ("Resolved Acknowledged", ["resolve"]),  # said too late
-        ("Resolved Reopened", ["trigger"]),
-        ("Opened Resolved Reopened Acknowledged", ["trigger", "acknowledge"]),
+        ("Update Call", ["trigger 0"]),  # nobody was paged before
+        ("Opened Call Call Acknowledged", ["trigger 0", "acknowledge 0"]),  # all at once: once
+        ("Opened Acknowledged Acknowledged", ["trigger 0", "acknowledge 0"]),
+        ("Opened Acknowledged Call", ["trigger 0", "acknowledge 0", "trigger 2"]),  # who works on it needs more people
+        ("Resolved", ["resolve 0"]),
+        ("Opened Update Resolved", ["resolve 0"]),  # over before anybody could be paged
+        ("Resolved Update Reminder", ["resolve 0"]),
+        ("Resolved Acknowledged", ["resolve 0"]),  # said too late
         ("Shutdown ApprovalNeeded", []),
     ],
 )
-def test_which_events_the_notices_come_to(kinds: str, actions: list[str]) -> None:
-    assert core.actions(notices(*kinds.split())) == actions
+def test_which_events_the_notices_come_to(kinds: str, events: list[str]) -> None:
+    assert sent(kinds) == events
+
+
+@pytest.mark.parametrize(
+    ("kinds", "events"),
+    [
+        ("Update Call", ["trigger 1"]),  # in an alert that is open it would page nobody
+        ("Update Call Call Acknowledged", ["trigger 1", "acknowledge 0", "acknowledge 7", "acknowledge 1"]),
+        ("Acknowledged", ["acknowledge 0", "acknowledge 7"]),
+        ("Update Call Resolved", ["resolve 0", "resolve 7"]),
+    ],
+)
+def test_once_people_were_paged_each_call_is_an_alert_of_its_own(kinds: str, events: list[str]) -> None:
+    assert sent(kinds, core.Paged((OWN, page(7)), "P1")) == events
+
+
+@pytest.mark.parametrize(
+    ("kinds", "events"),
+    [
+        ("Opened", ["trigger 0"]),
+        ("Opened Call", ["trigger 0", "trigger 1"]),  # the first may be open there already
+        ("Opened Call Resolved", ["resolve 0", "resolve 1"]),  # either may
+    ],
+)
+def test_what_may_have_been_told_takes_no_call_with_it(kinds: str, events: list[str]) -> None:
+    assert sent(kinds, again=True) == events
+
+
+@pytest.mark.parametrize(
+    ("before", "severity", "again", "events"),
+    [
+        ("P3", "P0", False, ["trigger 0"]),
+        ("P2", "P1", False, ["trigger 0"]),
+        ("P3", "P2", False, []),
+        ("P1", "P0", False, []),
+        ("P3", "P1", True, ["trigger 0"]),
+    ],
+)
+def test_an_incident_that_turns_out_to_be_grave_pages_again(
+    before: str, severity: str, again: bool, events: list[str]
+) -> None:
+    raised = notices("Update")
+    raised[0].reason = "SeverityRaised"
+    known = core.Paged((OWN,), before)
+    made = core.events(incident(severity=severity), raised, known, again=again)
+    assert [f"{event.action} 0" for event in made if event.key == page(0)] == events
+    assert len(made) == len(events)
+
+
+def test_what_was_told_when_it_was_less_grave_pages_again_though_it_is_told_again() -> None:
+    told = notices("Opened", "Update")
+    told[1].reason = "SeverityRaised"
+    keys = [event.key for event in core.events(incident(severity="P0"), told, core.Paged(), again=True)]
+    assert keys == [OWN, page(1)]
+    keys = [event.key for event in core.events(incident(severity="P0"), told, core.Paged(), again=False)]
+    assert keys == [OWN]
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_an_event_that_was_accepted_is_not_sent_again(again: bool) -> None:
+    """Wherever the others failed, and whatever has come since."""
+    told = notices("Opened", "Call", "Update", "Acknowledged", "Call", "Update", "Call")
+    whole = [(e.action, e.key) for e in core.events(incident(), told, core.Paged(), again=again)]
+    for accepted in range(1, len(whole) + 1):
+        then = core.events(incident(), told, core.Paged(), again=again)[accepted - 1].then
+        kept = incident(status={"external": then.to_external("pager")})
+        assert core.Paged.read(kept, "pager") == then
+        rest = core.events(kept, told, then, again=again)
+        left = [(e.action, e.key) for e in rest]
+        assert [one for one in left if one[0] == "trigger"] == [o for o in whole[accepted:] if o[0] == "trigger"]
+        assert left[len(left) - len(whole[accepted:]) :] == whole[accepted:]
+
+
+def test_an_incident_has_so_many_alerts_and_no_more() -> None:
+    """The oldest call's is resolved in favour of a new one, so that none is forgotten there."""
+    paged, is_open = core.Paged(), set[str]()
+    for number in range(100):
+        call = Notice(key=f"call.{number}", kind="Call", at=NOW, message="help")
+        for event in core.events(incident(), [call], paged, again=False):
+            (is_open.discard if event.action == "resolve" else is_open.add)(event.key)
+            paged = event.then
+        assert is_open == set(paged.keys)
+    assert len(is_open) == 32
+    assert OWN in is_open
+    assert max(map(len, paged.to_external("pager").values())) < 1024
 
 
 def test_an_event_is_within_what_pagerduty_documents() -> None:
@@ -81,6 +180,7 @@ def test_the_key_is_the_incidents_own() -> None:
     first, namesake = incident(), incident(metadata={"uid": "uid-2"})
     assert core.dedup_key(first) != core.dedup_key(namesake)
     assert core.uid_of(core.dedup_key(first)) == "uid-1"
+    assert core.uid_of(f"{core.dedup_key(first)}/0123456789abcdef") == "uid-1"
     assert core.uid_of("srv01/mysql") is None
 
 

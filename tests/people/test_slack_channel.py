@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -247,12 +247,14 @@ def problems(channels: dict[str, Channel]) -> list[tuple[str, list[str]]]:
     return [(c.name, sorted(m.words for m in c.messages)) for c in channels.values()]
 
 
-async def tell_until_told(teller: SlackTeller, made: Incident, *, at_first: bool = False) -> dict[str, str]:
+async def tell_until_told(
+    teller: SlackTeller, made: Incident, notices: Sequence[Notice] = EVERYTHING, *, at_first: bool = False
+) -> dict[str, str]:
     """As the delivery does: what may have been told is looked for."""
     again = at_first
     for _ in range(5):
         try:
-            return await teller.tell(Message(made, EVERYTHING, again=again))
+            return await teller.tell(Message(made, notices, again=again))
         except Retry as error:
             again = again or error.uncertain
     raise AssertionError("never told")
@@ -388,3 +390,113 @@ def test_without_the_library_the_settings_are_refused(
 
 def test_unreachable_is_a_retry() -> None:
     assert issubclass(Unreachable, Retry)
+
+
+# -- an incident's channel that a person has archived or deleted -------------------------------------------------------
+
+LOUD = {
+    "call": notice("call-2", "Call", mentions=["U0ALICE"]),
+    "question": notice("ask-2", "ApprovalNeeded"),
+    "reminder": notice("remind", "Reminder"),
+    "shutdown": notice("off", "Shutdown"),
+    "end": notice("over", "Resolved", reason="RemediationSucceeded"),
+}
+GONE = ("archived", "deleted")
+
+
+async def told_before(slack: FakeSlack, everybody: SlackTeller, how: str) -> dict[str, str]:
+    """The ids of an incident whose channel is gone."""
+    ids = await everybody.tell(Message(down(), [OPENED], again=False))
+    gone = slack.channel("incident-api-down")
+    if how == "archived":
+        gone.archived = True
+    else:
+        del slack.channels[gone.id]
+    return ids
+
+
+def lines(slack: FakeSlack, key: str) -> int:
+    """How many lines of the shared channel tell this."""
+    return sum(f"fact {key}" in m.words for m in slack.channel("incident-response").messages)
+
+
+@pytest.mark.parametrize("how", GONE)
+async def test_without_the_incidents_channel_the_shared_one_is_told_what_matters(
+    slack: FakeSlack, everybody: SlackTeller, how: str
+) -> None:
+    made = down(waiting(), external=await told_before(slack, everybody, how))
+    everything = [*LOUD.values(), notice("detail"), notice("due", reason="UpdateDue")]
+    await everybody.tell(Message(made, everything, again=False))
+    told = {one.key: lines(slack, one.key) for one in everything}
+    assert told == {one.key: 1 for one in LOUD.values()} | {"detail": 0, "due": 0}
+    assert "<@U0ALICE>" in slack.channel("incident-response").messages[-1].words
+    assert not any("<#" in m.words for m in slack.channel("incident-response").messages[1:]), "it leads nowhere"
+    assert {c.name for c in slack.channels.values()} <= {"incident-response", "incident-api-down"}
+    await everybody.tell(Message(made, [notice("quiet")], again=False))
+    assert lines(slack, "quiet") == 0
+
+
+async def test_a_question_that_is_answered_is_not_asked_there(slack: FakeSlack, everybody: SlackTeller) -> None:
+    made = down(external=await told_before(slack, everybody, "archived"))
+    await everybody.tell(Message(made, [LOUD["question"], LOUD["reminder"]], again=False))
+    assert [lines(slack, "ask-2"), lines(slack, "remind")] == [0, 1]
+
+
+@pytest.mark.parametrize("how", GONE)
+@pytest.mark.parametrize("again", [False, True])
+@pytest.mark.parametrize("kind", ["reset-taken", "reset", "500"])
+@pytest.mark.parametrize("number", range(5))
+async def test_nothing_is_lost_or_told_twice_there(
+    slack: FakeSlack, everybody: SlackTeller, how: str, again: bool, kind: str, number: int
+) -> None:
+    made = down(waiting(), external=await told_before(slack, everybody, how))
+    faults = {
+        "reset-taken": Fault.reset(taken=True),
+        "reset": Fault.reset(taken=False),
+        "500": Fault.status(500),
+    }
+    slack.fail_next(*[Fault.none()] * number, faults[kind])
+    await tell_until_told(everybody, made, list(LOUD.values()), at_first=again)
+    await tell_until_told(everybody, made, list(LOUD.values()), at_first=True)
+    assert {one.key: lines(slack, one.key) for one in LOUD.values()} == {one.key: 1 for one in LOUD.values()}
+
+
+@pytest.mark.parametrize("how", GONE)
+async def test_a_channel_that_goes_while_it_is_told(slack: FakeSlack, everybody: SlackTeller, how: str) -> None:
+    ids = await everybody.tell(Message(down(), [OPENED], again=False))
+    channel = slack.channel("incident-api-down")
+    body = {"ok": False, "error": "is_archived" if how == "archived" else "channel_not_found"}
+    slack.fail_next(Fault.none(), Fault.none(), Fault.status(200, body=body))  # the invitation and the call go well
+    made = down(waiting(), external=ids)
+    await everybody.tell(Message(made, list(LOUD.values()), again=False))
+    assert [lines(slack, one.key) for one in LOUD.values()] == [1] * len(LOUD)
+    assert sum("fact call-2" in m.words for m in channel.thread) == 1
+
+
+async def test_a_channel_that_is_back_is_told_again(slack: FakeSlack, everybody: SlackTeller) -> None:
+    ids = await everybody.tell(Message(down(), [OPENED], again=False))
+    channel = slack.channel("incident-api-down")
+    channel.archived = True
+    ids |= await everybody.tell(Message(down(external=ids), [LOUD["reminder"]], again=False))
+    channel.archived = False
+    await everybody.tell(Message(down(external=ids), [notice("late")], again=False))
+    assert [m for m in channel.thread if "fact late" in m.words]
+
+
+@pytest.mark.parametrize("how", GONE)
+async def test_where_no_other_channel_is_named_it_is_an_error_for_a_person(
+    slack: FakeSlack, teller: SlackTeller, how: str
+) -> None:
+    made = down(external=await told_before(slack, teller, how))
+    with pytest.raises(Terminal, match="is_archived" if how == "archived" else "channel_not_found"):
+        await teller.tell(Message(made, [LOUD["call"]], again=False))
+
+
+@pytest.mark.parametrize("how", GONE)
+async def test_where_both_channels_are_gone_it_is_an_error_for_a_person(
+    slack: FakeSlack, everybody: SlackTeller, how: str
+) -> None:
+    made = down(external=await told_before(slack, everybody, how))
+    slack.channel("incident-response").archived = True
+    with pytest.raises(Terminal, match="is_archived"):
+        await everybody.tell(Message(made, [LOUD["call"]], again=False))

@@ -7,6 +7,7 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator
+from hashlib import sha256
 from typing import Any
 
 import pytest
@@ -311,20 +312,20 @@ async def test_an_incident_is_opened_listed_and_taken_by_command(
         await let(admin, "alice", role, reported)
 
     async def opened() -> str | None:
-        answer = await commanded(operator, slack, "create p1 It burns: <!channel>!", ALICE, trigger="7.8.9")
+        answer = await commanded(operator, slack, 'create p1 "It burns: <!channel>!"', ALICE, trigger="7.8.9")
         return answer if "is open" in answer else None
 
     answer = await eventually(opened, timeout=40, what="the binding counts")
     found = (await admin.list(INCIDENTS, reported))[0]
     name = found["metadata"]["name"]
-    assert name.startswith("it-burns-channel-")
+    assert name == f"it-burns-channel-{sha256(b'7.8.9').hexdigest()[:10]}", "the same for whoever handles it, whenever"
     assert found["spec"]["severity"] == "P1"
     assert found["spec"]["title"] == "It burns: <!channel>!"
     assert found["spec"]["commander"] == "alice"
     channel = next(c for c in slack.channels.values() if c.name == f"incident-{name}")
     assert answer == f"{reported}/{name} is open, and you lead it. <#{channel.id}>"
     # Sent twice, made once.
-    assert "is open" in await commanded(operator, slack, "create p1 It burns: <!channel>!", ALICE, trigger="7.8.9")
+    assert "is open" in await commanded(operator, slack, 'create p1 "It burns: <!channel>!"', ALICE, trigger="7.8.9")
     assert len(await admin.list(INCIDENTS, reported)) == 1
     listed = await commanded(operator, slack, "list", ALICE)
     assert listed.startswith(f"P1 {name}: Open, It burns: <!channel>! (IC alice)")

@@ -53,12 +53,39 @@ async def test_killed_while_it_tells_nothing_is_lost_or_told_twice(
         assert not any(secret in text for secret in (BOT_TOKEN, SIGNING_SECRET))
 
 
-async def told_all(world: World) -> Json:
-    """The incident, once nothing is still to be told."""
+@pytest.mark.parametrize("taken", [False, True], ids=["line not posted", "line posted"])
+async def test_killed_while_it_tells_the_shared_channel_instead_of_one_that_is_gone(
+    installed: Access, admin: Api, namespace: str, tmp_path: Path, taken: bool
+) -> None:
+    """-9 between the incident's own channel, which a person has archived, and what is written down."""
+    with FakeSlack() as slack:
+        shared = slack.add_channel("incident-response")
+        env = {"PARAMEDIC_CONFIG": str(configured(tmp_path, slack, namespace, appTokenFile=None))}
+        with Operator(installed, tmp_path, env=env, identity="archived") as operator:
+            operator.wait_leading()
+            world = World(admin, namespace, operator)
+            await admin.create(incident("down"), namespace)
+            await told_all(world)
+            slack.channel("incident-down").archived = True
+            slack.fail_next(Fault.none(), Fault.hang(taken=taken))
+            await world.edit("down", {"resolution": {"resolvedBy": "admin"}})
+            await asyncio.to_thread(slack.wait_hanging)
+            await asyncio.to_thread(operator.kill)
+            slack.release()
+            await asyncio.to_thread(operator.start)
+            await asyncio.to_thread(operator.wait_leading)
+            found = await told_all(world, "Resolved")
+        assert [n for n in found["status"]["notices"] if n.get("undelivered")] == []
+        assert [sum("closed by admin" in m.words for m in shared.messages), len(slack.channels)] == [1, 2]
+
+
+async def told_all(world: World, kind: str = "Opened") -> Json:
+    """The incident, once it has something of this kind to tell, and nothing that is still to be told."""
 
     async def probe() -> Json | None:
         found = await world.the_incident()
         notices = (found.get("status") or {}).get("notices") or []
-        return found if notices and not any(n.get("pending") for n in notices) else None
+        has_it = any(n["kind"] == kind for n in notices)
+        return found if has_it and not any(n.get("pending") for n in notices) else None
 
     return await eventually(probe, timeout=40, what="everything is told")

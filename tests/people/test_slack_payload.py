@@ -13,7 +13,15 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from paramedic.core.slack_payload import Command, Interaction, is_signed, may_respond_to, read_form, read_payload
+from paramedic.core.slack_payload import (
+    Command,
+    Interaction,
+    is_signed,
+    may_respond_to,
+    read_create,
+    read_form,
+    read_payload,
+)
 from paramedic.settings import Settings, load_settings
 
 # The example of docs.slack.dev/authentication/verifying-requests-from-slack.
@@ -164,3 +172,37 @@ def test_a_slack_channel_without_any_place_is_refused(tmp_path: Path, monkeypatc
     monkeypatch.setenv("PARAMEDIC_CONFIG", str(path))
     with pytest.raises(Exception, match="there is no place to tell people"):
         load_settings()
+
+
+@pytest.mark.parametrize(
+    ("text", "severity", "title"),
+    [
+        ("API down", "P2", "API down"),
+        ("p0 API down", "P0", "API down"),
+        ('"API down"', "P2", "API down"),
+        ("“API down”", "P2", "API down"),
+        ("„API down“", "P2", "API down"),
+        ("‘API down’", "P2", "API down"),
+        ("'API down'", "P2", "API down"),
+        ('P0 "API down"', "P0", "API down"),
+        ('"P0 API down"', "P0", "API down"),
+        ("“P1  API down ”", "P1", "API down"),
+        ('"a" and "b"', "P2", '"a" and "b"'),
+        ('P0 "a" is down', "P0", '"a" is down'),
+        ('API "down"', "P2", 'API "down"'),
+        ('API down"', "P2", 'API down"'),
+        ('"', "P2", '"'),
+        ('""', "P2", ""),
+        ('P0 ""', "P0", ""),
+        ("P0", "P0", ""),
+        ("", "P2", ""),
+        ("P05 is no severity", "P2", "P05 is no severity"),
+    ],
+)
+def test_what_is_to_be_opened(text: str, severity: str, title: str) -> None:
+    assert read_create(text) == (severity, title)
+
+
+@given(st.text())
+def test_a_title_is_never_made_up(text: str) -> None:
+    assert read_create(text)[1] in text

@@ -156,8 +156,6 @@ async def test_a_failed_remedy_does_not_take_the_status_back(
     told |= await channel.tell(to_tell(incident(told, steps=[APPLIED]), notice()))
     told |= await channel.tell(to_tell(incident(told, steps=[APPLIED | {"state": "Failed"}]), notice()))
     assert page.statuses() == ["investigating", "identified"]
-    await channel.tell(to_tell(incident(told), notice("Reopened", "Reopened")))
-    assert page.statuses()[-1] == "investigating"
 
 
 async def test_what_was_over_before_it_could_be_told_is_not_told(

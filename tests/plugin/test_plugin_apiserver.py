@@ -1,11 +1,9 @@
 """Logging in by a client certificate, a proxy in between, and what is no API server at all."""
 
-import contextlib
 import http.server
 import json
 import ssl
 import tempfile
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,15 +12,17 @@ import pytest
 from paramedic.plugin.apiserver import ApiServer
 from paramedic.plugin.failures import Exit, Failure
 from paramedic.plugin.kubeconfig import Login
+from plugin.servers import serving
 from testbed.certificates import Certificates, make
 
 
 class Who(http.server.BaseHTTPRequestHandler):
-    """Says by which certificate it is asked."""
+    """Says by which certificate and with which headers it is asked."""
 
     def do_GET(self) -> None:
         who = self.connection.getpeercert() if isinstance(self.connection, ssl.SSLSocket) else None
-        body = b"<html>" if self.path == "/html" else json.dumps({"who": who, "path": self.path}).encode()
+        said = {"who": who, "path": self.path, "headers": self.headers.items()}
+        body = b"<html>" if self.path == "/html" else json.dumps(said).encode()
         self.send_response(200)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
@@ -37,18 +37,6 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
     return make(tmp_path_factory.mktemp("certificates"))
 
 
-@contextlib.contextmanager
-def serving(context: ssl.SSLContext | None = None) -> Iterator[int]:
-    """The port of a server."""
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Who)
-    if context:
-        server.socket = context.wrap_socket(server.socket, server_side=True)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield server.server_port
-    server.shutdown()
-    server.server_close()
-
-
 @pytest.fixture
 def url(certificates: Certificates) -> Iterator[str]:
     """A server that lets in whoever has a certificate of its CA."""
@@ -56,7 +44,7 @@ def url(certificates: Certificates) -> Iterator[str]:
     context.load_cert_chain(certificates.certificate, certificates.key)
     context.load_verify_locations(certificates.ca)
     context.verify_mode = ssl.CERT_REQUIRED
-    with serving(context) as port:
+    with serving(Who, context) as port:
         yield f"https://127.0.0.1:{port}"
 
 
@@ -72,6 +60,22 @@ def test_by_a_client_certificate_of_which_nothing_is_left_behind(
     answer = ApiServer(login(url, certificates)).request("GET", "/")
     assert [("commonName", "server")] in [[tuple(pair) for pair in part] for part in answer["who"]["subject"]]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_as_whom_somebody_asks() -> None:
+    extra = {"acme.com/Project": ("one", "two"), "50%": ("x",)}
+    with serving(Who) as port:
+        login = Login(f"http://127.0.0.1:{port}", impersonate="alice", uid="u-1", groups=("ops", "dev"), extra=extra)
+        sent = ApiServer(login).request("GET", "/")["headers"]
+    assert [pair for pair in sent if pair[0].startswith("Impersonate")] == [
+        ["Impersonate-User", "alice"],
+        ["Impersonate-Uid", "u-1"],
+        ["Impersonate-Group", "ops"],
+        ["Impersonate-Group", "dev"],
+        ["Impersonate-Extra-acme.com%2Fproject", "one"],
+        ["Impersonate-Extra-acme.com%2Fproject", "two"],
+        ["Impersonate-Extra-50%25", "x"],
+    ]
 
 
 def test_a_key_that_cannot_be_used(url: str, certificates: Certificates) -> None:
@@ -90,7 +94,7 @@ def test_what_answers_is_no_api_server(url: str, certificates: Certificates) -> 
 def test_a_proxy_between(how: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NO_PROXY", raising=False)
     monkeypatch.delenv("no_proxy", raising=False)
-    with serving() as port:
+    with serving(Who) as port:
         proxy = f"http://127.0.0.1:{port}"
         monkeypatch.setenv("http_proxy", "" if how == "kubeconfig" else proxy)
         login = Login("http://cluster.invalid", proxy=proxy if how == "kubeconfig" else None)

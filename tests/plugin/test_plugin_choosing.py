@@ -78,6 +78,13 @@ def test_no_policy_for_this_target() -> None:
     assert lines[1].startswith("  --policy app   ")
 
 
+def test_a_policy_by_name_is_the_own_one_before_one_that_serves_the_namespace() -> None:
+    own = policy("api-outage", "APIOutage")
+    serving = policy("api-outage", "APIOutage", namespace="paramedic-system", namespaces=["covet"], priority=9)
+    assert choose([serving, own], Wish("P1", policy="api-outage"), "covet").policy is own
+    assert choose([serving], Wish("P1", policy="api-outage"), "covet").policy is serving
+
+
 def test_a_policy_by_name_answers_whatever_it_matches() -> None:
     alerts = policy("alerts", match=ALERTS_ONLY, incident={"type": "HighLoad"})
     assert choose([alerts], Wish("P1", policy="alerts"), "covet") == Choice("HighLoad", "P1", APP, alerts)

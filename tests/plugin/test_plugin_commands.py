@@ -341,6 +341,32 @@ async def test_create_says_what_is_possible(team: Team) -> None:
     assert (await team.spec("down"))["policyRef"] == {"name": "load"}
 
 
+async def test_source_addresses_are_named_when_it_is_created(team: Team) -> None:
+    block = {"name": "block", "target": {"kind": "Connection", "name": "alb"}, "ttl": "1h"}
+    steps = [block | {"blockAddresses": {"addressesFromIncident": True}}]
+    match = {"incidents": {"types": ["DDoS"]}}
+    await team.admin.create(policy("ddos", steps=steps, match=match), team.namespace)
+    desk = team.cli("desk")
+    sources = ("--source-address", "203.0.113.7", "--source-address", "2001:db8::/48")
+    said = await desk("create", "Flood", "--name", "flood", *sources)
+    assert (said.code, said.err) == (0, "")
+    assert (await team.spec("flood"))["sourceAddresses"] == ["203.0.113.7", "2001:db8::/48"]
+    shown = (await desk("show", "flood")).out.splitlines()
+    assert "Sources       203.0.113.7, 2001:db8::/48" in shown
+
+    world = await desk("create", "Flood", "--name", "all", "--source-address", "0.0.0.0/0")
+    assert (world.code, "spec.sourceAddresses[0]: " in world.err, "too large" in world.err) == (1, True, True)
+    assert await team.names() == {"flood"}
+
+
+async def test_create_says_when_nothing_looks_at_the_source_addresses(team: Team) -> None:
+    await team.admin.create(policy("api-outage"), team.namespace)
+    told = "the source addresses are kept on the incident for people: no step that answers blocks them"
+    named = await team.cli("dev")("create", "Strange", "--name", "strange", "--source-address", "203.0.113.7")
+    assert (named.code, told in named.err) == (0, True)
+    assert (await team.spec("strange"))["sourceAddresses"] == ["203.0.113.7"]
+
+
 async def test_what_the_api_server_does_not_take_is_told_readably(team: Team) -> None:
     dev = team.cli("dev")
     long = await dev("create", "x" * 2000, "--type", "APIOutage")

@@ -1,9 +1,12 @@
 """One incident from its report to its end, by the command line and a real operator."""
 
 import asyncio
+from dataclasses import replace
 
 from access.people import POLICIES
 from e2e.world import World, policy
+from paramedic.plugin.apiserver import ApiServer
+from paramedic.plugin.kubeconfig import Chosen, load_login
 from plugin.team import Team
 from testbed.access import Access
 from testbed.api import eventually
@@ -40,3 +43,15 @@ async def test_reported_approved_and_seen_to_its_end(team: Team, installed: Acce
 async def _ready(team: Team) -> bool:
     conditions = (await team.admin.get(POLICIES, "by-hand", team.namespace)).get("status", {}).get("conditions", [])
     return any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
+
+
+async def test_the_api_server_knows_as_whom_somebody_asks(installed: Access) -> None:
+    login = load_login(Chosen(str(installed.kubeconfig)))
+    extra = {"acme.com/project": ("a", "b"), "50%": ("c",)}
+    server = ApiServer(replace(login, impersonate="alice", uid="u-1", groups=("ops",), extra=extra))
+    review = {"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"}
+    url = "/apis/authentication.k8s.io/v1/selfsubjectreviews"
+    who = (await asyncio.to_thread(server.request, "POST", url, body=review))["status"]["userInfo"]
+    assert (who["username"], who["uid"]) == ("alice", "u-1")
+    assert "ops" in who["groups"]
+    assert who["extra"] == {"acme.com/project": ["a", "b"], "50%": ["c"]}

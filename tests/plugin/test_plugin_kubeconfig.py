@@ -2,6 +2,7 @@
 
 import base64
 import json
+import re
 import stat
 from pathlib import Path
 from typing import Any
@@ -92,6 +93,63 @@ def test_what_cannot_be_used_is_said(home: Path) -> None:
     assert "client-certificate cannot be read" in failed(kubeconfig=str(bad))
 
 
+def test_as_whom_the_kubeconfig_asks(home: Path) -> None:
+    user = {
+        "as": "alice",
+        "as-uid": "u-1",
+        "as-groups": ["ops"],
+        "as-user-extra": {"project": ["a", "b"], "none": None},
+    }
+    login = load_login(Chosen(str(write(home / "x", config(user=user)))))
+    assert (login.impersonate, login.uid, login.groups) == ("alice", "u-1", ("ops",))
+    assert login.extra == {"project": ("a", "b"), "none": ()}
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ("[]", "it must be a mapping, and is a list"),
+        ("just text", "it must be a mapping, and is a text"),
+        ("current-context: [c]", "current-context must be a text, and is a list"),
+        ("clusters: {k: {server: https://a}}", "clusters must be a list, and is a mapping"),
+        ("clusters: [k]", r"clusters\[0\] must be a mapping, and is a text"),
+        ("clusters: [null]", r"clusters\[0\] is empty"),
+        ("clusters: [{cluster: {server: https://a}}]", r"clusters\[0\] has no name"),
+        ("clusters: [{name: [k], cluster: {}}]", r"clusters\[0\].name must be a text, and is a list"),
+        ("clusters: [{name: k, cluster: https://a}]", r"clusters\[0\].cluster must be a mapping, and is a text"),
+        (
+            "clusters: [{name: k, cluster: {server: 5}}]",
+            r"clusters\[0\].cluster.server must be a text, and is a number",
+        ),
+        ("clusters: [{name: k, cluster: {extensions: [1]}}]", r"cluster.extensions\[0\] must be a mapping"),
+        ("clusters: [{name: k, cluster: {certificate-authority: 5}}]", "certificate-authority must be a text"),
+        ("contexts: [{name: c, context: {cluster: [k]}}]", r"contexts\[0\].context.cluster must be a text"),
+        ("users: [{name: u, user: {token: 12345}}]", r"users\[0\].user.token must be a text, and is a number"),
+        ("users: [{name: u, user: {as-groups: ops}}]", "as-groups must be a list, and is a text"),
+        ("users: [{name: u, user: {as-user-extra: {p: x}}}]", "as-user-extra.p must be a list, and is a text"),
+        ("users: [{name: u, user: {as-user-extra: {1: [x]}}}]", "as-user-extra must be a text"),
+        ("users: [{name: u, user: {exec: login}}]", "exec must be a mapping, and is a text"),
+        ("users: [{name: u, user: {exec: {command: x, env: [{value: y}]}}}]", r"exec.env\[0\] has no name"),
+        ("users: [{name: u, user: {exec: {command: x, args: [null]}}}]", r"exec.args\[0\] is empty"),
+    ],
+)
+def test_what_is_no_kubeconfig_is_said_with_its_place(home: Path, changed: str, words: str) -> None:
+    (home / "x").write_text(changed)
+    said = failed(kubeconfig=str(home / "x"))
+    assert said.startswith(f"{home / 'x'} is not a kubeconfig: ")
+    assert re.search(words, said)
+
+
+def test_lists_that_are_null_say_nothing(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    nothing = {"clusters": None, "users": None, "contexts": None, "current-context": None}
+    empty = write(home / "x", nothing)
+    assert "no current context" in failed(kubeconfig=str(empty))
+    cluster, user = {"server": "https://a", "extensions": None}, {"token": "t", "as-groups": None, "exec": None}
+    full = config(user=user, clusters=[{"name": "k", "cluster": cluster}])
+    monkeypatch.setenv("KUBECONFIG", f"{empty}:{write(home / 'y', full)}")
+    assert load_login(Chosen()) == Login("https://a", token="t")
+
+
 def plugin_script(path: Path, body: str) -> Path:
     path.write_text(f"#!/bin/sh\n{body}\n")
     path.chmod(path.stat().st_mode | stat.S_IXUSR)
@@ -117,6 +175,34 @@ def test_a_login_plugin_is_told_what_kubectl_tells_it(home: Path) -> None:
         "apiVersion": answer["apiVersion"],
         "kind": "ExecCredential",
         "spec": {"interactive": False, "cluster": {"server": "https://a"}},
+    }
+
+
+def test_a_login_plugin_is_told_of_the_cluster_as_kubectl_tells_it(home: Path) -> None:
+    plugin_script(home / "login", f'echo "$KUBERNETES_EXEC_INFO" > {home / "told"}; echo \'{{"status": {{}}}}\'')
+    (home / "ca.pem").write_text("CA")
+    plugin = {"apiVersion": "client.authentication.k8s.io/v1beta1", "command": "./login", "provideClusterInfo": True}
+    cluster = {
+        "server": "https://a",
+        "certificate-authority": "ca.pem",
+        "insecure-skip-tls-verify": True,
+        "tls-server-name": "b",
+        "proxy-url": "http://proxy",
+        "extensions": [
+            {"name": "other", "extension": 1},
+            {"name": "client.authentication.k8s.io/exec", "extension": {"audience": "c", "since": "@"}},
+        ],
+    }
+    content = yaml.safe_dump(config(user={"exec": plugin}, clusters=[{"name": "k", "cluster": cluster}]))
+    (home / "x").write_text(content.replace("'@'", "2024-01-15"))
+    credentials_of(load_login(Chosen(str(home / "x"))))
+    assert json.loads((home / "told").read_text())["spec"]["cluster"] == {
+        "server": "https://a",
+        "certificate-authority-data": base64.b64encode(b"CA").decode(),
+        "insecure-skip-tls-verify": True,
+        "tls-server-name": "b",
+        "proxy-url": "http://proxy",
+        "config": {"audience": "c", "since": "2024-01-15"},
     }
 
 

@@ -63,9 +63,10 @@ class Observed:
     ``related`` holds lists of further objects by kind (an HPA, ReplicaSets); ``left`` the states that Paramedic has
     moved this target away from in earlier incidents, so that it does not go back to what was bad; ``incident`` the
     name that is stamped beside the operation, ``incident_uid`` and ``step`` what else names what an action creates;
-    ``since`` when the incident's trouble began; ``alert`` what opened it, which is anybody's text; ``seen`` what was
-    read of something outside of the cluster, in a form of the action's own; ``operation`` the one under which the step
-    was done, if it was.
+    ``since`` when the incident's trouble began; ``alert`` what opened it, which is anybody's text; ``source_addresses``
+    whom the person who opened it has named; ``seen`` what was read of something outside of the cluster, in a form of
+    the action's own; ``operation`` the one under which the step was done, if it was; ``acted_at`` when Paramedic
+    acted on it last through whichever connection, where something outside of the cluster tells that.
     """
 
     target: Json
@@ -76,8 +77,10 @@ class Observed:
     step: str = ""
     since: datetime | None = None
     alert: AlertSource | None = None
+    source_addresses: tuple[str, ...] = ()
     seen: Any = None
     operation: str = ""
+    acted_at: datetime | None = None
 
     @property
     def kind(self) -> str:
@@ -155,7 +158,7 @@ class Delete:
 Write = Patch | Create | Apply | Delete
 
 
-def _tell_nobody(text: str) -> None:
+def _tell_nobody(text: object) -> None:
     """Where nobody listens."""
 
 
@@ -164,8 +167,8 @@ class Change:
     """A planned change. ``forward`` makes it and ``inverse`` undoes it; ``before`` and ``after`` go on the status.
 
     ``work`` is what ``apply`` needs besides. A slow action has only that; the executor sets in how many ``seconds`` it
-    is to be done at most, and ``tell`` for how it gets on. ``no_undo`` says why this one could not be put back; as a
-    leased mitigation it is then refused.
+    is to be done at most, ``tell`` for how it gets on, and ``note`` for what is to be added to ``after`` meanwhile.
+    ``no_undo`` says why this one could not be put back; as a leased mitigation it is then refused.
     """
 
     before: State
@@ -177,6 +180,7 @@ class Change:
     seconds: float = 0.0
     no_undo: str = ""
     tell: Callable[[str], None] = _tell_nobody
+    note: Callable[[State], None] = _tell_nobody
 
     @property
     def is_empty(self) -> bool:
@@ -228,7 +232,9 @@ class Action:
 
     @property
     def reads_only(self) -> bool:
-        """Whether it changes nothing: then there is nothing to verify, and no guard that counts it."""
+        """Whether it changes nothing of what is in trouble: then there is nothing to verify, and no target that is
+        acted on. What it may do unasked is told by ``only_reads``.
+        """
         return self.name in READING
 
     def expand(self, step: Step) -> list[Step]:
@@ -276,6 +282,12 @@ class Action:
             raise Refused(Reason.TARGET_CHANGED, "what the step would do has changed since it was planned")
         return change
 
+    async def is_begun(self, change: Change, after: State, clients: Clients) -> bool:
+        """Of a slow action that this process knows nothing of: whether it has left something that is to be seen to its
+        end. ``after`` holds what it has noted. Raises Terminal with OUTCOME_UNKNOWN when that is not there any more.
+        """
+        return False
+
     def plan_as_shown(self, observed: Observed, params: Any, operation: str, before: State, after: State) -> Change:
         """The change for a plan that a person has been shown: planned anew, unless part of what was shown is enough."""
         return self.plan(observed, params, operation)
@@ -299,6 +311,10 @@ class Action:
                     reason, f"{number} of {len(change.forward)} changes were made, then: {error}"
                 ) from error
         return None
+
+    def problem_for(self, params: Json, kind: str) -> str:
+        """What is wrong in these parameters (as written) for a target of that kind; empty when nothing is."""
+        return ""
 
     def reaches_beyond(self, params: Json) -> bool:
         """Whether with these parameters (as written) it changes objects besides its target."""

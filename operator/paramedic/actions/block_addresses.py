@@ -11,6 +11,7 @@ from pydantic import AfterValidator, ConfigDict, Field, model_validator
 
 from paramedic.actions.base import Action, Change, Clients, Observed, Outcome, Report, State
 from paramedic.actions.outside import CONNECTION, as_target, connections_of
+from paramedic.api.addresses import MOST_ADDRESSES, SHORTEST_PREFIX_IPV4, SHORTEST_PREFIX_IPV6
 from paramedic.api.base import Model, rule
 from paramedic.api.connection import LoadBalancer
 from paramedic.api.policy import LabelName
@@ -35,14 +36,14 @@ if TYPE_CHECKING:
     from paramedic.clients.kube import Kube
 
 _NONE = "none"
-_MOST_ADDRESSES = 100
 _SHOWN_ADDRESSES = 10
 _NODE_ADDRESSES = ("InternalIP", "ExternalIP")
 _CIDR_PATTERN = r"^[0-9a-fA-F.:]{2,45}(/[0-9]{1,3})?$"
 _SOURCE = rule(
     "(has(self.addresses) && size(self.addresses) > 0) || has(self.addressesFromLabel) || "
-    "has(self.addressesFromAnnotation)",
-    "blockAddresses needs addresses, addressesFromLabel or addressesFromAnnotation: as it stands nothing is blocked",
+    "has(self.addressesFromAnnotation) || (has(self.addressesFromIncident) && self.addressesFromIncident)",
+    "blockAddresses needs addresses, addressesFromLabel, addressesFromAnnotation or addressesFromIncident: as it "
+    "stands nothing is blocked",
 )
 
 
@@ -59,29 +60,41 @@ class BlockAddressesParams(Model):
     model_config = ConfigDict(json_schema_extra={"x-kubernetes-validations": [_SOURCE]})
 
     addresses: list[Cidr] = Field(
-        default_factory=list, max_length=_MOST_ADDRESSES, description="Addresses or CIDRs, for example 203.0.113.0/24."
+        default_factory=list, max_length=MOST_ADDRESSES, description="Addresses or CIDRs, for example 203.0.113.0/24."
     )
     addresses_from_label: LabelName | None = Field(
         None, description="Alert label with addresses or CIDRs, separated by commas or blanks; 100 at most."
     )
     addresses_from_annotation: LabelName | None = Field(None, description="The same, of an annotation of the alert.")
+    addresses_from_incident: bool = Field(
+        False,
+        description="Also spec.sourceAddresses of the Incident; where a person has opened it, those instead of the "
+        "alert's. Who may open an Incident for this policy then chooses whom it keeps out.",
+    )
     never_block: list[Cidr] = Field(
         default_factory=list,
-        max_length=_MOST_ADDRESSES,
+        max_length=MOST_ADDRESSES,
         description="Never these: partners, offices, monitoring. The load balancer's own networks, the cluster's and "
         "the connection's neverBlock are never blocked either.",
     )
     status_code: int = Field(403, ge=400, le=599, description="What they are answered.")
-    shortest_prefix_ipv4: int = Field(16, ge=8, le=32, alias="shortestPrefixIPv4", description="No larger networks.")
-    shortest_prefix_ipv6: int = Field(32, ge=16, le=128, alias="shortestPrefixIPv6", description="No larger networks.")
+    shortest_prefix_ipv4: int = Field(
+        16, ge=SHORTEST_PREFIX_IPV4, le=32, alias="shortestPrefixIPv4", description="No larger networks."
+    )
+    shortest_prefix_ipv6: int = Field(
+        32, ge=SHORTEST_PREFIX_IPV6, le=128, alias="shortestPrefixIPv6", description="No larger networks."
+    )
     allow_private: bool = Field(
         False, description="Also private addresses, for an internal load balancer; its own VPC is never blocked."
     )
 
     @model_validator(mode="after")
     def _has_source(self) -> "BlockAddressesParams":
-        if not (self.addresses or self.addresses_from_label or self.addresses_from_annotation):
-            raise ValueError("one of addresses, addressesFromLabel and addressesFromAnnotation is needed")
+        from_outside = self.addresses_from_label or self.addresses_from_annotation or self.addresses_from_incident
+        if not (self.addresses or from_outside):
+            raise ValueError(
+                "one of addresses, addressesFromLabel, addressesFromAnnotation and addressesFromIncident is needed"
+            )
         for address in self.addresses:
             against = check(parse_network(address), self.bounds)
             if against:
@@ -117,7 +130,7 @@ class BlockAddresses(Action):
     """What it governs are the rules of one operation: ``{"rules": {"0": "203.0.113.7/32"}}``, or ``"none"``."""
 
     name = "blockAddresses"
-    summary = "Source addresses, from the policy or the alert, are answered 403 by the load balancer (AWS ALB)."
+    summary = "Source addresses, of the policy, the alert or the Incident, answered 403 by the load balancer (AWS ALB)."
     params = BlockAddressesParams
     kinds = CONNECTION
     connection_types = ("loadBalancer",)
@@ -250,14 +263,21 @@ def _present(observed: Observed, operation: str) -> dict[str, str]:
 def _chosen(observed: Observed, params: BlockAddressesParams) -> tuple[list[str], list[str]]:
     """What is blocked, and what is not though it was asked for, with the reason. Raises Refused, Terminal.
 
-    The policy's own addresses are meant as they are written. What an alert says is anybody's text: one word in it that
-    is no address or too large a network, and nothing of it is done; what is protected is left out.
+    The policy's own addresses are meant as they are written. What an alert or an Incident says is others' text: one
+    word in it that is no address or too large a network, and nothing of it is done; what is protected is left out.
     """
     seen: _Seen = observed.seen
     if seen.unknown:
         raise seen.unknown
     protected = [*seen.protected, *(Protected(parse_network(cidr), "in neverBlock") for cidr in params.never_block)]
-    asked = [*map(parse_network, params.addresses), *_from_alert(observed, params)]
+    told = [*_from_incident(observed, params), *_from_alert(observed, params)]
+    asked = [*map(parse_network, params.addresses), *told]
+    if not asked:
+        raise Refused(
+            Reason.INVALID_PARAMETERS,
+            "the incident names no spec.sourceAddresses to block: create one with them "
+            "(kubectl incident create --source-address)",
+        )
     kept, left_out = [], []
     for network in dict.fromkeys(asked):
         found = first_overlap(network, protected)
@@ -270,8 +290,17 @@ def _chosen(observed: Observed, params: BlockAddressesParams) -> tuple[list[str]
     return merged(kept), left_out
 
 
+def _from_incident(observed: Observed, params: BlockAddressesParams) -> list[Network]:
+    if not (params.addresses_from_incident and observed.source_addresses):
+        return []
+    return _parsed("spec.sourceAddresses of the incident", ",".join(observed.source_addresses), params.bounds)
+
+
 def _from_alert(observed: Observed, params: BlockAddressesParams) -> list[Network]:
+    """What the alert says; nothing where a person has opened the incident and may name the addresses themselves."""
     alert = observed.alert
+    if alert is None and params.addresses_from_incident:
+        return []
     sources = (
         ("label", params.addresses_from_label, alert.labels if alert else {}),
         ("annotation", params.addresses_from_annotation, alert.annotations if alert else {}),
@@ -288,7 +317,7 @@ def _from_alert(observed: Observed, params: BlockAddressesParams) -> list[Networ
 
 def _parsed(where: str, text: str, bounds: Bounds) -> list[Network]:
     try:
-        networks = parse_list(text, _MOST_ADDRESSES)
+        networks = parse_list(text, MOST_ADDRESSES)
     except ValueError as error:
         raise Refused(Reason.INVALID_PARAMETERS, f"{where}: {error}") from error
     against = next(filter(None, (check(network, bounds) for network in networks)), None)

@@ -21,7 +21,7 @@ from paramedic.errors import Refused
 from paramedic.evidence.capture import Wanted, capture
 from paramedic.evidence.database import Dump
 from paramedic.evidence.network import Network
-from paramedic.evidence.snapshots import Snapshots
+from paramedic.evidence.snapshots import Snapshots, named_claims
 
 _LONGEST_CAPTURE = timedelta(minutes=10)
 _LABEL = r"^[a-zA-Z0-9]([-a-zA-Z0-9_./]{0,315}[a-zA-Z0-9])?$"
@@ -106,7 +106,9 @@ class VolumeSnapshots(Model):
     volumes: list[Annotated[str, Field(pattern=r"^vol-[0-9a-f]{8,17}$", max_length=21)]] = Field(
         default_factory=list, max_length=20, description="Ids of volumes, for example vol-0123456789abcdef0."
     )
-    claims: bool = Field(True, description="Also the volumes behind the PersistentVolumeClaims of the pods.")
+    claims: bool = Field(
+        True, description="Also the volumes behind the PersistentVolumeClaims of the pods and of the target's template."
+    )
 
 
 _TABLE = r"^[A-Za-z_*?][A-Za-z0-9_$*?]*(\.[A-Za-z_*?][A-Za-z0-9_$*?]*)?$"
@@ -224,7 +226,7 @@ class CaptureEvidence(Action):
             previous=params.previous,
             total_bytes=params.max_bytes,
             network=_network(params.network_capture, operation),
-            snapshots=_snapshots(params.snapshots, selector),
+            snapshots=_snapshots(observed, params.snapshots, selector, own=not params.selector),
             dump=_dump(params.database_dump),
         )
         after = {"captured": ", ".join(wanted.include), "pods": selector}
@@ -275,10 +277,17 @@ def _network(params: NetworkCapture | None, operation: str) -> Network | None:
     return Network(f"paramedic-{operation}", params.image, params.command(), seconds)
 
 
-def _snapshots(params: VolumeSnapshots | None, selector: str) -> Snapshots | None:
+def _snapshots(observed: Observed, params: VolumeSnapshots | None, selector: str, *, own: bool) -> Snapshots | None:
+    """``own``: whether the selector is that of the target's own pods, whose claims outlive them."""
     if params is None:
         return None
-    return Snapshots(params.connection, tuple(params.volumes), selector if params.claims else "")
+    if not params.claims:
+        return Snapshots(params.connection, tuple(params.volumes), "")
+    spec = observed.target["spec"] if own else {}
+    claims = named_claims((spec.get("template") or {}).get("spec") or {})
+    made = [template["metadata"]["name"] for template in spec.get("volumeClaimTemplates") or []]
+    numbered = tuple(f"{name}-{observed.name}-" for name in made)
+    return Snapshots(params.connection, tuple(params.volumes), selector, claims, numbered)
 
 
 def _dump(params: DatabaseDump | None) -> Dump | None:

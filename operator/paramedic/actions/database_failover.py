@@ -5,14 +5,14 @@ writer's endpoint and what uses it is restarted (``patchConfig``). The request i
 of its own: after a crash the cluster is looked at, and never asked again as long as it cannot be told.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Literal
 
 from pydantic import Field
 
 from paramedic.actions.base import Action, Change, Clients, Json, Observed, Outcome, Report, State
-from paramedic.actions.databases import TYPES, Seen, provider
+from paramedic.actions.databases import TYPES, Seen, provider, with_lags
 from paramedic.actions.emergency import part_name, with_condition
 from paramedic.actions.outside import CONNECTION, as_target
 from paramedic.api.base import Duration, Model, ObjectName, format_duration
@@ -20,11 +20,22 @@ from paramedic.api.checks import Verify
 from paramedic.api.policy import Step
 from paramedic.api.reasons import Reason
 from paramedic.api.workload import BoundTarget, TargetSelector
-from paramedic.core.failover import Database, Member, Phase, Standing, nearest_reader, standing, unsettled_for
+from paramedic.core.failover import (
+    Database,
+    Member,
+    Phase,
+    Standing,
+    nearest_reader,
+    standing,
+    taken_over_since,
+    under_way,
+    unsettled_for,
+)
 from paramedic.core.results import from_step
 from paramedic.errors import Refused, Retry, Terminal
 
 _LOOK_AGAIN_AFTER = timedelta(seconds=5)
+_MOST_LAG = timedelta(seconds=5)
 _OUTCOMES = {
     Standing.BEGUN: Outcome.APPLIED,
     Standing.NOT_ASKED: Outcome.NOT_APPLIED,
@@ -55,17 +66,23 @@ class DatabaseFailoverParams(Model):
         pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$",
         description="Instance that becomes the writer; default: the healthy reader that is least behind.",
     )
-    max_replica_lag: Duration = Field(
-        timedelta(seconds=5), description="Refuse an instance that is further behind the writer than this."
+    max_replica_lag: Duration | None = Field(
+        None,
+        description="Refuse an instance that is further behind the writer than this; default: 5s. The lag is "
+        "CloudWatch's; for CloudNativePG it is that of pg_stat_replication, read through verifyConnection.",
     )
     unknown_lag: Literal["Refuse", "Accept"] = Field(
-        "Refuse", description="What to do when CloudWatch tells no lag. CloudNativePG waits for the replica by itself."
+        "Refuse",
+        description="What to do when the lag cannot be had. CloudNativePG waits for the replica by itself: there it "
+        "matters only where maxReplicaLag is set.",
     )
     config_map: NewEndpoint | None = Field(
         None, description="Afterwards write the new endpoint to a ConfigMap, and restart what uses it."
     )
     verify_connection: ObjectName | None = Field(
-        None, description="Connection of type postgres, through which the new writer must take a write."
+        None,
+        description="Connection of type postgres to whoever writes: the new writer must take a write through it, and "
+        "of CloudNativePG it tells beforehand how far the replicas are behind (the role needs pg_monitor).",
     )
 
 
@@ -109,24 +126,36 @@ class DatabaseFailover(Action):
     async def observe(self, target: BoundTarget, clients: Clients) -> Observed:
         """Reads the cluster. Raises Retry while a failover that was asked for may be about to begin."""
         runs = await provider(clients, target.namespace, target.name)
-        database = await runs.look()
-        ago = unsettled_for(database, datetime.now(UTC))
+        database, now = await runs.look(), datetime.now(UTC)
+        ago = unsettled_for(database, now)
         if ago is not None and database.asked:
             to, since = database.asked.to, format_duration(ago)
             raise Retry(
                 f"{target.name}: a failover to {to} was asked for {since} ago and has not begun yet", _LOOK_AGAIN_AFTER
             )
-        seen = Seen(database, await runs.latest_snapshot())
-        return Observed(as_target(target, database.identity), seen=seen)
+        seen = Seen(database, await runs.latest_snapshot(), under_way(database, now))
+        acted_at = database.asked.at if database.asked else None
+        return Observed(as_target(target, database.identity), seen=seen, acted_at=acted_at)
+
+    async def observe_for(self, target: BoundTarget, params: Json, clients: Clients) -> Observed:
+        """The same; where the provider tells no lags, with those that the connection to the writer tells."""
+        observed = await self.observe(target, clients)
+        seen, through = observed.seen, params.get("verifyConnection")
+        if seen.database.lag_source or not through:
+            return observed
+        database = await with_lags(clients, target.namespace, str(through), seen.database)
+        return replace(observed, seen=replace(seen, database=database))
 
     def state(self, observed: Observed) -> State:
         """Who writes."""
         return {"writer": _database(observed).writer}
 
     def plan(self, observed: Observed, params: DatabaseFailoverParams, operation: str) -> Change:
-        """To the named instance or the nearest. Raises Refused when the cluster is not ready for it, or nobody is."""
+        """To the named instance or the nearest. Raises Refused when the cluster is not ready for it, nobody is, or
+        another incident has had it fail over in the meantime; Retry while it fails over for another.
+        """
         database = _database(observed)
-        _require_available(observed)
+        _require_ready(observed)
         if params.target_instance == database.writer:
             return Change(self.state(observed), self.state(observed), (), None, _already(observed))
         if params.target_instance:
@@ -141,8 +170,8 @@ class DatabaseFailover(Action):
     def plan_again(
         self, observed: Observed, params: DatabaseFailoverParams, operation: str, before: State, after: State
     ) -> Change:
-        """To the same instance as was planned. Raises Refused when that cannot take over any more."""
-        _require_available(observed)
+        """To the same instance as was planned. Raises as ``plan``, for that instance."""
+        _require_ready(observed)
         return self._change_to(observed, params, operation, _named(_database(observed), str(after["writer"])))
 
     def plan_as_shown(
@@ -167,7 +196,10 @@ class DatabaseFailover(Action):
         return None
 
     def settled(self, observed: Observed, before: State, after: State, operation: str) -> Outcome:
-        """By who writes, what the cluster is doing, the stamp of the request, and what is told of failovers since."""
+        """By who writes, what the cluster is doing, the stamp of the request, and what is told of failovers since.
+        Raises Retry while it fails over for another incident: what came of this one is seen after that.
+        """
+        _wait_for_others(observed)
         return _OUTCOMES[standing(_database(observed), operation, str(before["writer"]), str(after["writer"]))]
 
     def _change_to(self, observed: Observed, params: DatabaseFailoverParams, operation: str, chosen: Member) -> Change:
@@ -177,9 +209,8 @@ class DatabaseFailover(Action):
         if against:
             raise Refused(Reason.NO_REPLICA_READY, f"{observed.name}: {against}")
         namespace = str(observed.target["metadata"]["namespace"])
-        incident = f"{namespace}/{observed.incident}"
-        work = _Work(namespace, observed.name, chosen.name, database, operation, incident)
-        message = f"{observed.name}: writer {database.writer} → {chosen.name}{_lag(database, chosen)}"
+        work = _Work(namespace, observed.name, chosen.name, database, operation, _incident(observed))
+        message = f"{observed.name}: writer {database.writer} → {chosen.name}{_lag(database, chosen, params)}"
         message += f"; latest snapshot: {seen.snapshot}" if seen.snapshot else "; there is no snapshot"
         return Change({"writer": database.writer}, {"writer": chosen.name}, (), None, message, work=work)
 
@@ -211,11 +242,34 @@ def _already(observed: Observed) -> str:
     return f"{observed.name}: {_database(observed).writer} is the writer already"
 
 
-def _require_available(observed: Observed) -> None:
+def _incident(observed: Observed) -> str:
+    return f"{observed.target['metadata']['namespace']}/{observed.incident}"
+
+
+def _require_ready(observed: Observed) -> None:
+    """The same trouble may have opened incidents in several namespaces: only the first of them has it fail over."""
     database = _database(observed)
+    first = taken_over_since(database, observed.since, _incident(observed)) if observed.since else None
+    if first:
+        raise Refused(
+            Reason.FAILED_OVER_SINCE,
+            f"{observed.name}: the incident {first.incident} (operation {first.operation}) had it fail over to "
+            f"{first.to} at {first.at:%Y-%m-%d %H:%M:%S} UTC, after this incident's trouble began; if the database "
+            "still fails, apply a new Incident",
+        )
+    _wait_for_others(observed)
     if database.phase is not Phase.AVAILABLE:
         raise Refused(
             Reason.DATABASE_NOT_READY, f"{observed.name} is {database.status}: no failover can be begun from there"
+        )
+
+
+def _wait_for_others(observed: Observed) -> None:
+    seen: Seen = observed.seen
+    asked = seen.under_way
+    if asked and asked.incident != _incident(observed):
+        raise Retry(
+            f"{observed.name} is failing over to {asked.to}, for the incident {asked.incident}", _LOOK_AGAIN_AFTER
         )
 
 
@@ -231,21 +285,30 @@ def _against(database: Database, member: Member, params: DatabaseFailoverParams)
     """What speaks against an instance; the empty string when nothing does."""
     if not member.healthy:
         return f"{member.name} is not available"
-    if not database.lag_source:
-        return ""
     if member.lag_seconds is None:
-        if params.unknown_lag == "Accept":
+        if _may_be_unknown(database, params):
             return ""
-        return f"{database.lag_source} tells no lag of {member.name} (unknownLag: Accept would do without)"
-    if member.lag_seconds > params.max_replica_lag.total_seconds():
-        most = format_duration(params.max_replica_lag)
-        return f"{member.name} is {member.lag_seconds:g} s behind the writer, more than {most}"
+        return f"{_no_lag(database, member)} (unknownLag: Accept would do without)"
+    most = params.max_replica_lag or _MOST_LAG
+    if member.lag_seconds > most.total_seconds():
+        return f"{member.name} is {member.lag_seconds:g} s behind the writer, more than {format_duration(most)}"
     return ""
 
 
-def _lag(database: Database, member: Member) -> str:
+def _may_be_unknown(database: Database, params: DatabaseFailoverParams) -> bool:
+    """A bound that somebody has set is never just passed over."""
+    return params.unknown_lag == "Accept" or (database.waits_for_replica and params.max_replica_lag is None)
+
+
+def _no_lag(database: Database, member: Member) -> str:
     if not database.lag_source:
+        return f"there is no verifyConnection that could tell the lag of {member.name}"
+    return f"{database.lag_source} tells no lag of {member.name}{database.lag_problem}"
+
+
+def _lag(database: Database, member: Member, params: DatabaseFailoverParams) -> str:
+    if member.lag_seconds is not None:
+        return f" ({member.lag_seconds:g} s behind by {database.lag_source})"
+    if not database.lag_source and params.max_replica_lag is None:
         return ""
-    if member.lag_seconds is None:
-        return f" (its lag is not known: {database.lag_source} tells none)"
-    return f" ({member.lag_seconds:g} s behind by {database.lag_source})"
+    return f" (its lag is not known: {_no_lag(database, member)})"

@@ -327,7 +327,11 @@ class RunJobParams(Model):
     )
     backoff_limit: int = Field(0, ge=0, le=10, description="How often a failed pod is tried again.")
     ttl_seconds_after_finished: int = Field(
-        86400, ge=60, le=2_592_000, description="Kubernetes deletes the Job so long after its end."
+        86400,
+        ge=60,
+        le=2_592_000,
+        description="Kubernetes deletes the Job so long after its end, but not "
+        "before the step's timeout and 15 minutes more are over.",
     )
     log_lines: int = Field(20, ge=0, le=200, description="Last lines of the log to keep on the status, 4 KiB at most.")
 

@@ -3,6 +3,7 @@
 """
 
 import asyncio
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -22,6 +23,8 @@ _DELETE_TRIES = 5
 _TAIL_BYTES = 64 * 1024
 _MOST_FOR_THE_END_SECONDS = 10.0
 _READ_SECONDS = 10.0
+_KEPT_LONGER_SECONDS = 900
+_NOTED = "uid"
 _EVER_SECONDS = 10 * 365 * 86400
 
 
@@ -60,9 +63,20 @@ class RunJob(Action):
         """What a Job has done is not known."""
         raise Refused(Reason.NOT_PUT_BACK, "what a Job has done cannot be undone")
 
+    async def is_begun(self, change: Change, after: State, clients: Clients) -> bool:
+        """Whether its Job is there. Raises Terminal when the one that was noted is not any more."""
+        work: _Work = change.work
+        try:
+            uid = str((await clients.kube.get(work.path))["metadata"]["uid"])
+        except NotFound:
+            uid = ""
+        if after.get(_NOTED, uid) != uid:
+            raise _deleted(work)
+        return bool(uid)
+
     async def apply(self, change: Change, clients: Clients) -> Report:
         """Runs it. Begun again under the same operation, it finds its Job and goes on waiting."""
-        return await _Run(change.work, clients, change.seconds).report()
+        return await _Run(change.work, clients, change.seconds, change.note).report()
 
     def settled(self, observed: Observed, before: State, after: State, operation: str) -> Outcome:
         """It leaves no trace on the target; the Job's own name and stamp keep it from being made twice."""
@@ -89,11 +103,17 @@ class _Work:
         return f"{self.collection}/{self.name}"
 
 
+def _deleted(work: _Work) -> Terminal:
+    text = f"Job {work.name} was deleted by others while it ran; not repeated, please look what it has done"
+    return Terminal(Reason.OUTCOME_UNKNOWN, text)
+
+
 class _Run:
     """One Job, from its creation to what is told of it."""
 
-    def __init__(self, work: _Work, clients: Clients, seconds: float) -> None:
+    def __init__(self, work: _Work, clients: Clients, seconds: float, note: Callable[[State], None]) -> None:
         self._work = work
+        self._note = note
         self._clients = clients
         self._seconds = seconds
         self._began = asyncio.get_running_loop().time()
@@ -103,6 +123,7 @@ class _Run:
     async def report(self) -> Report:
         """Raises Refused or Terminal when it cannot be made or was deleted by others, Retry when that is not known."""
         job = await self._made()
+        self._note({_NOTED: job["metadata"]["uid"]})
         job, end = await self._ended(job)
         pod = await self._pod(job)
         log = await self._tail(pod)
@@ -117,7 +138,10 @@ class _Run:
 
     async def _made(self) -> Json:
         """The operation's Job, made now or before."""
-        spec = {"activeDeadlineSeconds": max(1, int(self._seconds) + 1)} | self._work.body["spec"]
+        wanted = self._work.body["spec"]
+        # It stays for as long as it may be looked for: were it gone, a restarted operator could not tell how it ended.
+        kept = max(wanted["ttlSecondsAfterFinished"], int(self._seconds) + _KEPT_LONGER_SECONDS)
+        spec = {"activeDeadlineSeconds": max(1, int(self._seconds) + 1)} | wanted | {"ttlSecondsAfterFinished": kept}
         try:
             return await self._clients.kube.create(self._work.collection, self._work.body | {"spec": spec})
         except AlreadyExists:
@@ -143,9 +167,7 @@ class _Run:
         except NotFound:
             found = None
         if found is None or found["metadata"]["uid"] != job["metadata"]["uid"]:
-            raise Terminal(
-                Reason.WORK_FAILED, f"Job {self._work.name} was deleted by others while it ran; not repeated"
-            )
+            raise _deleted(self._work)
         return found
 
     async def _pod(self, job: Json) -> Json | None:

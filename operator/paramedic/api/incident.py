@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field
 from pydantic.config import JsonDict
 
+from paramedic.api.addresses import MOST_ADDRESSES, SourceAddress
 from paramedic.api.base import Duration, Labels, Model, ObjectName, StatusModel, StepName, Time, rule
 from paramedic.api.checklist import ChecklistText
 from paramedic.api.checks import RevertWhen, Verify
@@ -112,6 +113,7 @@ class IncidentSpec(Model):
                 _immutable("target"),
                 _immutable("policyRef"),
                 _immutable("alert"),
+                _immutable("sourceAddresses"),
             ]
         }
     )
@@ -126,6 +128,12 @@ class IncidentSpec(Model):
     policy_ref: PolicyRef | None = Field(None, description="The policy to use; else policies are matched.")
     alert: AlertSource | None = Field(
         None, description="Set by Paramedic's receiver.", json_schema_extra={"x-kubernetes-map-type": "atomic"}
+    )
+    source_addresses: list[SourceAddress] = Field(
+        default_factory=list,
+        max_length=MOST_ADDRESSES,
+        description="Addresses or CIDRs, IPv4 and IPv6, that the trouble comes from, for a policy whose blockAddresses "
+        "has addressesFromIncident. They cannot be changed after creation.",
     )
     paused: bool = Field(False, description="A person takes over: nothing further is done while true.")
     acknowledged_by: UserName | None = Field(None, description="Who works on it; your own user name.")
@@ -163,6 +171,10 @@ class PinnedPolicy(StatusModel):
         return f"{self.namespace}/{self.name}"
 
 
+MAX_STARTS = 100
+"""How many alerts of a group are remembered with their start."""
+
+
 class AlertState(StatusModel):
     """What has been heard of the alert since."""
 
@@ -170,6 +182,11 @@ class AlertState(StatusModel):
     count: int = Field(1, description="How often it was received.")
     last_received_at: Time | None = Field(None, description="When it was last received.")
     last_starts_at: Time | None = Field(None, description="Latest start of an alert that joined.")
+    starts: dict[str, Time] = Field(
+        default_factory=dict,
+        max_length=MAX_STARTS,
+        description="Latest start of each alert that was heard, by fingerprint; the newest 100.",
+    )
     ends_at: Time | None = Field(None, description="When the alert ended.")
     firing: list[str] = Field(
         default_factory=list, description="Fingerprints of the group's alerts that still fire; at most 1,000."
@@ -297,9 +314,7 @@ class Times(StatusModel):
     resolve: Duration | None = Field(None, description="Until it was over.")
 
 
-NoticeKind = Literal[
-    "Opened", "Update", "ApprovalNeeded", "Acknowledged", "Call", "Shutdown", "Resolved", "Reminder", "Reopened"
-]
+NoticeKind = Literal["Opened", "Update", "ApprovalNeeded", "Acknowledged", "Call", "Shutdown", "Resolved", "Reminder"]
 
 
 class Notice(StatusModel):
@@ -312,6 +327,10 @@ class Notice(StatusModel):
     message: str = Field(description="The fact, for a person.")
     mentions: list[str] = Field(default_factory=list, description="Who is called, as the channels name them.")
     pending: list[str] = Field(default_factory=list, description="Channels that have not been told yet.")
+    held: list[str] = Field(
+        default_factory=list,
+        description="Channels that page people, which are told at the hours in which people are called.",
+    )
     undelivered: list[str] = Field(default_factory=list, description="Channels that could not be told, for good.")
 
 
@@ -383,7 +402,8 @@ class IncidentStatus(StatusModel):
         default_factory=list, max_length=256, description="Incidents of the namespace that are parts of this one."
     )
     notify: list[str] = Field(
-        default_factory=list, description="Channels of its parts' policies: of several services the parent tells."
+        default_factory=list,
+        description="Channels besides the policy's: of its parts' policies, and those by which people were called.",
     )
     external: dict[str, str] | None = Field(None, description="Ids in PagerDuty, Slack and others.")
     notices: list[Notice] = Field(

@@ -1,5 +1,6 @@
 """``RemediationPolicy``: what an on-call engineer would do, written down once."""
 
+from collections.abc import Mapping
 from datetime import timedelta
 from typing import Annotated, Any, Literal, Self
 
@@ -26,7 +27,9 @@ Strategy = Literal["UntilRecovered", "Sequence"]
 OnFailure = Literal["Continue", "Stop", "Escalate"]
 Severity = Literal["P0", "P1", "P2", "P3"]
 READING = frozenset({"diagnose", "captureEvidence", "awaitDatabase"})
-"""Actions that change nothing: no guard counts them, and by themselves they are no remedy."""
+"""Actions that change nothing of what is in trouble: by themselves they are no remedy, and nothing is verified."""
+_EVIDENCE_THAT_COSTS = frozenset({"networkCapture", "snapshots", "databaseDump"})
+"""What ``captureEvidence`` starts, creates or loads elsewhere: a container in a pod, snapshots, a database."""
 SHUTDOWN = "shutdown"
 """The action that each part of a complete shutdown is."""
 _INCIDENT_TYPE_PATTERN = r"^[A-Z][A-Za-z0-9]{1,62}$"
@@ -213,6 +216,13 @@ class Step(Model):
         return dict((self.model_extra or {})[self.action] or {})
 
 
+def only_reads(action: str, params: Mapping[str, Any]) -> bool:
+    """Whether a step with these parameters (as written) reads only what the cluster tells: it needs no consent, and no
+    guard and no pause of the policy holds it.
+    """
+    return action in READING and not any(params.get(part) for part in _EVIDENCE_THAT_COSTS)
+
+
 class Escalation(Model):
     """Who is called when Paramedic cannot go on."""
 
@@ -259,18 +269,28 @@ _TARGET_NEEDED = rule(
     "an alert names no target by itself: set spec.target, or a target on every step",
 )
 
+_NO_VALUES_OF_SECRETS = rule(
+    "self.steps.all(s, !has(s.patchConfig) || !has(s.patchConfig.data) || size(s.patchConfig.data) == 0 || "
+    "(has(s.target) ? s.target.kind : has(self.target) ? self.target.kind : '') != 'Secret')",
+    "values for a Secret are not written into a policy: put them into another Secret, named with patchConfig.valueFrom",
+)
+
 
 class PolicySpec(Model):
     """Desired behaviour."""
 
-    model_config = ConfigDict(json_schema_extra={"x-kubernetes-validations": [_TARGET_NEEDED]})
+    model_config = ConfigDict(json_schema_extra={"x-kubernetes-validations": [_TARGET_NEEDED, _NO_VALUES_OF_SECRETS]})
 
     mode: Mode = Field(
         "Approve",
         description="Observe: plan and record only. Approve: wait for a person before each step. Auto: act.",
     )
     priority: int = Field(0, ge=-1_000_000, le=1_000_000, description="Highest wins; then the oldest policy.")
-    paused: bool = Field(False, description="Nothing is done under this policy while true; takes effect at once.")
+    paused: bool = Field(
+        False,
+        description="Nothing is done under this policy while true, nor put back, until a person closes or deletes the "
+        "incident; takes effect at once.",
+    )
     strategy: Strategy = Field(
         "UntilRecovered",
         description="UntilRecovered: steps in order of preference, stop at the first that helped. "
@@ -301,7 +321,7 @@ class PolicyStatus(StatusModel):
 
     observed_generation: int | None = Field(None, description="Generation that the conditions speak of.")
     conditions: list[Condition] = Field(default_factory=list, description="Ready tells what is wrong in the policy.")
-    matched: int | None = Field(None, description="Incidents that this policy has matched.")
+    matched: int | None = Field(None, description="Incidents that this policy has matched and that are still stored.")
     last_matched_at: Time | None = Field(None, description="When it last matched.")
     actions_in_period: int | None = Field(None, description="Actions in the current guards.rateLimit.period.")
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from paramedic.api.incident import Incident, Notice
+from paramedic.errors import ParamedicError
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +27,15 @@ Told = dict[str, str]
 """Ids to keep on ``status.external``; the keys begin with the channel's name."""
 
 
+class PartlyTold(ParamedicError):
+    """Some of it was told when the rest met with ``problem``; ``told`` is to be kept, so that it is not told again."""
+
+    def __init__(self, told: Told, problem: ParamedicError) -> None:
+        super().__init__(str(problem))
+        self.told = told
+        self.problem = problem
+
+
 class Channel(Protocol):
     """A way to tell people. It holds no state that matters: what it must know later it returns."""
 
@@ -33,7 +43,8 @@ class Channel(Protocol):
 
     async def tell(self, message: Message) -> Told:
         """Tells it, merged into as few requests as the other system allows. Raises Retry (with ``after`` as the other
-        system asks, ``uncertain`` when it may have been told), Terminal, Refused (never try again).
+        system asks, ``uncertain`` when it may have been told), Terminal, Refused (never try again), and PartlyTold
+        with one of these.
         """
 
     async def close(self) -> None:

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 from paramedic.api.incident import Notice
 from paramedic.api.people import ChannelSettings
 from paramedic.api.reasons import Reason
-from paramedic.channels.base import Message, Told
+from paramedic.channels.base import Message, PartlyTold, Told
 from paramedic.clients.extras import require
 from paramedic.core import pagerduty as core
-from paramedic.errors import Retry, Terminal
+from paramedic.errors import ParamedicError, Retry, Terminal
 from paramedic.messages import Messages
 
 if TYPE_CHECKING:
@@ -38,7 +38,9 @@ def make_pagerduty(settings: ChannelSettings, messages: Messages) -> "PagerDutyA
 
 
 class PagerDutyAlerts:
-    """One integration of one service. Events may be told twice (the dedup key sees to that), notes may not."""
+    """One integration of one service. No note is made twice, and no event sent again that PagerDuty has accepted: who
+    has resolved the alert there since would be paged anew.
+    """
 
     def __init__(self, name: str, pagerduty: "PagerDuty", dashboards: Sequence[str]) -> None:
         self.name = name
@@ -47,27 +49,29 @@ class PagerDutyAlerts:
 
     async def tell(self, message: Message) -> Told:
         """Events first, which page people; then the notes. Raises as ``Channel.tell``."""
-        key = core.dedup_key(message.incident)
-        wanted = core.actions(message.notices)
-        for action in wanted:
-            properties = core.event(message.incident, self._dashboards) if action == "trigger" else {}
-            await self._pagerduty.send_event(action, key, **properties)
-        told = {self.name: key} if "trigger" in wanted else {}
-        if self._pagerduty.has_rest:
-            told |= await self._add_notes(message, key, just_triggered="trigger" in wanted)
-        return told
+        told: Told = {}
+        paged = core.Paged.read(message.incident, self.name)
+        try:
+            for event in core.events(message.incident, message.notices, paged, again=message.again):
+                properties = core.event(message.incident, self._dashboards) if event.action == "trigger" else {}
+                await self._pagerduty.send_event(event.action, event.key, **properties)
+                told = event.then.to_external(self.name)
+            return told | await self._add_notes(message, {**message.external, **told})
+        except ParamedicError as problem:
+            if told:
+                raise PartlyTold(told, problem) from problem
+            raise
 
     async def close(self) -> None:
         """Ends the connections."""
         await self._pagerduty.close()
 
-    async def _add_notes(self, message: Message, key: str, *, just_triggered: bool) -> Told:
-        """The id of PagerDuty's incident, once a note was made there; there is none where nobody was paged."""
-        if not core.untold(message.notices, ()):
+    async def _add_notes(self, message: Message, external: Told) -> Told:
+        """The id of PagerDuty's first incident, once a note was made there; there is none where nobody was paged."""
+        if not self._pagerduty.has_rest or not core.untold(message.notices, ()):
             return {}
-        place, triggered = f"{self.name}/incident", just_triggered or self.name in message.external
-        known = None if just_triggered else message.external.get(place)  # a trigger may have opened another there
-        incident = known or await self._find_incident(key, _LOOKS if triggered else 1)
+        key, place, triggered = core.dedup_key(message.incident), f"{self.name}/incident", self.name in external
+        incident = external.get(place) or await self._find_incident(key, _LOOKS if triggered else 1)
         if incident is None and not triggered:
             return {}
         if incident is None:

@@ -4,8 +4,7 @@ What was posted carries metadata with the notices that it tells of. So when an e
 Slack itself knows; nothing is remembered here but ids that Slack would tell again.
 """
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from functools import partial
 
@@ -14,7 +13,7 @@ from paramedic.api.people import ChannelSettings, SlackChannel
 from paramedic.api.reasons import Reason
 from paramedic.channels.base import Message, Told
 from paramedic.channels.slack_places import CLOCK_SKEW, MAIN, Places
-from paramedic.clients.slack import Seen, Slack
+from paramedic.clients.slack import ChannelGone, Seen, Slack
 from paramedic.core import slack_blocks as blocks
 from paramedic.core.messages import TextName
 from paramedic.core.slack_buttons import awaiting
@@ -25,6 +24,8 @@ from paramedic.messages import Messages
 _log = get_logger(__name__)
 _NOTICE = "paramedic_notice"
 _FOR_EVERYBODY = frozenset({"Opened", "Call", "Resolved"})
+_WITHOUT_CHANNEL = _FOR_EVERYBODY | {"ApprovalNeeded", "Reminder", "Shutdown"}
+"""What the shared channel is told in the place of the incident's own, when that is gone."""
 _TEXTS: Mapping[TextName, Callable[[Notice], bool]] = {
     "internal_update": lambda notice: notice.reason == Reason.UPDATE_DUE,
     "shutdown_notice": lambda notice: notice.kind == "Shutdown",
@@ -86,7 +87,26 @@ class _Telling:
         self._fresh = False
 
     async def run(self) -> None:
-        """What calls people goes first, what can be looked up last."""
+        """In the incident's channel, with a line in the shared one; there alone when a person has archived or deleted
+        the incident's.
+        """
+        is_shared_too = bool(self._places.shared) and self._settings.channel_per_incident
+        try:
+            channel = await self._tell_in_place()
+        except ChannelGone as error:
+            if not is_shared_too:
+                raise
+            _log.warning("an incident's channel is gone", channel=self._name, error=str(error))
+            await self._tell_everybody(_WITHOUT_CHANNEL)
+            return
+        if is_shared_too:
+            try:
+                await self._tell_everybody(_FOR_EVERYBODY, f" <#{channel}>")
+            except Terminal as error:  # the incident's own channel has it all
+                _log.error("the shared channel cannot be told", channel=self._name, error=str(error))
+
+    async def _tell_in_place(self) -> str:
+        """Returns the channel's id. What calls people goes first, what can be looked up last."""
         channel, thread = await self._place()
         if self._message.again:
             self._recognize(await self._slack.seen(channel, self._since(), thread))
@@ -96,7 +116,7 @@ class _Telling:
         await self._details(channel, thread, [n for n in notices if _is_detail(n) and n not in asked])
         await self._texts(channel, thread, notices)
         await self._keep_current(channel, thread)
-        await self._tell_everybody(channel, [n for n in notices if n.kind in _FOR_EVERYBODY])
+        return channel
 
     async def _place(self) -> tuple[str, str]:
         """The channel's id and the main message's ``ts``; both are made where they are not there yet."""
@@ -139,7 +159,7 @@ class _Telling:
     async def _details(self, channel: str, thread: str, notices: Sequence[Notice]) -> None:
         if new := self._untold("details", notices):
             text = blocks.fit(f"{blocks.headline(self._incident)}: {new[-1].message}")
-            seen = any(notice.kind in ("Reminder", "Reopened") for notice in new)
+            seen = any(notice.kind == "Reminder" for notice in new)
             await self._post("details", channel, thread, text, blocks.notices_blocks(new), new, broadcast=seen)
 
     async def _texts(self, channel: str, thread: str, notices: Sequence[Notice]) -> None:
@@ -176,18 +196,20 @@ class _Telling:
     def _is_asked(self, step: StepStatus) -> bool:
         return self._kept("approval").endswith(f" {step.operation}")
 
-    async def _tell_everybody(self, channel: str, notices: Sequence[Notice]) -> None:
-        """A line in the shared channel, where incidents have channels of their own besides."""
-        if not notices or not self._places.shared or not self._settings.channel_per_incident:
+    async def _tell_everybody(self, kinds: Collection[str], where: str = "") -> None:
+        """A line in the shared channel; ``where`` is markup that leads to the incident's own."""
+        notices = [notice for notice in self._message.notices if notice.kind in kinds and not self._is_answered(notice)]
+        if not notices:
             return
-        try:
-            if self._message.again:
-                self._recognize(await self._slack.seen(await self._places.shared.id(), self._since()))
-            if new := self._untold("line", notices):
-                text = "\n".join(f"{blocks.line_text(self._incident, n)} <#{channel}>" for n in new)
-                await self._post("line", self._places.shared.name, None, text, blocks.text_blocks(text), new)
-        except Terminal as error:  # the incident's own channel has it all
-            _log.error("the shared channel cannot be told", channel=self._name, error=str(error))
+        if self._message.again:
+            self._recognize(await self._slack.seen(await self._places.shared.id(), self._since()))
+        if new := self._untold("line", notices):
+            text = "\n".join(f"{blocks.line_text(self._incident, notice)}{where}" for notice in new)
+            await self._post("line", self._places.shared.name, None, text, blocks.text_blocks(text), new)
+
+    def _is_answered(self, notice: Notice) -> bool:
+        """Whether it is a question that nothing waits for any more."""
+        return notice.kind == "ApprovalNeeded" and awaiting(self._incident) is None
 
     async def _post(
         self,
@@ -208,14 +230,20 @@ class _Telling:
         } | ({"operation": operation} if operation else {})
         post = partial(self._slack.post, channel, text, body, event=_NOTICE, payload=payload)
         if thread:
-            with suppress(Terminal):  # a person has deleted what it would be a reply to
+            try:
                 return (await post(thread=thread, broadcast=broadcast))[1]
+            except ChannelGone:
+                raise
+            except Terminal:  # a person has deleted what it would be a reply to
+                return (await post())[1]
         return (await post())[1]
 
     async def _if_it_can_be(self, asked: Awaitable[None], what: str) -> None:
         """What is not worth failing for: a person has deleted the message, a user cannot be invited."""
         try:
             await asked
+        except ChannelGone:
+            raise
         except Terminal as error:
             _log.warning("slack refuses", channel=self._name, what=what, error=str(error))
 

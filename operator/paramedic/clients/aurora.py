@@ -4,8 +4,10 @@ The request takes no client token. So the cluster is tagged first, with the oper
 without the tag has not been asked, and one with it is never asked again without a look.
 """
 
+import asyncio
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from weakref import WeakValueDictionary
 
 from paramedic.api import ANNOTATION_INCIDENT, ANNOTATION_OPERATION
 from paramedic.api.base import format_time, parse_time
@@ -22,6 +24,7 @@ _LAG_PERIOD_SECONDS = 60
 _EVENTS_WINDOW_MINUTES = 24 * 60
 _FAILOVER_CATEGORY = "failover"
 _NOT_NOW = frozenset({"InvalidDBClusterStateFault", "InvalidDBClusterState"})
+_asking: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()  # by cluster: whoever's connection it is
 
 
 class Aurora:
@@ -53,7 +56,7 @@ class Aurora:
             ),
             endpoint=str(cluster.get("Endpoint") or ""),
             port=int(cluster.get("Port") or 5432),
-            asked=_asked({tag["Key"]: tag["Value"] for tag in cluster.get("TagList") or []}),
+            asked=_asked(cluster),
             failovers=() if briefly else tuple(await self._failovers()),
             lag_source="CloudWatch's AuroraReplicaLag",
         )
@@ -76,25 +79,29 @@ class Aurora:
         return sorted(listed, key=lambda one: one.at, reverse=True)
 
     async def ask(self, to: str, database: Database, operation: str, incident: str, now: datetime) -> None:
-        """Asks for the failover, once. Raises Conflict when the cluster is not as it was seen, or in no state for it
-        (it fails over already); Unreachable is uncertain when it may have been taken.
+        """Asks for the failover, once. Raises Conflict when the cluster is not as it was seen (another failover was
+        asked for, too), or in no state for it (it fails over already); Unreachable is uncertain when it may have been
+        taken.
         """
-        cluster = await self._cluster()
-        if _writer(cluster) != database.writer:
-            raise Conflict(f"{self._name}: the writer is {_writer(cluster)} now, not {database.writer}")
-        tags = {
-            ANNOTATION_OPERATION: operation,
-            ANNOTATION_INCIDENT: incident,
-            _TAG_TO: to,
-            _TAG_AT: format_time(now),
-        }
-        await self._aws.write(
-            "rds",
-            "add_tags_to_resource",
-            idempotent=True,
-            ResourceName=cluster["DBClusterArn"],
-            Tags=[{"Key": key, "Value": value} for key, value in tags.items()],
-        )
+        async with _asking.setdefault(database.identity, asyncio.Lock()):
+            cluster = await self._cluster()
+            _require_as_seen(self._name, cluster, database)
+            tags = {
+                ANNOTATION_OPERATION: operation,
+                ANNOTATION_INCIDENT: incident,
+                _TAG_TO: to,
+                _TAG_AT: format_time(now),
+            }
+            await self._aws.write(
+                "rds",
+                "add_tags_to_resource",
+                idempotent=True,
+                ResourceName=cluster["DBClusterArn"],
+                Tags=[{"Key": key, "Value": value} for key, value in tags.items()],
+            )
+            await self._fail_over(to)
+
+    async def _fail_over(self, to: str) -> None:
         try:
             await self._aws.write(
                 "rds", "failover_db_cluster", DBClusterIdentifier=self._name, TargetDBInstanceIdentifier=to
@@ -174,9 +181,20 @@ def _member(name: str, instance: Json, lags: dict[str, float]) -> Member:
     return Member(name, instance.get("DBInstanceStatus", "unknown") == "available", str(endpoint), lags.get(name))
 
 
-def _asked(tags: dict[str, str]) -> Asked | None:
+def _asked(cluster: Json) -> Asked | None:
+    tags = {tag["Key"]: str(tag["Value"]) for tag in cluster.get("TagList") or []}
     try:
         at = parse_time(tags[_TAG_AT])
     except (KeyError, ValueError):
         return None
-    return Asked(tags.get(ANNOTATION_OPERATION, ""), tags.get(_TAG_TO, ""), at)
+    return Asked(tags.get(ANNOTATION_OPERATION, ""), tags.get(_TAG_TO, ""), at, tags.get(ANNOTATION_INCIDENT, ""))
+
+
+def _require_as_seen(name: str, cluster: Json, database: Database) -> None:
+    """Raises Conflict: the stamp of a request that came before must not be written over."""
+    if _writer(cluster) != database.writer:
+        raise Conflict(f"{name}: the writer is {_writer(cluster)} now, not {database.writer}")
+    if _asked(cluster) != database.asked:
+        raise Conflict(f"{name}: another failover has been asked for meanwhile")
+    if _phase(cluster["Status"]) is not Phase.AVAILABLE:
+        raise Conflict(f"{name} is {cluster['Status']} now")

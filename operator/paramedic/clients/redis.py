@@ -85,7 +85,7 @@ class Redis:
             decode_responses=True,
             encoding_errors="replace",
             protocol=2,
-            socket_connect_timeout=seconds,
+            socket_connect_timeout=min(seconds, 2 * seconds / len(found)),  # all of them within a command's time
             socket_timeout=seconds,
             retry=Retries(NoBackoff(), tries - 1),
         )
@@ -93,7 +93,9 @@ class Redis:
 
 
 def _connection_class() -> Any:
-    """A connection to addresses that have been looked up and checked, while the certificate is that of the name."""
+    """A connection to the first that answers of addresses that have been looked up and checked, while the certificate
+    is that of the name.
+    """
     from redis.asyncio.connection import Connection
 
     class Checked(Connection):
@@ -103,11 +105,23 @@ def _connection_class() -> Any:
             super().__init__(**options)
             self._server_name = server_name
             self._addresses = addresses
+            self._address = addresses[0]
             self._tls = tls
+
+        async def _connect(self) -> None:
+            for address in self._addresses:
+                self._address = address
+                try:
+                    await super()._connect()  # type: ignore[no-untyped-call]
+                except OSError:  # a timeout is one, too
+                    if address == self._addresses[-1]:
+                        raise
+                else:
+                    return
 
         def _connection_arguments(self) -> dict[str, Any]:
             secured = {"ssl": self._tls, "server_hostname": self._server_name} if self._tls else {}
-            return {"host": self._addresses[0], "port": self.port} | secured
+            return {"host": self._address, "port": self.port} | secured
 
     return Checked
 

@@ -42,9 +42,14 @@ _NOT_LET_IN = frozenset(
         "token_revoked",
     }
 )
+_GONE = frozenset({"channel_not_found", "is_archived"})
 _SLACKS_OWN = frozenset(
     {"fatal_error", "internal_error", "request_timeout", "service_unavailable", "team_added_to_org"}
 )
+
+
+class ChannelGone(Terminal):
+    """The channel was archived or deleted, or is hidden from us."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +84,7 @@ class Seen:
 
 class Slack:
     """One workspace. Its methods raise Retry (``after`` as Slack asks, ``uncertain`` when the answer was lost),
-    Unreachable when Slack does not let us in, Terminal when it refuses what was asked.
+    Unreachable when Slack does not let us in, ChannelGone, Terminal when it refuses what was asked.
     """
 
     def __init__(self, name: str, token_file: Path, api_url: str, timeout: timedelta) -> None:
@@ -227,7 +232,7 @@ class Slack:
         if code in _NOT_LET_IN:
             needed = f"; it needs the scope {data['needed']}" if data.get("needed") else ""
             return Unreachable(f"{told}{needed}: check the bot token, its scopes and its channels")
-        return Terminal(Reason.NOTICE_UNDELIVERED, told)
+        return (ChannelGone if code in _GONE else Terminal)(Reason.NOTICE_UNDELIVERED, told)
 
     def _open(self) -> "AsyncWebClient":
         if self._client is None:

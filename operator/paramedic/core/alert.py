@@ -1,7 +1,7 @@
 """An alert as both edges (Alertmanager's webhook and Prometheus' API) hand it on."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal
@@ -12,12 +12,14 @@ _MASK = (1 << 64) - 1
 
 
 UNKNOWN_START = datetime(1970, 1, 1, tzinfo=UTC)
-"""In place of a start that cannot be true."""
+"""The latest start that is none: whoever has set it does not know."""
 
 
 @dataclass(frozen=True, slots=True)
 class Alert:
-    """One alert: its labels identify it, ``starts_at`` tells one firing from the next."""
+    """One alert: its labels identify it, ``starts_at`` tells one firing from the next. It is what the sender says, and
+    may lie in the future where its clock is wrong.
+    """
 
     state: Literal["firing", "resolved"]
     labels: Mapping[str, str]
@@ -29,9 +31,17 @@ class Alert:
 
     def group_key(self, group_by: list[str]) -> str:
         """What is the same for alerts of one incident: the fingerprint, or a hash of the values of ``group_by``."""
-        if not group_by:
-            return self.fingerprint
-        return short_hash(*(f"{name}={self.labels.get(name, '')}" for name in group_by))
+        return group_key(common_labels(self.labels, group_by)) if group_by else self.fingerprint
+
+
+def common_labels(labels: Mapping[str, str], group_by: Iterable[str]) -> dict[str, str]:
+    """What all alerts of a group have in common; a label that is missing is empty."""
+    return {name: labels.get(name, "") for name in group_by}
+
+
+def group_key(common: Mapping[str, str]) -> str:
+    """A hash of what the alerts of a group have in common."""
+    return short_hash(*(f"{name}={value}" for name, value in common.items()))
 
 
 def fingerprint(labels: Mapping[str, str]) -> str:

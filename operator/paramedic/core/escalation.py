@@ -97,9 +97,33 @@ def next_look(incident: Incident, settings: PeopleSettings, now: datetime) -> da
     times = [trigger.at for trigger in _open_triggers(incident, response)]
     if known and (at := _next_level_at(incident, known, settings)):
         times.append(at)
-    if known and known.waiting:
-        times += [at for window in response.call_during if (at := schedule.next_opening(window, now))]
+    if known and known.waiting and (at := next_hours(incident, settings, now)):
+        times.append(at)
     return min(times, default=None)
+
+
+def may_call(incident: Incident, settings: PeopleSettings, now: datetime) -> bool:
+    """Whether these are hours in which people are called for an incident of this severity."""
+    return _is_open(settings.response(said.severity(incident)).call_during, now)
+
+
+def next_hours(incident: Incident, settings: PeopleSettings, now: datetime) -> datetime | None:
+    """When people may be called next: ``now`` in such hours, also where they have begun since the last look; None when
+    they never begin again.
+    """
+    if may_call(incident, settings, now):
+        return now
+    windows = settings.response(said.severity(incident)).call_during
+    return min(filter(None, (schedule.next_opening(window, now) for window in windows)), default=None)
+
+
+def called_channels(incident: Incident, settings: PeopleSettings) -> frozenset[str]:
+    """The channels of the levels that the incident has come to, by which people were called or are about to be."""
+    known = incident.status.escalation
+    team = settings.team(known.team) if known else None
+    if known is None or team is None:
+        return frozenset()
+    return frozenset(contact.channel for level in team.levels[: known.level] for contact in level.contacts)
 
 
 class _Round:

@@ -5,7 +5,7 @@ from typing import Any
 
 from paramedic.api.incident import Finding, Incident, StepStatus
 from paramedic.core.people import severity
-from paramedic.core.plan import is_firing
+from paramedic.core.plan import began_at, is_firing
 
 Json = dict[str, Any]
 NAMES = frozenset({"alert", "incident", "target", "findings", "steps"})
@@ -47,7 +47,7 @@ def _alert(incident: Incident, now: datetime) -> Json:
         "labels": dict(source.labels),
         "annotations": dict(source.annotations),
         "firing": bool(is_firing(incident)),
-        "age": now - (source.starts_at or now),
+        "age": now - (began_at(incident) or now),
     }
 
 

@@ -8,6 +8,7 @@ from enum import Enum
 QUIET = timedelta(seconds=60)
 """So long after a failover was asked for, it may still be about to begin."""
 _CLOCKS_DIFFER = timedelta(seconds=5)
+_LONGEST = timedelta(minutes=10)
 
 
 class Phase(Enum):
@@ -47,11 +48,14 @@ class Snapshot:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """The failover that Paramedic has asked for last: under which operation, where to, when."""
+    """The failover that Paramedic has asked for last: under which operation, where to, when, for which incident
+    (``namespace/name``).
+    """
 
     operation: str
     to: str
     at: datetime
+    incident: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +63,8 @@ class Database:
     """A cluster as it was seen. ``status`` is in the provider's own words; ``failovers`` are those it tells of;
     ``moving_to`` is who is to write, where the provider tells.
 
-    ``lag_source`` says where lags come from; where it is empty, the provider tells none and waits for the replica.
+    ``lag_source`` says where lags come from, the empty string when nobody was asked, and ``lag_problem`` why that tells
+    none. Who ``waits_for_replica`` has the new writer catch up by itself, however long that takes.
     """
 
     identity: str
@@ -72,6 +77,8 @@ class Database:
     asked: Asked | None = None
     failovers: tuple[tuple[datetime, str], ...] = ()
     lag_source: str = ""
+    lag_problem: str = ""
+    waits_for_replica: bool = False
     moving_to: str = ""
     resource_version: str = ""
 
@@ -113,6 +120,25 @@ def unsettled_for(database: Database, now: datetime) -> timedelta | None:
         return None
     ago = now - asked.at
     return ago if timedelta(0) <= ago < QUIET and not told_since(database, asked.at) else None
+
+
+def under_way(database: Database, now: datetime) -> Asked | None:
+    """The request by which the cluster is failing over; None when it is not, or must be doing so by itself."""
+    asked = database.asked
+    if asked is None or database.phase is not Phase.FAILING_OVER or now - asked.at >= _LONGEST:
+        return None
+    return asked
+
+
+def taken_over_since(database: Database, since: datetime, incident: str) -> Asked | None:
+    """The failover that another incident than this has asked for since then, and that has begun; None when there is
+    none. An incident of before it was meant to have the database moved away from where it is not any more.
+    """
+    asked = database.asked
+    if asked is None or asked.incident == incident or asked.at < since.replace(microsecond=0):
+        return None
+    begun = database.phase is Phase.FAILING_OVER or asked.to == database.writer or told_since(database, asked.at)
+    return asked if begun else None
 
 
 def told_since(database: Database, at: datetime) -> Sequence[str]:

@@ -42,9 +42,13 @@ class Situation:
     under_policy: Sequence[ActionRecord] = ()
     busy_with: str | None = None
     open_remediations: int = 0
+    """Besides this one."""
+    is_open_remediation: bool = False
     target_acted_at: datetime | None = None
     healthy: tuple[int, int] | None = None
     procedure_begun: bool = False
+    for_evidence: bool = False
+    """The step keeps evidence: it costs something, and changes nothing of the target."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +65,13 @@ Check = Callable[[Guards, Situation], Refusal | None]
 
 def first_refusal(guards: Guards, situation: Situation) -> Refusal | None:
     """The first guard that does not let the action pass, or None."""
-    checks = CHECKS_UNDER_WAY if situation.procedure_begun else CHECKS
-    return next((refusal for check in checks if (refusal := check(guards, situation))), None)
+    return next((refusal for check in _checks(situation) if (refusal := check(guards, situation))), None)
+
+
+def _checks(situation: Situation) -> "tuple[Check, ...]":
+    if situation.for_evidence:
+        return CHECKS_OF_EVIDENCE
+    return CHECKS_UNDER_WAY if situation.procedure_begun else CHECKS
 
 
 def policy_is_not_paused(_: Guards, s: Situation) -> Refusal | None:
@@ -139,8 +148,8 @@ def policy_has_actions_left(guards: Guards, s: Situation) -> Refusal | None:
 
 
 def few_remediations_are_open(guards: Guards, s: Situation) -> Refusal | None:
-    """At most ``maxConcurrent`` incidents of the policy are being worked on."""
-    if s.open_remediations < guards.max_concurrent:
+    """At most ``maxConcurrent`` incidents of the policy are being worked on; one of them goes on."""
+    if s.is_open_remediation or s.open_remediations < guards.max_concurrent:
         return None
     return Refusal(
         Reason.MAX_CONCURRENT,
@@ -178,6 +187,14 @@ CHECKS: tuple[Check, ...] = (
 
 # A rate limit, a window or a freeze says whether to begin. Half of a procedure is worse than the whole or none of it.
 CHECKS_UNDER_WAY: tuple[Check, ...] = (policy_is_not_paused, target_is_not_busy, target_has_cooled_down)
+
+# Evidence is kept whoever works on the target, and however bad things are.
+CHECKS_OF_EVIDENCE: tuple[Check, ...] = (
+    policy_is_not_paused,
+    no_deny_window_is_open,
+    an_allow_window_is_open,
+    policy_has_actions_left,
+)
 
 GUARDS = (
     Reason.POLICY_PAUSED,

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
-from paramedic.api.incident import AlertState, Incident
+from paramedic.api.incident import MAX_STARTS, AlertSource, AlertState, Incident
 from paramedic.api.policy import Severity
 from paramedic.core.alert import Alert
 
@@ -32,11 +32,13 @@ def absorb(incident: Incident, news: Iterable[Heard]) -> AlertState | None:
     old = incident.status.alert
     firing = dict.fromkeys(old.firing if old else [source.fingerprint or ""])
     state = old.model_copy() if old else AlertState(count=0, last_starts_at=source.starts_at)
-    alone = source.group_key in (None, source.fingerprint)
+    starts = _starts(source, old)
     for item in news:
-        if not (alone and _is_overtaken(state, item)):
+        if not _is_overtaken(starts.get(item.alert.fingerprint), item):
             _take(state, firing, item)
+            _keep_start(starts, item)
     state.firing = list(firing)[:MAX_FIRING]
+    state.starts = {} if _is_alone(source) else _newest(starts)
     state.state = "firing" if firing else "resolved"
     state.count = max(state.count, 1)
     return state
@@ -48,10 +50,35 @@ def gravest(news: Iterable[Heard]) -> Heard | None:
     return min(firing, key=lambda found: found[0])[1] if firing else None
 
 
-def _is_overtaken(state: AlertState, item: Heard) -> bool:
-    """An end that is told late, when the alert has begun to fire anew. Only one alert's own start can tell that."""
+def _is_alone(source: AlertSource) -> bool:
+    """Whether no other alert can join: then the state's ``last_starts_at`` is its own."""
+    return source.group_key in (None, source.fingerprint)
+
+
+def _starts(source: AlertSource, old: AlertState | None) -> dict[str, datetime]:
+    if old and not _is_alone(source):
+        return dict(old.starts)
+    last = old.last_starts_at if old else source.starts_at
+    return {source.fingerprint or "": last} if last else {}
+
+
+def _keep_start(starts: dict[str, datetime], item: Heard) -> None:
+    """Of an end only what it ends is known: an alert that was never heard firing may yet be."""
+    alert = item.alert
+    if alert.state == "firing" or alert.fingerprint in starts:
+        starts[alert.fingerprint] = max(starts.get(alert.fingerprint, alert.starts_at), item.covers or alert.starts_at)
+
+
+def _newest(starts: dict[str, datetime]) -> dict[str, datetime]:
+    if len(starts) <= MAX_STARTS:
+        return starts
+    return dict(sorted(starts.items(), key=lambda start: start[1])[-MAX_STARTS:])
+
+
+def _is_overtaken(began: datetime | None, item: Heard) -> bool:
+    """An end that is told late, when the alert has begun to fire anew."""
     ended = item.alert.ends_at or item.at
-    return item.alert.state == "resolved" and state.last_starts_at is not None and ended < state.last_starts_at
+    return item.alert.state == "resolved" and began is not None and ended < began <= item.at
 
 
 def _take(state: AlertState, firing: dict[str, None], item: Heard) -> None:

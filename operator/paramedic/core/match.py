@@ -63,14 +63,21 @@ def serves(policy: RemediationPolicy, namespace: str, system_namespace: str = SY
     return policy.metadata.namespace == namespace
 
 
-def incident_name(policy: RemediationPolicy, group_key: str, alert: Alert) -> str:
-    """The same for every resend of one firing, so that a second creation is refused by the API server."""
+def incident_name(policy: RemediationPolicy, group_key: str, alert: Alert, *, own: bool = False) -> str:
+    """The same for every resend of one firing, so that a second creation is refused by the API server; and the same for
+    all alerts of a group that began at once, unless ``own``.
+    """
+    marks = (alert.fingerprint,) if own else ()
     stem = re.sub(r"[^a-z0-9]+", "-", _words(alert.labels.get("alertname", "alert"))).strip("-")[:40].strip("-")
-    return f"{stem or 'alert'}-{short_hash(policy.key, group_key, format_time(alert.starts_at))[:10]}"
+    return f"{stem or 'alert'}-{short_hash(policy.key, group_key, format_time(alert.starts_at), *marks)[:10]}"
 
 
-def incident_manifest(policy: RemediationPolicy, namespace: str, alert: Alert) -> dict[str, Any]:
-    """The Incident that the alert becomes under the policy. Every text in it is bounded."""
+def incident_manifest(
+    policy: RemediationPolicy, namespace: str, alert: Alert, *, own_name: bool = False
+) -> dict[str, Any]:
+    """The Incident that the alert becomes under the policy. Every text in it is bounded. With ``own_name`` no other
+    alert of its group becomes one of the same name.
+    """
     group_key = alert.group_key(policy.spec.incident.group_by)
     spec: dict[str, Any] = {
         "title": _title(policy, alert),
@@ -90,7 +97,7 @@ def incident_manifest(policy: RemediationPolicy, namespace: str, alert: Alert) -
     if target:
         spec["target"] = target
     metadata: dict[str, Any] = {
-        "name": incident_name(policy, group_key, alert),
+        "name": incident_name(policy, group_key, alert, own=own_name),
         "namespace": namespace,
         "labels": {LABEL_MANAGED_BY: "paramedic"},
     }
@@ -119,15 +126,19 @@ def severity_of(policy: RemediationPolicy, alert: Alert) -> Severity:
     return next((s for s in _SEVERITIES if s == value.upper()), template.severity)
 
 
-def is_new_firing(alert: Alert, last_starts_at: datetime | None) -> bool:
-    """Whether the alert began after all that the ended incident of its group had seen; else it is a resend."""
-    return last_starts_at is None or alert.starts_at > last_starts_at
+def is_new_firing(alert: Alert, heard_until: datetime | None, now: datetime) -> bool:
+    """Whether the alert began after all that an ended incident has heard of it; else it is a resend. Of a sender whose
+    clock was ahead only the same start is a resend: a clock that was put right tells earlier ones.
+    """
+    if heard_until is None:
+        return True
+    return alert.starts_at != heard_until if heard_until > now else alert.starts_at > heard_until
 
 
 def _named(policies: list[RemediationPolicy], ref: PolicyRef, namespace: str) -> RemediationPolicy | None:
-    """By name; without a namespace the Incident's own is looked at first."""
-    named = [p for p in policies if p.metadata.name == ref.name and ref.namespace in (None, p.metadata.namespace)]
-    return min(named, key=lambda p: p.metadata.namespace != namespace, default=None)
+    """By name, in the Incident's own namespace unless another is given: whoever named it was asked for rights there."""
+    meant = f"{ref.namespace or namespace}/{ref.name}"
+    return next((p for p in policies if p.key == meant), None)
 
 
 def _reference(policy: RemediationPolicy, namespace: str) -> dict[str, str]:

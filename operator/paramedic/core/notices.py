@@ -4,16 +4,21 @@ A notice is made from an entry of the timeline and stored with it in one write. 
 later: until then the notice is pending there, for this process and for the next one.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
 
 from paramedic.api.base import format_time
 from paramedic.api.incident import Incident, Notice, NoticeKind, TimelineEntry
+from paramedic.api.policy import Severity
 from paramedic.api.reasons import Reason
+from paramedic.core import people
 
 NEWEST = 50
 MOST = 300
 """Of one incident, which has to fit into an object of the API server whatever channel is down for however long."""
+URGENT: frozenset[Severity] = frozenset({"P0", "P1"})
+"""The severities that page people again when an incident turns out to be that grave."""
+_FIRST = frozenset({"Call", "ApprovalNeeded"})
 _KINDS: dict[str, NoticeKind] = {
     Reason.ALERT_RECEIVED: "Opened",
     Reason.INCIDENT_OPENED: "Opened",
@@ -55,13 +60,45 @@ def notice_of(entry: TimelineEntry, channels: Sequence[str]) -> Notice | None:
     )
 
 
-def is_told_otherwise(incident: Incident, notice: Notice, now: datetime) -> bool:
-    """Whether a call that is made at this moment says the same, or the parent speaks for the incident."""
-    known = incident.status.notices
-    begun = bool(known) and notice.kind not in ("Opened", "Update")  # who was told of its beginning is told of its end
-    by_parent = incident.status.parent is not None and not (begun or notice.kind in ("Call", "ApprovalNeeded"))
-    calls = (one for one in known if one.kind == "Call" and one.at == now)
-    return by_parent or any(call.reason == notice.reason for call in calls)
+def is_told_otherwise(incident: Incident, notice: Notice) -> bool:
+    """Whether the parent speaks for the incident."""
+    begun = bool(incident.status.notices) and notice.kind not in ("Opened", "Update")  # who knows of it hears its end
+    return incident.status.parent is not None and not (begun or notice.kind in _FIRST)
+
+
+def besides_calls(new: Sequence[Notice], known: Iterable[Notice], now: datetime) -> list[Notice]:
+    """The new notices, without the channels to which a call that is made at this moment says the same."""
+    calls = [one for one in known if one.kind == "Call" and one.at == now]
+    for notice in new:
+        called = {channel for call in calls if call.reason == notice.reason for channel in call.pending}
+        notice.pending = [channel for channel in notice.pending if channel not in called]
+    return [notice for notice in new if notice.pending]
+
+
+def hold(incident: Incident, new: Iterable[Notice], paging: Collection[str]) -> None:
+    """Keeps in place what would page people from the channels that do that, until ``release``."""
+    grave = people.severity(incident) in URGENT
+    for notice in new:
+        if notice.kind == "Opened" or (notice.reason == Reason.SEVERITY_RAISED and grave):
+            notice.held = [channel for channel in notice.pending if channel in paging]
+            notice.pending = [channel for channel in notice.pending if channel not in paging]
+
+
+def release(notices: Iterable[Notice]) -> None:
+    """What was held is to be told now."""
+    for notice in notices:
+        notice.pending, notice.held = [*notice.pending, *notice.held], []
+
+
+def drop_held(notices: Iterable[Notice]) -> None:
+    """What was held need not be told any more."""
+    for notice in notices:
+        notice.held = []
+
+
+def is_held(incident: Incident) -> bool:
+    """Whether something waits for the hours in which people are called."""
+    return any(notice.held for notice in incident.status.notices)
 
 
 def with_notices(known: list[Notice], new: Iterable[Notice]) -> list[Notice]:
@@ -70,7 +107,7 @@ def with_notices(known: list[Notice], new: Iterable[Notice]) -> list[Notice]:
     """
     keys = {notice.key for notice in known}
     joined = known + [notice for notice in new if notice.key not in keys]
-    kept = [notice for number, notice in enumerate(reversed(joined)) if number < NEWEST or notice.pending][::-1]
+    kept = [n for number, n in enumerate(reversed(joined)) if number < NEWEST or n.pending or n.held][::-1]
     surplus = sorted(kept, key=lambda notice: notice.kind != "Update")[: max(0, len(kept) - MOST)]
     gone = {notice.key for notice in surplus}
     return [notice for notice in kept if notice.key not in gone]
@@ -84,6 +121,13 @@ def pending(incident: Incident, channel: str) -> list[Notice]:
 def waiting_channels(incident: Incident) -> frozenset[str]:
     """The channels that have still to be told something."""
     return frozenset(channel for notice in incident.status.notices for channel in notice.pending)
+
+
+def urgent_channels(incident: Incident) -> frozenset[str]:
+    """Those of them that have to tell somebody who is waited for: of a P0, or that a person is called or asked."""
+    grave = people.severity(incident) == "P0"
+    urgent = (notice for notice in incident.status.notices if grave or notice.kind in _FIRST)
+    return frozenset(channel for notice in urgent for channel in notice.pending)
 
 
 def told(notices: Iterable[Notice], channel: str, keys: Iterable[str], *, delivered: bool) -> None:

@@ -1,25 +1,63 @@
 """What PagerDuty is told of an incident, in the shape and within the limits of its Events API v2. Pure."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from paramedic.api.base import format_time
 from paramedic.api.incident import Incident, Notice
+from paramedic.api.reasons import Reason
 from paramedic.core import people
+from paramedic.core.alert import short_hash
+from paramedic.core.notices import URGENT
 from paramedic.core.templates import one_line
 
 Json = dict[str, Any]
 Action = Literal["trigger", "acknowledge", "resolve"]
 SEVERITIES = {"P0": "critical", "P1": "error", "P2": "warning", "P3": "info"}
 _SUMMARY, _FIELD, _LINKS, _NOTE = 1024, 255, 16, 20_000
-_KEY = "paramedic-"
+_KEY, _MOST_PAGES = "paramedic-", 32
 _ACTIONS: dict[str, Action] = {
     "Opened": "trigger",
-    "Reopened": "trigger",
     "Call": "trigger",
     "Acknowledged": "acknowledge",
     "Resolved": "resolve",
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Paged:
+    """What PagerDuty has got of an incident: one alert for each time that people were paged."""
+
+    keys: tuple[str, ...] = ()
+    """The alerts' dedup keys; the first is the incident's own."""
+    severity: str = ""
+    """With which people were paged last."""
+    sent: str = ""
+    """Key of the newest notice whose events PagerDuty has accepted."""
+
+    @classmethod
+    def read(cls, incident: Incident, channel: str) -> "Paged":
+        """As the channel of this name has kept it on ``status.external``."""
+        known, own = incident.status.external or {}, dedup_key(incident)
+        more = tuple(f"{own}/{mark}" for mark in known.get(f"{channel}/pages", "").split())
+        keys = (own, *more) if channel in known else ()
+        return cls(keys, known.get(f"{channel}/severity", ""), known.get(f"{channel}/sent", ""))
+
+    def to_external(self, channel: str) -> dict[str, str]:
+        """As it is kept there."""
+        own, more = self.keys[:1], " ".join(key.rpartition("/")[2] for key in self.keys[1:])
+        whole = {"": "".join(own), "/pages": more, "/severity": self.severity, "/sent": self.sent}
+        return {f"{channel}{part}": value for part, value in whole.items() if value}
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One event to be sent, and what PagerDuty has got once it has accepted it."""
+
+    action: Action
+    key: str
+    then: Paged
 
 
 def dedup_key(incident: Incident) -> str:
@@ -29,18 +67,73 @@ def dedup_key(incident: Incident) -> str:
 
 def uid_of(key: str) -> str | None:
     """The UID of the Incident that a dedup key stands for; None for a key that is not ours."""
-    return key.removeprefix(_KEY) if key.startswith(_KEY) else None
+    return key.removeprefix(_KEY).partition("/")[0] if key.startswith(_KEY) else None
 
 
-def actions(notices: Iterable[Notice]) -> list[Action]:
-    """The events that the notices, oldest first, come to: each at most once, and of what is over only its end."""
-    wanted: list[Action] = []
-    for action in (_ACTIONS.get(notice.kind) for notice in notices):
-        if action == "resolve" or (action == "trigger" and "resolve" in wanted):
-            wanted = [action]
-        elif action and action not in wanted and "resolve" not in wanted:
-            wanted.append(action)
-    return wanted
+def events(incident: Incident, notices: Sequence[Notice], paged: Paged, *, again: bool) -> list[Event]:
+    """The events that the notices, oldest first, come to, without those that were accepted before; of what is over only
+    its end. Several of them page people once, unless one may have been told already (``again``): then what has come
+    since must not be lost in an alert that is open.
+    """
+    keys = [notice.key for notice in notices]
+    plan = _Plan(incident, paged, again=again)
+    for notice in notices[keys.index(paged.sent) + 1 if paged.sent in keys else 0 :]:
+        plan.take(notice)
+    return plan.events
+
+
+class _Plan:
+    """The events in the making."""
+
+    def __init__(self, incident: Incident, paged: Paged, *, again: bool) -> None:
+        self.events: list[Event] = []
+        self._again = again
+        self._own, self._severity = dedup_key(incident), people.severity(incident)
+        self._known = self._paged = paged
+
+    def take(self, notice: Notice) -> None:
+        """One more notice."""
+        action, last = self._action(notice), self.events[-1].action if self.events else None
+        folded = action == last and not (action == "trigger" and self._again)
+        if action is None or last == "resolve" or folded:
+            self._paged = replace(self._paged, sent=notice.key)
+            self.events[-1:] = [replace(event, then=self._paged) for event in self.events[-1:]]
+        elif action == "trigger":
+            self._page(notice)
+        else:
+            self._tell_all(action, notice)
+
+    def _action(self, notice: Notice) -> Action | None:
+        if notice.reason == Reason.SEVERITY_RAISED:
+            return "trigger" if self._severity in URGENT and self._paged.severity not in URGENT else None
+        return _ACTIONS.get(notice.kind)
+
+    def _page(self, notice: Notice) -> None:
+        """By an alert of its own: a trigger of one that is open or acknowledged there pages nobody."""
+        keys = self._paged.keys
+        first = not keys or notice.kind == "Opened"
+        key = self._own if first else f"{self._own}/{short_hash(notice.key)}"
+        if key not in keys and len(keys) == _MOST_PAGES:
+            keys = (keys[0], *keys[2:])
+            self._add("resolve", self._paged.keys[1], replace(self._paged, keys=keys))
+        new = keys if key in keys else (*keys, key)
+        has_paged = key != self._own or not self._again  # else it may have been told when it was less grave
+        severity = self._severity if has_paged else self._paged.severity
+        self._add("trigger", key, Paged(new, severity, notice.key))
+
+    def _tell_all(self, action: Action, notice: Notice) -> None:
+        """Every alert is acknowledged with the incident, and resolved with it: then nobody is paged any more."""
+        keys = self._paged.keys or (self._own,)
+        if action == "resolve":
+            keys = keys if self._again else self._known.keys or (self._own,)
+            self.events, self._paged = [], self._known
+        for key in keys[:-1]:
+            self._add(action, key, self._paged)
+        self._add(action, keys[-1], replace(self._paged, sent=notice.key))
+
+    def _add(self, action: Action, key: str, then: Paged) -> None:
+        self.events.append(Event(action, key, then))
+        self._paged = then
 
 
 def event(incident: Incident, dashboards: Sequence[str]) -> Json:

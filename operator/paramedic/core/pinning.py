@@ -2,10 +2,11 @@
 
 from collections.abc import Callable
 from datetime import UTC, datetime
+from typing import Any
 
 from paramedic.api.checks import Verify
 from paramedic.api.incident import Incident, PinnedPolicy, StepStatus
-from paramedic.api.policy import READING, RemediationPolicy, Step
+from paramedic.api.policy import READING, RemediationPolicy, Step, only_reads
 from paramedic.api.workload import WORKLOADS, BoundTarget, TargetSelector, bound
 from paramedic.core.alert import Alert
 from paramedic.core.match import target_for_alert
@@ -52,14 +53,16 @@ def default_verify(from_alert: bool) -> Verify:
 
 def _pinned_step(policy: RemediationPolicy, step: Step, incident: Incident, group: str | None) -> StepStatus:
     from_alert = incident.spec.alert is not None
-    by_mode = policy.spec.mode == "Approve" and step.approval != "NotRequired" and step.action not in READING
+    reads = only_reads(step.action, step.params)
+    by_mode = policy.spec.mode == "Approve" and step.approval != "NotRequired" and not reads
     approval = step.approval == "Required" or by_mode
+    target = _target_of(policy, step, incident)
     return StepStatus(
         name=step.name,
         part_of=group,
         action=step.action,
-        params=step.params,
-        target=_target_of(policy, step, incident),
+        params=_without_secret_values(step.params, _kind_of(policy, step, target)),
+        target=target,
         when=step.when,
         approval_required=approval,
         on_failure=step.on_failure,
@@ -70,12 +73,28 @@ def _pinned_step(policy: RemediationPolicy, step: Step, incident: Incident, grou
     )
 
 
+def _kind_of(policy: RemediationPolicy, step: Step, target: BoundTarget | None) -> str:
+    """Of what it is meant for, also where the alert does not say which one."""
+    meant = target or step.target or policy.spec.target
+    return meant.kind if meant else ""
+
+
+def _without_secret_values(params: dict[str, Any], kind: str) -> dict[str, Any]:
+    """Values for a Secret are no values for a status, also of a step that will be refused because of them."""
+    if kind != "Secret" or not params.get("data"):
+        return params
+    return params | {"data": dict.fromkeys(params["data"], "")}
+
+
 def _evidence_first(steps: list[Step]) -> list[Step]:
-    """The steps with those that only read in front, and with one that captures evidence among them."""
+    """The steps with those that change nothing in front, and with one that captures evidence among them. What only
+    reads comes before all, for it waits for nobody.
+    """
     reading = [step for step in steps if step.action in READING]
     if not any(step.action == _CAPTURE.action for step in reading):
         about = next((s.target for s in steps if s.target and s.target.kind in WORKLOADS), None)
         reading.append(_CAPTURE.model_copy(update={"target": about}))
+    reading.sort(key=lambda step: not only_reads(step.action, step.params))
     return reading + [step for step in steps if step.action not in READING]
 
 

@@ -119,10 +119,13 @@ Move = (
 )
 
 
-def next_move(incident: Incident, now: datetime, leases_over: frozenset[int] = frozenset()) -> Move:
+def next_move(
+    incident: Incident, now: datetime, leases_over: frozenset[int] = frozenset(), *, policy_paused: bool = False
+) -> Move:
     """The one thing to do next. Order matters: what was begun is finished first, then people's word, then the plan.
 
-    ``leases_over`` are the steps whose ``revertWhen`` was seen to hold.
+    ``leases_over`` are the steps whose ``revertWhen`` was seen to hold. While the policy is paused nothing is put back
+    by itself; that no step is done then is the guards' business.
     """
     return (
         _finish_what_was_begun(incident)
@@ -130,7 +133,7 @@ def next_move(incident: Incident, now: datetime, leases_over: frozenset[int] = f
         or _stay_ended(incident)
         or _obey_resolution(incident, now, leases_over)
         or _obey_pause(incident)
-        or _put_back_what_is_due(incident, now, leases_over)
+        or _put_back_unless(policy_paused, incident, now, leases_over)
         or _verify_what_was_done(incident)
         or _end_with_the_alert(incident)
         or _wait_for_a_person(incident)
@@ -200,14 +203,21 @@ def is_handed_over(incident: Incident) -> bool:
 
 
 def is_remediating(incident: Incident) -> bool:
-    """Whether it counts against ``maxConcurrent``: it has acted and is not over, or left to people."""
-    return has_acted(incident) and incident.status.phase in ("Remediating", "Verifying")
+    """Whether it counts against ``maxConcurrent``: it has acted and is not over, or left to people; also while it waits
+    for a consent or a guard.
+    """
+    phase, stopped = incident.status.phase, any(map(_stops_here, incident.status.steps))
+    under_way = phase in ("Remediating", "Verifying")
+    return has_acted(incident) and (under_way or (phase not in ("Resolved", "Escalated") and not stopped))
 
 
 def began_at(incident: Incident) -> datetime | None:
-    """When the trouble began: with the alert, else (also where that is not known) when the incident was opened."""
-    started = incident.spec.alert and incident.spec.alert.starts_at
-    return started if started and started != UNKNOWN_START else incident.metadata.creation_timestamp
+    """When the trouble began: with the alert, else (also where that is not known or cannot be) when the incident was
+    opened.
+    """
+    started = incident.spec.alert.starts_at if incident.spec.alert else None
+    opened = incident.metadata.creation_timestamp
+    return opened if started is None or started <= UNKNOWN_START else min(started, opened or started)
 
 
 def is_firing(incident: Incident) -> bool | None:
@@ -275,7 +285,17 @@ def _obey_pause(incident: Incident) -> Move | None:
     return Wait("paused: a person has taken over", reason=Reason.PAUSED)
 
 
-def _put_back_what_is_due(incident: Incident, now: datetime, leases_over: frozenset[int]) -> Move | None:
+def _put_back_unless(
+    policy_paused: bool, incident: Incident, now: datetime, leases_over: frozenset[int]
+) -> Move | None:
+    due = _put_back_what_is_due(incident, now, leases_over)
+    if due is None or not policy_paused:
+        return due
+    name = incident.status.steps[due.step].name
+    return Wait(f"the policy is paused: step {name} is put back when it goes on", reason=Reason.POLICY_PAUSED)
+
+
+def _put_back_what_is_due(incident: Incident, now: datetime, leases_over: frozenset[int]) -> PutBack | None:
     steps = incident.status.steps
     due = {
         index

@@ -87,7 +87,7 @@ def to_approve(incident: Incident) -> list[Right]:
 
 def to_create_incident(namespace: str, policy: str = "") -> list[Right]:
     """An incident without a target, for a policy by name or (empty) whichever of the namespace matches."""
-    return [Right(((Access("create", GROUP, "incidents", namespace),),)), _to_trigger(namespace, policy)]
+    return [Right(((Access("create", GROUP, "incidents", namespace),),)), _to_trigger(namespace, policy, namespace)]
 
 
 def _on_incident(incident: Incident, verb: str) -> Right:
@@ -98,13 +98,14 @@ def _on_incident(incident: Incident, verb: str) -> Right:
 def _to_act(incident: Incident) -> Right:
     namespace, target = incident.metadata.namespace, incident.spec.target
     if target is None:
-        return _to_trigger(namespace, incident.spec.policy_ref.name if incident.spec.policy_ref else "")
+        named = incident.spec.policy_ref
+        return _to_trigger(namespace, named.name if named else "", (named and named.namespace) or namespace)
     version, plural = RESOURCES[target.kind]
     return Right(((Access("patch", _group(version), plural, namespace, target.name),),))
 
 
-def _to_trigger(namespace: str, policy: str) -> Right:
-    trigger = (Access("trigger", GROUP, "remediationpolicies", namespace, policy),)
+def _to_trigger(namespace: str, policy: str, policy_namespace: str) -> Right:
+    trigger = (Access("trigger", GROUP, "remediationpolicies", policy_namespace, policy),)
     anything = tuple(Access(verb, group, resource, namespace) for verb, group, resource in _ANYTHING)
     return Right((trigger, anything))
 

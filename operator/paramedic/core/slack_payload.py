@@ -6,17 +6,22 @@ docs.slack.dev/interactivity/implementing-slash-commands, docs.slack.dev/authent
 
 import hmac
 import json
+from collections.abc import Mapping
 from hashlib import sha256
 from typing import Annotated, Any, Literal
 from urllib.parse import parse_qs, urlsplit
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from paramedic.api.policy import Severity
 from paramedic.core.templates import one_line
 
 Json = dict[str, Any]
 MAX_AGE_SECONDS = 300
 _HOOKS = "hooks.slack.com"
+_SEVERITIES: Mapping[str, Severity] = {"P0": "P0", "P1": "P1", "P2": "P2", "P3": "P3"}
+_QUOTES = frozenset({'""', "''", "“”", "„“", "‘’"})
+"""As people type them, and as Slack and keyboards change them."""
 _Id = Annotated[str, Field(pattern=r"^[A-Z0-9]{2,30}$")]
 _Text = Annotated[str, Field(max_length=4000)]
 
@@ -119,6 +124,23 @@ def read_payload(raw: Any) -> Said | None:
         first = error.errors(include_input=False, include_url=False)[0]
         raise ValueError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from error
     return None
+
+
+def read_create(text: str) -> tuple[Severity, str]:
+    """From what stands after ``/incident create``, on one line: how bad it is (``P2`` where that is not said), and the
+    title, which may be empty. One pair of quotes around all of it, or around the title, does not belong to it.
+    """
+    whole = _unquoted(text)
+    first, _, rest = whole.partition(" ")
+    severity = _SEVERITIES.get(first.upper())
+    return (severity, _unquoted(rest)) if severity else ("P2", whole)
+
+
+def _unquoted(text: str) -> str:
+    text = text.strip()
+    inner = text[1:-1]
+    is_quoted = len(text) > 1 and text[0] + text[-1] in _QUOTES and not {text[0], text[-1]} & set(inner)
+    return inner.strip() if is_quoted else text
 
 
 def is_signed(secret: str, timestamp: str, body: bytes, signature: str, now: float) -> bool:

@@ -42,12 +42,12 @@ class Posting:
 def posting(incident: Incident, notices: Sequence[Notice], said: str | None) -> Posting | None:
     """What is to be posted; None when there is no news. ``said`` is the mark of the last posting.
 
-    A status goes back only where an incident that was over has begun again.
+    A status never goes back, but from ``resolved``.
     """
     if not _is_public(incident):
         return None
     last, _, last_due = (said or "//").split("/", 2)
-    status = _status(incident, last, notices)
+    status = _status(incident, last)
     severity = people.severity(incident)
     due = next((notice.key for notice in reversed(notices) if notice.reason == Reason.UPDATE_DUE), last_due)
     mark = f"{status}/{severity}/{due}"
@@ -104,12 +104,11 @@ def _acted(incident: Incident) -> list[StepStatus]:
     return [step for step in incident.status.steps if step.started_at and step.action not in READING]
 
 
-def _status(incident: Incident, last: str, notices: Sequence[Notice]) -> PageStatus:
+def _status(incident: Incident, last: str) -> PageStatus:
     now: PageStatus = _WORDS[status_word(incident)]
     if is_maintenance(incident) and not brings_back(incident):
         # What was contained or shut down is not back because that has succeeded; a person says when it is.
         now = "resolved" if now == "resolved" and people.resolution(incident) else "investigating"
-    reopened = last == "resolved" or any(notice.kind == "Reopened" for notice in notices)
-    if last in _RANKS and not reopened and _RANKS[last] > _RANKS[now]:
+    if last in _RANKS and last != "resolved" and _RANKS[last] > _RANKS[now]:
         return _WORDS[last.upper()]
     return now

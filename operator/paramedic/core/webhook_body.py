@@ -45,7 +45,7 @@ def values(
 def kind_of(notices: Sequence[Notice]) -> str:
     """One word for all: where it began or ended in them, that; else the newest's."""
     kinds = [notice.kind for notice in notices]
-    return next((kind for kind in ("Resolved", "Reopened", "Opened") if kind in kinds), kinds[-1] if kinds else "")
+    return next((kind for kind in ("Resolved", "Opened") if kind in kinds), kinds[-1] if kinds else "")
 
 
 def idempotency_key(incident: Incident, notices: Sequence[Notice]) -> str:

@@ -1,11 +1,11 @@
-"""Snapshots of EBS volumes (runbook 4, "Create snapshots"): of named ones, and of those behind the pods' claims.
+"""Snapshots of EBS volumes (runbook 4, "Create snapshots"): of named ones, and of those behind the target's claims,
+also when it has no pod any more.
 
 ``CreateSnapshot`` takes no client token. A snapshot carries the operation in its tags, and before one is made it is
 looked for by them; one whose answer was lost is looked for again, and not made a second time.
 """
 
 import asyncio
-from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,11 +26,20 @@ _LOOK_AGAIN_SECONDS = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Snapshots:
-    """What to take: the volumes behind the claims of the pods that match ``selector``, and ``volumes`` besides."""
+    """What to take: the volumes behind the claims of the pods that match ``selector``, of the claims named in
+    ``claims``, and of those that are a prefix in ``numbered`` and a number; and ``volumes`` besides.
+    """
 
     connection: str
     volumes: tuple[str, ...]
     selector: str
+    claims: tuple[str, ...] = ()
+    numbered: tuple[str, ...] = ()
+
+    def wants(self, claim: str) -> bool:
+        """Whether the claim of this name is of the target, whatever its pods use."""
+        heads = (claim.removeprefix(prefix) for prefix in self.numbered if claim.startswith(prefix))
+        return claim in self.claims or any(ordinal.isdecimal() for ordinal in heads)
 
 
 class NotTaken(ParamedicError):
@@ -53,42 +62,56 @@ async def capture_snapshots(
         kept.miss("snapshots", str(error))
         return
     volumes = dict.fromkeys(wanted.volumes)
-    try:
-        async for volume in claimed_volumes(kube, namespace, wanted.selector, kept):
-            volumes.setdefault(volume)
-    except ParamedicError as error:
-        kept.miss("snapshots", f"the claims of the pods could not be read: {error}")
+    if wanted.selector:
+        await _add_claimed(volumes, kept, kube, namespace, wanted)
     tags = {ANNOTATION_OPERATION: operation, ANNOTATION_INCIDENT: f"{namespace}/{incident}"}
     async with asyncio.TaskGroup() as group:
         for volume in volumes:
             group.create_task(_keep(kept, aws, volume, tags))
 
 
-async def claimed_volumes(kube: Kube, namespace: str, selector: str, kept: Collection) -> AsyncIterator[str]:
-    """The ids of the EBS volumes behind the claims of the pods that match, of none without a selector; a claim of
-    another kind is noted as missed.
-
-    Raises Refused, Retry, Terminal.
-    """
-    if not selector:
+async def _add_claimed(
+    volumes: dict[str, None], kept: Collection, kube: Kube, namespace: str, wanted: Snapshots
+) -> None:
+    """The EBS volumes behind the claims; what is behind none of them says so."""
+    try:
+        claims = await claims_of(kube, namespace, wanted)
+        for claim in claims:
+            name, bound_to = claim["metadata"]["name"], claim["spec"].get("volumeName")
+            volume = await _volume_of(kube, bound_to) if bound_to else None
+            if volume:
+                volumes.setdefault(volume)
+            else:
+                kept.miss(f"snapshots/{name}", f"the claim {name} is not bound to a volume in EBS")
+    except ParamedicError as error:
+        kept.miss("snapshots", f"the claims of the pods could not be read: {error}")
         return
+    if not claims and not volumes:
+        kept.miss("snapshots", "the target and its pods use no PersistentVolumeClaim that is there")
+
+
+async def claims_of(kube: Kube, namespace: str, wanted: Snapshots) -> list[Json]:
+    """The claims that are there, of the target and of the pods that match. Raises Refused, Retry, Terminal."""
     collection = f"/api/v1/namespaces/{namespace}/pods"
-    pods = [p async for page in kube.pages(collection, labelSelector=selector) for p in page]
-    names = {
-        volume["persistentVolumeClaim"]["claimName"]
-        for pod in pods
-        for volume in pod["spec"].get("volumes") or []
-        if volume.get("persistentVolumeClaim")
-    }
-    for claim in await kube.list(f"/api/v1/namespaces/{namespace}/persistentvolumeclaims") if names else []:
-        name, bound_to = claim["metadata"]["name"], claim["spec"].get("volumeName")
-        if name not in names:
-            continue
-        volume = await _volume_of(kube, bound_to) if bound_to else None
-        if volume:
-            yield volume
-        else:
-            kept.miss(f"snapshots/{name}", f"the claim {name} is not bound to a volume in EBS")
+    pods = [p async for page in kube.pages(collection, labelSelector=wanted.selector) for p in page]
+    used = {name for pod in pods for name in _claims_of_pod(pod)}
+    if not (used or wanted.claims or wanted.numbered):
+        return []
+    found = await kube.list(f"/api/v1/namespaces/{namespace}/persistentvolumeclaims")
+    names = ((claim, str(claim["metadata"]["name"])) for claim in found)
+    return [claim for claim, name in names if name in used or wanted.wants(name)]
+
+
+def named_claims(pod_spec: Json) -> tuple[str, ...]:
+    """The claims that a pod or a template for pods names."""
+    volumes = pod_spec.get("volumes") or []
+    return tuple(str(v["persistentVolumeClaim"]["claimName"]) for v in volumes if v.get("persistentVolumeClaim"))
+
+
+def _claims_of_pod(pod: Json) -> tuple[str, ...]:
+    """Those it names, and those that Kubernetes makes for its generic ephemeral volumes."""
+    made = (v["name"] for v in pod["spec"].get("volumes") or [] if v.get("ephemeral"))
+    return *named_claims(pod["spec"]), *(f"{pod['metadata']['name']}-{name}" for name in made)
 
 
 def ebs_volume(persistent_volume: Json) -> str | None:

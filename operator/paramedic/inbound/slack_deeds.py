@@ -6,7 +6,6 @@ Slack wants to hear within three seconds that it was understood, so the work is 
 
 import asyncio
 from contextlib import suppress
-from datetime import UTC, datetime
 from hashlib import sha256
 from re import sub
 
@@ -22,7 +21,7 @@ from paramedic.core import people
 from paramedic.core.rights import Access, Right, to_create_incident
 from paramedic.core.slack_blocks import fit
 from paramedic.core.slack_buttons import Press, read_press
-from paramedic.core.slack_payload import Command, Interaction, Said, may_respond_to
+from paramedic.core.slack_payload import Command, Interaction, Said, may_respond_to, read_create
 from paramedic.core.templates import one_line
 from paramedic.errors import AlreadyExists, NotFound, ParamedicError, Refused, Retry
 from paramedic.gate import Urgency
@@ -35,7 +34,6 @@ _log = get_logger(__name__)
 _AT_ONCE = 64
 _MOST_LISTED = 20
 _CHANNEL_TRIES, _CHANNEL_EVERY_SECONDS = 20, 0.5
-_SEVERITIES: dict[str, Severity] = {"P0": "P0", "P1": "P1", "P2": "P2", "P3": "P3"}
 _HELP = (
     "/incident create [P0…P3] TITLE: opens an incident\n"
     "/incident list: what is open\n"
@@ -168,9 +166,7 @@ class SlackDeeds:
         return await commands[verb](self._settings.incident_namespace, one_line(rest), said, speaker)
 
     async def _create(self, namespace: str, rest: str, said: Command, speaker: Speaker) -> str:
-        first, _, title = rest.partition(" ")
-        severity = _SEVERITIES.get(first.upper(), "P2")
-        title = title.strip() if first.upper() in _SEVERITIES else rest
+        severity, title = read_create(rest)
         if not title:
             return _HELP
         await self._voices.check(speaker, "create an incident", to_create_incident(namespace))
@@ -216,7 +212,7 @@ def _line(incident: Incident) -> str:
 def _manifest(namespace: str, title: str, severity: Severity, said: Command, speaker: Speaker) -> Json:
     """The name comes from the title and from Slack's id of the request, so that a repetition makes no second one."""
     slug = sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")[:30].strip("-") or "reported"
-    name = f"{slug}-{datetime.now(UTC):%Y%m%d}-{sha256(said.trigger_id.encode()).hexdigest()[:8]}"
+    name = f"{slug}-{sha256(said.trigger_id.encode()).hexdigest()[:10]}"
     return {
         "apiVersion": API_VERSION,
         "kind": "Incident",

@@ -7,8 +7,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from typing import Any
-from urllib.parse import urlencode, urlsplit
-from urllib.request import getproxies, proxy_bypass
+from urllib.parse import quote, urlencode
 
 import urllib3
 from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionError
@@ -16,12 +15,15 @@ from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionErro
 from paramedic.plugin.credentials import Credentials, credentials_of
 from paramedic.plugin.failures import Exit, Failure
 from paramedic.plugin.kubeconfig import Json, Login
+from paramedic.plugin.proxies import pool_through, proxy_by_environment
 from paramedic.plugin.refusals import failure_of
 
 JSON = "application/json"
 MERGE_PATCH = "application/merge-patch+json"
 _CONNECT_SECONDS, _READ_SECONDS = 5.0, 30.0
 _WATCH_SECONDS = 300
+_HEADER_SIGNS = "!#$&'*+-.^_`|~"
+"""What a header's name may contain besides letters and digits; ``%`` may, and would be read as an escape."""
 # The server sends 429 for what it has not begun, and says when to come again.
 _AGAIN = urllib3.Retry(
     total=4,
@@ -109,10 +111,8 @@ class ApiServer:
         headers = urllib3.HTTPHeaderDict({"Accept": JSON, "User-Agent": "kubectl-incident"})
         if self._credentials.token:
             headers["Authorization"] = f"Bearer {self._credentials.token}"
-        if self._login.impersonate:
-            headers["Impersonate-User"] = self._login.impersonate
-        for group in self._login.groups:
-            headers.add("Impersonate-Group", group)
+        for name, value in _impersonation(self._login):
+            headers.add(name, value)
         return headers
 
     @cached_property
@@ -127,8 +127,8 @@ class ApiServer:
             options["ssl_context"] = _tls(login, self._credentials)
         if login.server_name:
             options |= {"server_hostname": login.server_name, "assert_hostname": login.server_name}
-        proxy = login.proxy or _environments_proxy(login.server)
-        return urllib3.ProxyManager(proxy, **options) if proxy else urllib3.PoolManager(**options)
+        proxy = login.proxy or proxy_by_environment(login.server, os.environ)
+        return pool_through(proxy, options) if proxy else urllib3.PoolManager(**options)
 
     def _log_in_again(self) -> None:
         """Drops what the login plugin gave, which has run out."""
@@ -140,6 +140,19 @@ class ApiServer:
         if method != "GET" and not isinstance(cause, NewConnectionError | ConnectTimeoutError):
             text += "\nlook whether it was done before you do it again: kubectl incident list"
         return Failure(Exit.NO_CLUSTER, text)
+
+
+def _impersonation(login: Login) -> Iterator[tuple[str, str]]:
+    """https://kubernetes.io/docs/reference/access-authn-authz/authentication/#user-impersonation"""
+    if login.impersonate:
+        yield "Impersonate-User", login.impersonate
+    if login.uid:
+        yield "Impersonate-Uid", login.uid
+    for group in login.groups:
+        yield "Impersonate-Group", group
+    for key, values in login.extra.items():
+        name = f"Impersonate-Extra-{quote(key.lower(), safe=_HEADER_SIGNS)}"
+        yield from ((name, value) for value in values)
 
 
 def _tls(login: Login, credentials: Credentials) -> ssl.SSLContext:
@@ -166,12 +179,6 @@ def _load_certificate(context: ssl.SSLContext, certificate: str, key: str) -> No
         context.load_cert_chain(path)
     finally:
         os.unlink(path)  # noqa: PTH108 - mkstemp gives a name
-
-
-def _environments_proxy(server: str) -> str | None:
-    """As ``HTTPS_PROXY`` and ``NO_PROXY`` have it."""
-    parts = urlsplit(server)
-    return None if proxy_bypass(parts.netloc) else getproxies().get(parts.scheme)
 
 
 def _decoded(raw: bytes) -> Json:

@@ -117,13 +117,21 @@ def _types(serving: Iterable[RemediationPolicy], wish: Wish) -> list[str]:
     return list(dict.fromkeys(types))
 
 
+def _reference(serving: Iterable[RemediationPolicy], name: str | None, namespace: str) -> PolicyRef | None:
+    """The namespace's own policy of the name, else one of that name that serves it."""
+    if name is None:
+        return None
+    found = [p.metadata.namespace for p in serving if p.metadata.name == name]
+    return PolicyRef(name=name, namespace=namespace if namespace in found else next(iter(found), None))
+
+
 def _answering(serving: Sequence[RemediationPolicy], wish: Wish, kind: str, namespace: str) -> RemediationPolicy | None:
     spec = IncidentSpec(
         title="?",
         type=kind,
         severity=wish.severity,
         target=wish.target,
-        policy_ref=PolicyRef(name=wish.policy) if wish.policy else None,
+        policy_ref=_reference(serving, wish.policy, namespace),
     )
     return policy_for_incident(serving, Incident(metadata=IncidentMeta(name="?", namespace=namespace), spec=spec))
 

@@ -27,6 +27,7 @@ _MODES = {
 @click.option("--type", "kind", metavar="TYPE", help="What it is, for example APIOutage; else as the policies have it.")
 @click.option("--severity", type=click.Choice(SEVERITIES), default="P1", show_default=True, help="How bad it is.")
 @click.option("--policy", metavar="NAME", help="Which policy is to answer; else the one that matches.")
+@click.option("--source-address", "addresses", metavar="CIDR", multiple=True, help="Where it comes from; repeatable.")
 @click.option("--name", metavar="NAME", help="Name of the incident; else made of the title and the time.")
 @click.option("--dry-run", is_flag=True, help="Ask the API server, and store nothing.")
 @click.option("-w", "--watch", is_flag=True, help="Then show what happens, until it is over.")
@@ -37,6 +38,7 @@ def create(
     kind: str | None,
     severity: Severity,
     policy: str | None,
+    addresses: tuple[str, ...],
     name: str | None,
     dry_run: bool,
     watch: bool,
@@ -50,11 +52,14 @@ def create(
     target, title = _read(words)
     choice = choose(_policies(incidents), Wish(severity, kind, target, policy), incidents.namespace)
     title = title or _default_title(choice)
-    stored = incidents.create(name or _name(title), _spec(incidents, choice, title), dry_run=dry_run)
+    spec = _spec(incidents, choice, title) | ({"sourceAddresses": list(addresses)} if addresses else {})
+    stored = incidents.create(name or _name(title), spec, dry_run=dry_run)
     if form:
         screen.resource(stored, form)
     else:
         screen.lines([line] for line in _told(stored, choice, dry_run=dry_run))
+        if addresses and not _blocks(choice.policy):
+            screen.note("the source addresses are kept on the incident for people: no step that answers blocks them")
     if watch and not dry_run:
         screen.line("")
         follow(stored["metadata"]["name"], form)
@@ -102,6 +107,11 @@ def _say_target(incidents: Incidents, choice: Choice) -> bool:
         return True
     group = RESOURCES[choice.target.kind][0].rpartition("/")[0]
     return incidents.may_patch(group, RESOURCES[choice.target.kind][1], choice.target.name)
+
+
+def _blocks(policy: RemediationPolicy | None) -> bool:
+    """Whether a step of the policy looks at the Incident's source addresses."""
+    return policy is not None and any(step.params.get("addressesFromIncident") for step in policy.spec.steps)
 
 
 def _default_title(choice: Choice) -> str:

@@ -53,11 +53,11 @@ def _run(plugin: Json) -> str:
     """The plugin's output. What it tells people goes to standard error, as it does under kubectl."""
     command, arguments = str(plugin.get("command") or ""), [str(one) for one in plugin.get("args") or []]
     interactive = plugin.get("interactiveMode") != "Never" and sys.stdin is not None and sys.stdin.isatty()
-    own = {str(one["name"]): str(one["value"]) for one in plugin.get("env") or []}
+    own = {one["name"]: one.get("value") or "" for one in plugin.get("env") or []}
     try:
         return subprocess.run(  # noqa: S603 - the user's own kubeconfig says what logs the user in
             [command, *arguments],
-            env={**os.environ, **own, "KUBERNETES_EXEC_INFO": json.dumps(_told(plugin, interactive=interactive))},
+            env={**os.environ, **own, "KUBERNETES_EXEC_INFO": _told(plugin, interactive=interactive)},
             stdin=None if interactive else subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             text=True,
@@ -72,6 +72,8 @@ def _run(plugin: Json) -> str:
         raise Failure(Exit.NO_CLUSTER, f"the kubeconfig's login plugin failed: {error}") from error
 
 
-def _told(plugin: Json, *, interactive: bool) -> Json:
+def _told(plugin: Json, *, interactive: bool) -> str:
+    """An ExecCredential. YAML's dates, which may be in the plugin's own configuration, are texts for it."""
     spec = {"interactive": interactive} | ({"cluster": plugin["cluster"]} if "cluster" in plugin else {})
-    return {"apiVersion": plugin.get("apiVersion"), "kind": "ExecCredential", "spec": spec}
+    credential = {"apiVersion": plugin.get("apiVersion"), "kind": "ExecCredential", "spec": spec}
+    return json.dumps(credential, default=str)

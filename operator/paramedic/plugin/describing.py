@@ -88,6 +88,7 @@ def _what(incident: Incident) -> list[tuple[str, str]]:
         ("Namespace", incident.metadata.namespace),
         ("Type", spec.type),
         ("Target", target),
+        ("Sources", ", ".join(spec.source_addresses)),
         ("Policy", policy),
         ("Alert", alert),
         ("Part of", status.parent or ""),

@@ -7,18 +7,21 @@ https://kubernetes.io/docs/reference/config-api/kubeconfig.v1/; the old ``auth-p
 import base64
 import binascii
 import os
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from paramedic.plugin.failures import Exit, Failure
+from paramedic.plugin.shapes import KUBECONFIG, check
 
 Json = dict[str, Any]
 _SECTIONS = {"clusters": "cluster", "users": "user", "contexts": "context"}
 _FILES = ("certificate-authority", "client-certificate", "client-key", "tokenFile")
+_TOLD = ("server", "tls-server-name", "insecure-skip-tls-verify", "proxy-url", "disable-compression")
+_EXEC_EXTENSION = "client.authentication.k8s.io/exec"
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
@@ -49,7 +52,10 @@ class Login:
     key: str | None = None
     exec_plugin: Json | None = None
     impersonate: str | None = None
+    uid: str | None = None
     groups: tuple[str, ...] = ()
+    extra: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Of the user that is impersonated, as ``uid`` and ``groups`` are."""
 
 
 def load_login(chosen: Chosen) -> Login:
@@ -95,8 +101,10 @@ def _read(path: Path) -> Json:
         return {}
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise Failure(Exit.NO_CLUSTER, f"{path} cannot be read as a kubeconfig: {error}") from error
-    if not isinstance(raw or {}, dict):
-        raise Failure(Exit.NO_CLUSTER, f"{path} is not a kubeconfig")
+    try:
+        check(raw, KUBECONFIG)
+    except ValueError as error:
+        raise Failure(Exit.NO_CLUSTER, f"{path} is not a kubeconfig: {error}") from error
     return raw or {}
 
 
@@ -123,10 +131,11 @@ def _login(chosen: Chosen, context: Json, cluster: Json, user: Json) -> Login:
     if user.get("auth-provider"):
         text = "the kubeconfig logs in by an auth-provider, which kubectl has given up: use an exec plugin (kubelogin)"
         raise Failure(Exit.NO_CLUSTER, text)
+    authority = _pem(cluster, "certificate-authority")
     return Login(
-        server=str(cluster["server"]).rstrip("/"),
+        server=cluster["server"].rstrip("/"),
         namespace=chosen.namespace or context.get("namespace") or "default",
-        authority=_pem(cluster, "certificate-authority"),
+        authority=authority,
         verify=not cluster.get("insecure-skip-tls-verify"),
         server_name=cluster.get("tls-server-name"),
         proxy=cluster.get("proxy-url"),
@@ -134,9 +143,11 @@ def _login(chosen: Chosen, context: Json, cluster: Json, user: Json) -> Login:
         token_file=user.get("tokenFile"),
         certificate=_pem(user, "client-certificate"),
         key=_pem(user, "client-key"),
-        exec_plugin=_exec_plugin(user.get("exec"), cluster),
+        exec_plugin=_exec_plugin(user.get("exec"), cluster, authority),
         impersonate=chosen.impersonate or user.get("as"),
+        uid=user.get("as-uid"),
         groups=chosen.groups or tuple(user.get("as-groups") or ()),
+        extra={key: tuple(values or ()) for key, values in (user.get("as-user-extra") or {}).items()},
     )
 
 
@@ -150,9 +161,19 @@ def _pem(entry: Json, key: str) -> str | None:
         raise Failure(Exit.NO_CLUSTER, f"the kubeconfig's {key} cannot be read: {error}") from error
 
 
-def _exec_plugin(plugin: Json | None, cluster: Json) -> Json | None:
+def _exec_plugin(plugin: Json | None, cluster: Json, authority: str | None) -> Json | None:
     """The plugin, with what it may be told of the cluster."""
     if plugin is None:
         return None
-    told = {key: cluster[key] for key in ("server", "certificate-authority-data", "tls-server-name") if key in cluster}
-    return plugin | ({"cluster": told} if plugin.get("provideClusterInfo") else {})
+    return plugin | ({"cluster": _told(cluster, authority)} if plugin.get("provideClusterInfo") else {})
+
+
+def _told(cluster: Json, authority: str | None) -> Json:
+    """An ExecCredential's ``spec.cluster``: as the kubeconfig has it, but with the CA itself instead of its file."""
+    told = {key: cluster[key] for key in _TOLD if cluster.get(key)}
+    if authority:
+        told["certificate-authority-data"] = base64.b64encode(authority.encode()).decode()
+    for one in cluster.get("extensions") or []:
+        if one["name"] == _EXEC_EXTENSION:
+            told["config"] = one.get("extension")
+    return told

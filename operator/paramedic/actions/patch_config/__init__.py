@@ -24,7 +24,7 @@ from paramedic.actions.base import (
     read_target,
 )
 from paramedic.actions.compound import CompoundAction, Parts
-from paramedic.actions.patch_config.params import PatchConfigParams
+from paramedic.actions.patch_config.params import NO_VALUES_OF_SECRETS, PatchConfigParams
 from paramedic.actions.patch_config.secret import (
     Kept,
     SecretPatch,
@@ -83,6 +83,10 @@ class PatchConfig(CompoundAction):
     params = PatchConfigParams
     kinds = ("ConfigMap", "Secret")
     beyond_target = True
+
+    def problem_for(self, params: Json, kind: str) -> str:
+        """Values are for a ConfigMap, copies of values for a Secret."""
+        return _problem_for(kind, bool(params.get("data")), bool(params.get("valueFrom")))
 
     def reaches_beyond(self, params: Json) -> bool:
         """When it restarts workloads."""
@@ -190,6 +194,12 @@ class PatchConfig(CompoundAction):
         return await super().apply(change, clients)
 
 
+def _problem_for(kind: str, data: bool, value_from: bool) -> str:
+    if kind == "ConfigMap" and value_from:
+        return "valueFrom is for a Secret: a ConfigMap may be read by many; use data"
+    return NO_VALUES_OF_SECRETS if kind == "Secret" and data else ""
+
+
 def _parsed(params: Json) -> PatchConfigParams:
     try:
         return PatchConfigParams.model_validate(params)
@@ -241,8 +251,8 @@ def _require_possible(observed: Observed, params: PatchConfigParams) -> None:
             Reason.IMMUTABLE,
             f"{part} is immutable: create one of another name with the new values and have the workloads refer to it",
         )
-    if observed.kind == "ConfigMap" and params.value_from:
-        raise Refused(Reason.INVALID_PARAMETERS, f"valueFrom is for a Secret: {part} may be read by many; use data")
+    if wrong := _problem_for(observed.kind, bool(params.data), bool(params.value_from)):
+        raise Refused(Reason.INVALID_PARAMETERS, f"{part}: {wrong}")
     binary = sorted(set(target.get("binaryData") or {}) & set(params.keys))
     if binary:
         raise Refused(Reason.INVALID_PARAMETERS, f"{part} holds {', '.join(binary)} as binaryData, which is not text")
@@ -284,7 +294,7 @@ def _filling(write: Write, observed: Observed, params: PatchConfigParams, kept: 
     if not _is_for_target(write, observed):
         return write
     assert isinstance(write, Patch)
-    return SecretPatch(write.path, write.body, tuple(params.keys), params.data, tuple(params.value_from), kept)
+    return SecretPatch(write.path, write.body, tuple(params.keys), tuple(params.value_from), kept)
 
 
 def _restoring(write: Write, observed: Observed, kept: Kept) -> Write:

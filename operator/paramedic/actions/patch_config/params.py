@@ -24,6 +24,13 @@ _NAMED = rule(
 )
 
 
+NO_VALUES_OF_SECRETS = (
+    "values for a Secret are not written into a policy, where many can read them: put them into another Secret and "
+    "name that with valueFrom"
+)
+"""Why ``data`` is refused for a Secret."""
+
+
 def _key(value: str) -> str:
     if not re.fullmatch(_KEY_PATTERN, value) or value == "." or value.startswith(".."):
         raise ValueError(
@@ -61,8 +68,8 @@ class PatchConfigParams(Model):
     data: dict[str, Annotated[str, Field(max_length=65536)]] = Field(
         default_factory=dict,
         max_length=64,
-        description="Keys and their new values. For a Secret too (in plain text, not base64), but what is written here "
-        "stands in clear text in the policy and on its Incidents: for what nobody should read there use valueFrom.",
+        description="Only for a ConfigMap: keys and their new values, which whoever may read the policy or its "
+        "Incidents can read. A Secret's come with valueFrom.",
     )
     value_from: list[SecretValue] = Field(
         default_factory=list,

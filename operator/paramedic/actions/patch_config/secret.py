@@ -11,8 +11,7 @@ for each change would need the right to get Secrets of any name.)
 
 import base64
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from paramedic.actions.base import Json, Patch, annotation
@@ -190,7 +189,6 @@ class SecretPatch(Patch):
     """New values for keys of a Secret. ``body`` has the preconditions and stamps; values are read only on writing."""
 
     keys: tuple[str, ...] = ()
-    plain: Mapping[str, str] = field(default_factory=dict, repr=False)
     sources: tuple[SecretValue, ...] = ()
     kept: Kept | None = None
 
@@ -199,9 +197,7 @@ class SecretPatch(Patch):
         Terminal; no message holds a value.
         """
         folder = self.path.rpartition("/")[0]
-        values = {key: encoded(value) for key, value in self.plain.items()}
-        for source in self.sources:
-            values[source.key] = await _value(folder, source, kube)
+        values = {source.key: await _value(folder, source, kube) for source in self.sources}
         if sum(len(value) * 3 // 4 for value in values.values()) > MOST_BYTES:
             raise Refused(Reason.INVALID_PARAMETERS, f"the new values are more than {MOST_BYTES} bytes in all")
         if self.kept:
