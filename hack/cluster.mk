@@ -9,7 +9,7 @@ KIND_FOLDER = .cluster-kind
 
 .PHONY: cluster-up cluster-down cluster-status cluster-install kind-up kind-down
 
-cluster-up: ## Start a real control plane in the background, its node played or, with NODE=real, real (kubeconfig: .cluster/kubeconfig)
+cluster-up: $(STAMP) ## Start a real control plane in the background, its node played or, with NODE=real, real (kubeconfig: .cluster/kubeconfig)
 	@$(TESTBED) up --node $(NODE)
 
 cluster-down: ## Stop that control plane and remove .cluster
@@ -22,7 +22,7 @@ cluster-install: $(STAMP) ## Run Paramedic on the real node of that cluster, fro
 	@$(BIN)/python hack/images paramedic --folder .cluster
 	@$(TESTBED) load .cluster/paramedic.tar
 	@rm .cluster/paramedic.tar
-	@eval "$$($(TESTBED) env)" && kubectl apply -f crds && kubectl apply -k hack/images/paramedic && \
+	@settings="$$($(TESTBED) env)" && eval "$$settings" && kubectl apply -f crds && kubectl apply -k hack/images/paramedic && \
 		kubectl -n paramedic-system rollout restart deployment/paramedic && \
 		kubectl -n paramedic-system rollout status deployment/paramedic --timeout=60s
 

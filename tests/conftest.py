@@ -26,6 +26,7 @@ from testbed.audit import AuditLog
 from testbed.cluster import Cluster
 
 GIVEN = "PARAMEDIC_TEST_KUBECONFIG"
+ENDS = (signal.SIGTERM, signal.SIGHUP)
 ONE_AT_A_TIME = ("node", "gameday", "demo", "testbed")
 """Folders whose tests look at what the machine has: interfaces, mounts, processes."""
 INCIDENTS = "paramedic.dev/v1alpha1/incidents"
@@ -37,6 +38,18 @@ def pytest_configure() -> None:
     """Who runs the tests in the background has Ctrl-C ignored there, and every child would inherit that."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number in ENDS:
+        if signal.getsignal(number) != signal.SIG_IGN:  # as under nohup
+            signal.signal(number, _end_in_good_order)
+
+
+def _end_in_good_order(number: int, frame: object) -> None:
+    """As Ctrl-C does: fixtures end what they have started. It may come by several ways at once (make hands it on), and
+    no second one is to cut that short.
+    """
+    for each in ENDS:
+        signal.signal(each, signal.SIG_IGN)
+    raise KeyboardInterrupt
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -2,5 +2,5 @@
 
 - `story` is what is shown, chapter by chapter; each asserts on what the API server says.
 - `world` is what it needs: a cluster, Paramedic, covet, Prometheus, Alertmanager.
-- `follow` watches incidents; `janitor` removes the temporary folder whatever happens; `terminal` prints.
+- `follow` watches incidents; `terminal` prints.
 """

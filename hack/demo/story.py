@@ -9,10 +9,10 @@ from typing import Any
 
 from demo import terminal
 from demo.follow import Follower, timestamp
-from demo.janitor import temporary_folder
 from demo.world import DemoError, World, until, world
 from testbed.access import KubectlError
 from testbed.golang import ToolchainError
+from testbed.janitor import temporary_folder
 from testbed.operator_process import USER
 from testbed.processes import ProcessError
 

@@ -5,5 +5,5 @@
   (`installation`), `monitoring`, covet's `stores`.
 - `scene` is covet in a namespace of its own, with its users: `load` is their traffic, `outage` what they saw,
   `insider` an intruder.
-- `proxy` is the gateway, an Envoy, where traffic comes through one.
+- `proxy` is an Envoy, where traffic comes through one, as to the pods of a mesh.
 """

@@ -71,6 +71,8 @@ class Aftermath:
     acts: Counter[str]
     generations: int
     """How often the Deployment was changed after the release."""
+    outside: Counter[str]
+    """What Paramedic has changed anywhere else."""
 
     def problems(self) -> list[str]:
         """What is not as it should be."""
@@ -81,6 +83,8 @@ class Aftermath:
             found.append("users are still hurt")
         if dict(self.acts) != dict(DAY.acts) or self.generations != 1:
             found.append(f"changed {dict(self.acts)}, {self.generations} by generation, where {dict(DAY.acts)} was due")
+        if self.outside:
+            found.append(f"changed what is none of its business: {dict(self.outside)}")
         return [f"{self.chaos.name}: {one}" for one in found]
 
     def as_json(self) -> Json:
@@ -112,6 +116,7 @@ def run_chaos(ground: Ground, chaos: Chaos, cap: float) -> Aftermath:
     namespace = namespace_of(chaos)
     ground.prometheus.alertmanagers = [one.url for one in ground.alertmanagers[: chaos.tellers]]
     with ground.scene(DAY, namespace, helped=True) as scene:
+        ground.say(f"{namespace}: {chaos.what}, when {chaos.when}")
         mark, began = ground.audit.mark(), time.time()
         DAY.begin(scene)
         released = _generation(scene)
@@ -119,7 +124,7 @@ def run_chaos(ground: Ground, chaos: Chaos, cap: float) -> Aftermath:
         chaos.strike(ground)
         watch(ground, DAY, scene, began, helped=True, cap=time.time() - began + cap)
         users = outage_of(scene.of_users(), began)
-        acts = acts_of(ground, namespace, mark, began)
+        acts, outside = acts_of(ground, namespace, mark, began)
         return Aftermath(
             chaos=chaos,
             acted=acts[0].at - began if acts else None,
@@ -129,6 +134,7 @@ def run_chaos(ground: Ground, chaos: Chaos, cap: float) -> Aftermath:
             phases=phases(scene),
             acts=Counter(one.what for one in acts),
             generations=_generation(scene) - released,
+            outside=outside,
         )
 
 

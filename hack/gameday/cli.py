@@ -5,21 +5,19 @@ from __future__ import annotations
 import argparse
 import json
 import signal
+import subprocess
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from demo.janitor import temporary_folder
 from gameday import chaos, report
 from gameday.chaos import CHAOS, Aftermath, Chaos
 from gameday.days import DAYS, GameDay
 from gameday.ground import Ground
 from gameday.report import Row, table
 from gameday.run import namespace_of, run
-from testbed.access import KubectlError
-from testbed.golang import ToolchainError
-from testbed.processes import ProcessError
+from testbed.janitor import temporary_folder
 from testbed.progress import say
 from testbed.realnode import why_not
 
@@ -62,16 +60,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
             signal.signal(number, signal.default_int_handler)
     results = Results()
     try:
+        ended = _played(given, results)
+    finally:  # whatever has ended it: what was measured until then took long
+        problems = _tell(results, given.output)
+    return ended or problems
+
+
+def _played(given: argparse.Namespace, results: Results) -> int:
+    """0 when all was played, else the exit code, and said why."""
+    try:
         with temporary_folder("paramedic-gameday-") as folder:
             _play(folder, given, results)
-    except (KubectlError, ProcessError, ToolchainError, OSError) as error:
-        _tell(results, given.output)
+    except (RuntimeError, OSError, subprocess.SubprocessError) as error:
         say(f"broken off: {error}")
         return 1
     except KeyboardInterrupt:
         say("interrupted; nothing is left running")
         return 130
-    return _tell(results, given.output)
+    return 0
 
 
 def _play(folder: Path, given: argparse.Namespace, results: Results) -> None:
@@ -81,10 +87,10 @@ def _play(folder: Path, given: argparse.Namespace, results: Results) -> None:
     namespaces = [namespace_of(day, helped=helped) for day in days for helped in (True, False)]
     with Ground(folder, [*namespaces, *map(chaos.namespace_of, breaking)], say) as ground:
         for day in days:
-            helped = run(ground, day, helped=True, cap=given.cap)
-            with_alone = day.compared and not given.helped_only
-            alone = run(ground, day, helped=False, cap=given.cap) if with_alone else None
-            results.rows.append(Row(day, helped, alone))
+            results.rows.append(Row(day, run(ground, day, helped=True, cap=given.cap), None))
+            if day.compared and not given.helped_only:
+                alone = run(ground, day, helped=False, cap=given.cap)
+                results.rows[-1] = replace(results.rows[-1], alone=alone)
             say(" | ".join(results.rows[-1].cells()))
         for one in breaking:
             results.aftermaths.append(chaos.run_chaos(ground, one, given.cap))
@@ -96,7 +102,9 @@ def _wanted(one: GameDay | Chaos, names: Sequence[str]) -> bool:
 
 
 def _tell(results: Results, output: Path) -> int:
-    """Prints the tables and writes the figures."""
+    """Prints the tables and writes the figures, if there are any. 1 when there are problems, else 0."""
+    if not (results.rows or results.aftermaths):
+        return 0
     for text in results.tables():
         print(f"\n{text}")
     output.write_text(json.dumps(results.as_json(), indent=1) + "\n")

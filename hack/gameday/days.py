@@ -49,14 +49,22 @@ class GameDay:
     """On top of covet's usual ones."""
     recreate: bool = False
     """Whether a release replaces all pods at once: in a rolling update, users see nothing of pods that do not start."""
-    gateway: bool = False
-    """Whether users come through a gateway, an Envoy, instead of straight to the Service."""
+    sidecar: bool = False
+    """Whether users come through an Envoy, as to the pods of a mesh, instead of straight to the Service."""
     hurt: Callable[[Scene], list[Sample]] = Scene.of_users
     """Whose requests, or what else, tells when the fault began to hurt and when it no longer did."""
     watch_seconds: float = 0
     """So long it is watched in any case: a fault may come again."""
     incidents: int = 1
     """As many make one round of what is done."""
+    repeats: bool = False
+    """Whether it comes again after what was done, and is answered again, each time by incidents of its own."""
+    by_alert: bool = True
+    """Whether an alert has Paramedic act; if not, a person's order."""
+    hurts: bool = True
+    """Whether somebody is hurt; if not, a fault that hurt nobody was none."""
+    killed: str = ""
+    """Why Kubernetes says that containers were ended when nobody acts, as in `lastState.terminated.reason`."""
     compared: bool = True
     """Whether there is something to see when nobody acts."""
 
@@ -201,6 +209,9 @@ DAYS = (
         acts=_APP_ONCE,
         settings={"LEAK_BYTES": "300000"},
         watch_seconds=100,
+        repeats=True,
+        hurts=False,  # one pod after the other, and others answer meanwhile
+        killed="OOMKilled",
     ),
     GameDay(
         name="poisoned-query",
@@ -264,7 +275,7 @@ DAYS = (
         ends="Holding",
         rate=10,
         settings=_SMALL,
-        gateway=True,
+        sidecar=True,
         hurt=Scene.of_the_overload,
     ),
     GameDay(
@@ -283,6 +294,7 @@ DAYS = (
             "create jobs": 1,
         },
         incidents=2,
+        by_alert=False,
         compared=False,
     ),
 )

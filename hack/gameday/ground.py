@@ -24,7 +24,7 @@ from gameday.installation import adapted, secret, settings_for
 from gameday.load import Load
 from gameday.monitoring import Discovery, ReachablePrometheus
 from gameday.outage import outage_of
-from gameday.proxy import Gateway, install_definition
+from gameday.proxy import Sidecar, install_definition
 from gameday.scene import Scene
 from gameday.stores import Stores, stores
 from images.catalog import build
@@ -60,7 +60,7 @@ class Fault(Protocol):
     @property
     def settings(self) -> Mapping[str, str]: ...
     @property
-    def gateway(self) -> bool: ...
+    def sidecar(self) -> bool: ...
     def rule(self, namespace: str) -> Json: ...
 
 
@@ -71,7 +71,7 @@ class Ground:
         self.folder = folder
         self.cluster = Cluster(folder / "cluster", RealNode)
         self._namespaces = list(namespaces)
-        self._say = say
+        self.say = say
         self._stack = ExitStack()
         self._ports = Ports()
 
@@ -115,7 +115,7 @@ class Ground:
         )
         self._stack.enter_context(self.prometheus)
         install_definition(self.cluster)
-        self._say(f"the ground is there, after {time.monotonic() - began:.0f} s")
+        self.say(f"the ground is there, after {time.monotonic() - began:.0f} s")
 
     @property
     def node(self) -> RealNode:
@@ -190,8 +190,8 @@ class Ground:
             api = self.cluster.api()
             stack.enter_context(Discovery(api, self.prometheus, namespace, address))
             way_in = f"http://{address}"
-            if day.gateway:
-                way_in = stack.enter_context(Gateway(self.folder / "envoy", api, namespace, address)).url
+            if day.sidecar:
+                way_in = stack.enter_context(Sidecar(self.folder / "envoy", api, namespace, address)).url
             self.prometheus.set_rules([{"name": "covet", "rules": [day.rule(namespace)]}])
             stack.callback(self.prometheus.set_rules, [])
             users = Load(way_in, rate=day.rate)

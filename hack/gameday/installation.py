@@ -14,6 +14,8 @@ from testbed.operator_process import NAMESPACE
 Json = dict[str, Any]
 
 IMAGE = "docker.io/local/paramedic:dev"
+POLL_GRACE_SECONDS = 15
+"""So long the webhook may take before Paramedic takes an alert from Prometheus itself."""
 CONNECTIONS = "connections"
 """A Secret with the password of covet's databases, and the volume that brings it to the pods."""
 CONNECTIONS_FOLDER = "/secrets/connections"
@@ -25,7 +27,7 @@ def settings_for(stores: Stores, prometheus_url: str, namespaces: Sequence[str])
     database = {"port": stores.postgres.port, "database": DATABASE, "username": OPERATOR, "sslmode": "disable"}
     queue = {"port": stores.redis.port, "tls": False}
     return {
-        "prometheus": {"url": prometheus_url, "pollInterval": "5s", "pollGrace": "15s"},
+        "prometheus": {"url": prometheus_url, "pollInterval": "5s", "pollGrace": f"{POLL_GRACE_SECONDS}s"},
         "connections": [
             {"name": "covet-db", "namespaces": list(namespaces), "postgres": shared | database},
             {"name": "covet-queue", "namespaces": list(namespaces), "redis": shared | queue},

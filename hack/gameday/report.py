@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from gameday.days import GameDay
+from gameday.installation import POLL_GRACE_SECONDS
 from gameday.run import Run
 
 Json = dict[str, Any]
@@ -34,17 +35,47 @@ class Row:
 
     def problems(self) -> list[str]:
         """What is not as it should be; nothing, when all is well."""
-        found = []
-        incidents = len(self.helped.phases)
-        rounds, rest = divmod(incidents, self.day.incidents)
-        wanted = {what: times * rounds for what, times in self.day.acts.items()}
-        if rest or self.helped.phases != [self.day.ends] * max(incidents, 1):
-            found.append(f"incidents ended as {self.helped.phases or 'none'}")
-        if self.helped.hurt is not None and self.helped.recovered is None:
-            found.append(f"not recovered within {self.helped.watched:.0f} s")
-        if dict(self.helped.acts) != wanted:
-            found.append(f"{incidents} incidents changed {dict(self.helped.acts)}, where {wanted} was due")
+        found = [*self._of_incidents(), *self._of_the_alert(), *self._of_the_outage(), *self._of_nobody_acting()]
         return [f"{self.day.name}: {one}" for one in found]
+
+    def _of_incidents(self) -> Iterator[str]:
+        """One round of them, each ended well, and what is due in it was changed, once, and nothing anywhere else."""
+        phases, acts = self.helped.phases, dict(self.helped.acts)
+        rounds = max(len(phases) // self.day.incidents, 1) if self.day.repeats else 1
+        wanted = {what: times * rounds for what, times in self.day.acts.items()}
+        if phases != [self.day.ends] * self.day.incidents * rounds:
+            yield f"incidents ended as {phases or 'none'}, where {self.day.incidents} × {self.day.ends} was due"
+        if acts != wanted:
+            yield f"{len(phases)} incidents changed {acts}, where {wanted} was due"
+        if self.helped.outside:
+            yield f"changed what is none of its business: {dict(self.helped.outside)}"
+
+    def _of_the_alert(self) -> Iterator[str]:
+        """It came by the Alertmanager: who acts before the poller's grace is over had it from the webhook."""
+        detected, acted = self.helped.detected, self.helped.acted
+        if not self.day.by_alert:
+            return
+        if detected is None:
+            yield "Alertmanager was told of no alert"
+        elif acted is not None and acted - detected >= POLL_GRACE_SECONDS:
+            yield f"acted {acted - detected:.0f} s after the alert: the poller found it, the webhook did not tell"
+
+    def _of_the_outage(self) -> Iterator[str]:
+        for run, how in ((self.helped, "with Paramedic"), (self.alone, "without Paramedic")):
+            if run and run.hurt is None and self.day.hurts:
+                yield f"{how}, the fault hurt nobody"
+        if self.helped.hurt is not None and self.helped.recovered is None:
+            yield f"not recovered within {self.helped.watched:.0f} s"
+
+    def _of_nobody_acting(self) -> Iterator[str]:
+        """Nobody does, and the fault is what it is said to be."""
+        if self.alone is None:
+            return
+        changed = dict(self.alone.acts + self.alone.outside)
+        if changed or self.alone.phases:
+            yield f"without a policy, {len(self.alone.phases)} incidents changed {changed}, where nothing was due"
+        if self.day.killed and not self.alone.killed[self.day.killed]:
+            yield f"no container was {self.day.killed}, but {dict(self.alone.killed) or 'none was ended'}"
 
     def as_json(self) -> Json:
         """All figures."""

@@ -22,6 +22,10 @@ Json = dict[str, Any]
 ENDED = ("Resolved", "Escalated")
 DONE = ("Succeeded", "Skipped")
 OWN = ("paramedic.dev", "events.k8s.io")
+ASKED = ("authentication.k8s.io", "authorization.k8s.io")
+"""Reviews are created to be answered; nothing is kept of them."""
+LONGEST_ROUND_SECONDS = 60
+"""So long a round may take that begins at the end of a day's `watch_seconds`."""
 
 
 @dataclass(frozen=True)
@@ -45,19 +49,32 @@ class Run:
     sent: int
     failed: Counter[str]
     acts: Counter[str]
+    """What Paramedic has changed where it should."""
+    outside: Counter[str]
+    """What it has changed in other namespaces, or in none."""
     phases: list[str]
     """Of the incidents, at the end."""
+    killed: Counter[str]
+    """How often containers that there are at the end were ended before, by Kubernetes' reason."""
 
 
 def run(ground: Ground, day: GameDay, *, helped: bool, cap: float) -> Run:
-    """Watched until it no longer hurts and the incident is over; `cap` seconds at most."""
-    namespace = namespace_of(day, helped=helped)
+    """Watched until it no longer hurts and the incident is over; at most `cap` seconds, or as long as the day needs."""
+    namespace, cap = namespace_of(day, helped=helped), longest(day, cap)
     with ground.scene(day, namespace, helped=helped) as scene:
+        ground.say(f"{namespace}: {day.fault}")
         mark, began = ground.audit.mark(), time.time()
         day.begin(scene)
         detected = watch(ground, day, scene, began, helped=helped, cap=cap)
-        acts = acts_of(ground, namespace, mark, began)
-        return _told(scene, day, began, detected, acts)
+        acts, outside = acts_of(ground, namespace, mark, began)
+        return _told(scene, day, began, detected, acts, outside)
+
+
+def longest(day: GameDay, cap: float) -> float:
+    """Seconds after which nobody waits any longer. A day that must be watched for a while makes it longer: cut short,
+    it would say nothing.
+    """
+    return max(cap, day.watch_seconds + LONGEST_ROUND_SECONDS) if day.watch_seconds else cap
 
 
 def namespace_of(day: GameDay, *, helped: bool) -> str:
@@ -77,14 +94,21 @@ def watch(ground: Ground, day: GameDay, scene: Scene, began: float, *, helped: b
     return detected
 
 
-def acts_of(ground: Ground, namespace: str, mark: int, began: float) -> list[Act]:
-    """What Paramedic has changed in the namespace, by the API server's audit log; and in the database, by its log."""
-    found = ground.audit.writes(mark, user=USER, namespace=namespace)
-    in_cluster = [
-        Act(seconds_since_1970(one.received_at), _what(one)) for one in found if one.status < 300 and _on_target(one)
-    ]
+def acts_of(ground: Ground, namespace: str, mark: int, began: float) -> tuple[list[Act], Counter[str]]:
+    """What Paramedic has changed in the namespace, by the API server's audit log, and in the database, by its log; and
+    what it has changed anywhere else.
+    """
+    inside, outside = sorted_out(ground.audit.writes(mark, user=USER), namespace)
     ended = [Act(at, "PostgreSQL: statement ended") for at in ground.stores.ended_statements() if at >= began]
-    return sorted([*in_cluster, *ended], key=lambda one: one.at)
+    return sorted([*inside, *ended], key=lambda one: one.at), outside
+
+
+def sorted_out(writes: Sequence[Request], namespace: str) -> tuple[list[Act], Counter[str]]:
+    """Changes of targets in the namespace; and those elsewhere, each with where it was."""
+    changes = [one for one in writes if one.status < 300 and _on_target(one)]
+    inside = [Act(seconds_since_1970(one.received_at), _what(one)) for one in changes if one.namespace == namespace]
+    elsewhere = [one for one in changes if one.namespace != namespace]
+    return inside, Counter(f"{_what(one)} in {one.namespace or 'no namespace'}" for one in elsewhere)
 
 
 def phases(scene: Scene) -> list[str]:
@@ -113,7 +137,19 @@ def _over(day: GameDay, scene: Scene, began: float, *, helped: bool) -> bool:
     return bool(now) and all(phase in (day.ends, "Escalated") for phase in now)
 
 
-def _told(scene: Scene, day: GameDay, began: float, detected: float | None, acts: Sequence[Act]) -> Run:
+def killed(scene: Scene) -> Counter[str]:
+    """Why the containers that there are now were ended before, by reason; none when the API server cannot be asked."""
+    with suppress(RuntimeError):
+        pods: list[Json] = json.loads(scene.kubectl("get", "pods", "-o", "json"))["items"]
+        containers = [one for pod in pods for one in pod.get("status", {}).get("containerStatuses", [])]
+        states = [one.get(key, {}).get("terminated") for one in containers for key in ("state", "lastState")]
+        return Counter(str(state["reason"]) for state in states if state)
+    return Counter()
+
+
+def _told(
+    scene: Scene, day: GameDay, began: float, detected: float | None, acts: Sequence[Act], outside: Counter[str]
+) -> Run:
     outage = outage_of(day.hurt(scene), began)
     users: Outage = outage_of(scene.of_users(), began)
     return Run(
@@ -125,14 +161,16 @@ def _told(scene: Scene, day: GameDay, began: float, detected: float | None, acts
         sent=users.sent,
         failed=users.failed,
         acts=Counter(one.what for one in acts),
+        outside=outside,
         phases=phases(scene),
+        killed=killed(scene),
     )
 
 
 def _on_target(one: Request) -> bool:
     """Not Paramedic's own records (incidents, policies, Events), and not what it only asked about."""
     group = one.raw.get("objectRef", {}).get("apiGroup", "")
-    return group not in OWN and one.resource != "events" and "dryRun=" not in one.uri
+    return group not in (*OWN, *ASKED) and one.resource != "events" and "dryRun=" not in one.uri
 
 
 def _what(one: Request) -> str:

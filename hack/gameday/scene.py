@@ -94,7 +94,7 @@ class Scene:
         self._intruder = self._stack.enter_context(Insider(argv, f"http://covet-service{call.path}"))
 
     def flood(self, rate: float) -> None:
-        """More traffic on the users' way in (the gateway, on this machine), all from one address."""
+        """More traffic on the users' way in (the Envoy, on this machine), all from one address."""
         self._stack.enter_context(Load(self.users.url, rate=rate, source=FLOOD_SOURCE))
 
     # -- what people do -----------------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ Json = dict[str, Any]
 
 
 class KubectlError(RuntimeError):
-    """kubectl ended with an error; the text is its standard error."""
+    """kubectl ended with an error, or not in time; the text is its standard error."""
 
 
 @dataclass(frozen=True)
@@ -46,9 +46,12 @@ class Access:
         """kubectl's standard output; KubectlError with what it said when it fails."""
         argv = [str(self._kubectl_path()), *map(str, args)]
         env = {**os.environ, "KUBECONFIG": str(self.kubeconfig), "KUBECACHEDIR": str(self.folder / "kubectl-cache")}
-        answer = subprocess.run(
-            argv, input=input, env=env, capture_output=True, text=True, timeout=timeout, check=False
-        )
+        try:
+            answer = subprocess.run(
+                argv, input=input, env=env, capture_output=True, text=True, timeout=timeout, check=False
+            )
+        except subprocess.TimeoutExpired as error:
+            raise KubectlError(f"kubectl {' '.join(argv[1:])}: no end within {timeout:g} s") from error
         if answer.returncode:
             raise KubectlError(f"kubectl {' '.join(argv[1:])}: {answer.stderr.strip() or answer.stdout.strip()}")
         return answer.stdout

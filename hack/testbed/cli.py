@@ -138,7 +138,8 @@ def env(folder: Path) -> int:
         raise ClusterError(f"no cluster runs in {folder}; {_command('up', folder)} starts one")
     print(f"export KUBECONFIG={shlex.quote(str(folder / 'kubeconfig'))}")
     print(f"export KUBECACHEDIR={shlex.quote(str(folder / 'kubectl-cache'))}")
-    print(f'export PATH={shlex.quote(str(toolchain.binary("kubectl").parent))}:"$PATH"')
+    found = (toolchain.binary("kubectl").parent, toolchain.HACK.parent / ".venv" / "bin")
+    print(f'export PATH={":".join(shlex.quote(str(folder)) for folder in found)}:"$PATH"')
     return 0
 
 

@@ -10,6 +10,7 @@ Rules and configuration are written as JSON, which is YAML.
 
 from __future__ import annotations
 
+import http.client
 import json
 import shutil
 import urllib.error
@@ -86,7 +87,9 @@ class Service:
         return True
 
     def _request(self, method: str, path: str, body: Any = None) -> Any:
-        """The decoded answer (None when it is not JSON); ProcessError with the service's words for a refusal."""
+        """The decoded answer (None when it is not JSON); ProcessError with the service's words for a refusal, OSError
+        when nobody answers, or not to the end.
+        """
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(self.url + path, data, {"Content-Type": "application/json"}, method=method)
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
@@ -100,6 +103,8 @@ class Service:
             raise ProcessError(
                 f"{self.command}: {method} {path}: {error.code}: {error.read().decode()}\n{log}"
             ) from error
+        except http.client.HTTPException as error:
+            raise ConnectionError(f"{self.command}: {method} {path}: the answer broke off: {error!r}") from error
         return json.loads(text) if text[:1] in (b"{", b"[") else None
 
 

@@ -5,16 +5,14 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 from testbed.golang import ToolchainError
-from testbed.locks import locked
+from testbed.locks import locked, shared_folder
 from testbed.progress import say
 
 _APT = Path("/usr/bin/apt-get")
-_LOCK = Path(tempfile.gettempdir(), "paramedic-apt.lock")
 
 
 def program(name: str, package: str, find: Callable[[], Path | None] | None = None) -> Path:
@@ -22,7 +20,8 @@ def program(name: str, package: str, find: Callable[[], Path | None] | None = No
     look = find or (lambda: _on_path(name))
     found = look()
     if found is None and os.geteuid() == 0 and _APT.exists():
-        with locked(_LOCK, f"waiting for another installation, to install {package} …"):
+        lock = shared_folder("paramedic-locks") / "apt.lock"
+        with locked(lock, f"waiting for another installation, to install {package} …"):
             found = look() or _install(package, look)
     if found is None:
         raise ToolchainError(f"{name} is not installed: the tests need it (Debian: apt-get install {package})")

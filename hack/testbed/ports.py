@@ -8,14 +8,12 @@ so.
 
 from __future__ import annotations
 
-import os
 import random
 import socket
-import tempfile
 from pathlib import Path
 from typing import TextIO
 
-from testbed.locks import try_lock
+from testbed.locks import shared_folder, try_lock
 
 LOWEST = 20_000
 EPHEMERAL_RANGE = Path("/proc/sys/net/ipv4/ip_local_port_range")
@@ -61,9 +59,7 @@ def _highest() -> int:
 
 
 def _lock(port: int) -> TextIO | None:
-    folder = Path(tempfile.gettempdir()) / f"paramedic-ports-{os.getuid()}"
-    folder.mkdir(mode=0o700, exist_ok=True)
-    return try_lock(folder / str(port))
+    return try_lock(shared_folder("paramedic-ports") / str(port))
 
 
 def _free(port: int) -> bool:

@@ -5,7 +5,7 @@
         server.url("app", "x")
 
 PostgreSQL refuses to run as root, so root runs it as `nobody`. Its folder is therefore one in the system's temporary
-folder, which is removed at the end.
+folder, which is removed at the end, however that comes.
 """
 
 from __future__ import annotations
@@ -17,13 +17,14 @@ import secrets
 import shutil
 import signal
 import subprocess
-import tempfile
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from testbed import certificates
+from testbed.janitor import temporary_folder
 from testbed.packages import program
 from testbed.ports import Ports
 from testbed.processes import Child, ProcessError, spawn, wait_until
@@ -63,10 +64,11 @@ class PostgresServer:
         self.certificates: certificates.Certificates | None = None
         self._settings = _SETTINGS | dict(settings or {})
         self._ports = Ports()
+        self._stack = ExitStack()
         self._child: Child | None = None
 
     def __enter__(self) -> Self:
-        self.folder = Path(tempfile.mkdtemp(prefix="paramedic-postgres-"))
+        self.folder = self._stack.enter_context(temporary_folder("paramedic-postgres-"))
         self.log = self.folder / "server.log"
         try:
             self.port = self._ports.reserve()
@@ -104,7 +106,7 @@ class PostgresServer:
         """Leaves nothing behind."""
         self.stop()
         self._ports.release()
-        shutil.rmtree(self.folder, ignore_errors=True)
+        self._stack.close()
 
     def psql(self, sql: str, *, database: str = "postgres", user: str = SUPERUSER, password: str | None = None) -> str:
         """What psql prints for the statements, unaligned and without headers. ProcessError with its words."""

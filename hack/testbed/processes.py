@@ -110,6 +110,19 @@ class Child:
         """TERM, then KILL after `grace` seconds; returns when it is gone."""
         stop_all([self], grace)
 
+    def kill_group(self) -> None:
+        """KILL at once, to it and to what it has started and left in its process group; returns when it is gone."""
+        if self.alive():
+            os.killpg(self.pid, signal.SIGKILL)
+        self._process.wait()
+
+    @property
+    def exit_code(self) -> int:
+        """Negative: the signal that ended it. Only once it has ended."""
+        code = self._process.poll()
+        assert code is not None
+        return code
+
     def tail(self, lines: int = TAIL_LINES) -> str:
         """The end of its log."""
         text = self.log.read_text(errors="replace") if self.log.exists() else ""

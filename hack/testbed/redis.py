@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import signal
 import subprocess
-import tempfile
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from testbed import certificates
+from testbed.janitor import temporary_folder
 from testbed.packages import program
 from testbed.ports import Ports
 from testbed.processes import Child, ProcessError, spawn, wait_until
@@ -31,13 +32,14 @@ class RedisServer:
         self.certificates: certificates.Certificates | None = None
         self._ports = Ports()
         self._child: Child | None = None
-        self._folder: tempfile.TemporaryDirectory[str] | None = None
+        self._stack = ExitStack()
+        self._folder = Path()
 
     def __enter__(self) -> Self:
-        self._folder = tempfile.TemporaryDirectory(prefix="paramedic-redis-")
+        self._folder = self._stack.enter_context(temporary_folder("paramedic-redis-"))
         try:
             self.port = self._ports.reserve()
-            self.certificates = certificates.make(Path(self._folder.name)) if self.tls else None
+            self.certificates = certificates.make(self._folder) if self.tls else None
             self.start()
         except BaseException:
             self.close()
@@ -51,13 +53,11 @@ class RedisServer:
 
     def start(self) -> None:
         """Starts it, empty; returns when it answers."""
-        assert self._folder is not None
-        folder = Path(self._folder.name)
-        conf = folder / "redis.conf"
-        conf.write_text("\n".join(self._settings(folder)) + "\n")
+        conf = self._folder / "redis.conf"
+        conf.write_text("\n".join(self._settings(self._folder)) + "\n")
         conf.chmod(0o600)
         argv = [program("redis-server", "redis-server"), conf]
-        self._child = spawn("redis-server", argv, folder / "server.log", cwd=folder)
+        self._child = spawn("redis-server", argv, self._folder / "server.log", cwd=self._folder)
         wait_until(self._ready, "Redis is ready", _READY_TIMEOUT, [self._child])
 
     def freeze(self) -> None:
@@ -79,8 +79,7 @@ class RedisServer:
         """Leaves nothing behind."""
         self.stop()
         self._ports.release()
-        if self._folder:
-            self._folder.cleanup()
+        self._stack.close()
 
     def cli(self, *command: str | int) -> str:
         """What redis-cli prints. ProcessError with an error that Redis answers."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import ssl
 import urllib.error
@@ -52,10 +53,9 @@ class Rest:
             urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=self._context)
         )
         try:
-            with opener.open(request, timeout=timeout) as answer:
-                return decode(answer.read())
-        except urllib.error.HTTPError as error:
-            raise ApiError(error.code, decode(error.read()), f"{method} {path}") from error
+            return _answer(opener, request, timeout)
+        except http.client.HTTPException as error:  # such as IncompleteRead, which is no OSError by itself
+            raise ConnectionError(f"{method} {path}: the answer broke off: {error!r}") from error
 
     def answers(self, path: str) -> bool:
         """Whether a GET succeeds now."""
@@ -64,3 +64,11 @@ class Rest:
         except (OSError, ApiError):
             return False
         return True
+
+
+def _answer(opener: urllib.request.OpenerDirector, request: urllib.request.Request, timeout: float) -> Json:
+    try:
+        with opener.open(request, timeout=timeout) as answer:
+            return decode(answer.read())
+    except urllib.error.HTTPError as error:
+        raise ApiError(error.code, decode(error.read()), f"{request.method} {request.selector}") from error

@@ -20,6 +20,7 @@ from pathlib import Path
 
 from testbed.golang import ToolchainError, find_go, version_in
 from testbed.locks import locked
+from testbed.processes import spawn
 from testbed.progress import Progress, say
 
 HACK = Path(__file__).resolve().parent.parent
@@ -180,9 +181,11 @@ def _install(module: Module, go: Path, title: str) -> None:
     target.parent.mkdir(exist_ok=True)
     for leftover in target.parent.glob(f".{module.name}-*"):  # of a build that was killed; the lock is ours
         shutil.rmtree(leftover, ignore_errors=True)
-    with tempfile.TemporaryDirectory(prefix=f".{module.name}-", dir=target.parent) as scratch:
+    place = {"prefix": f".{module.name}-", "dir": str(target.parent)}
+    with tempfile.TemporaryDirectory(**place, ignore_cleanup_errors=True) as scratch:
         staging = Path(scratch) / "module"
         (staging / "bin").mkdir(parents=True)
+        (Path(scratch) / "go").mkdir()
         for command, package in module.commands.items():
             _build(module, go, package, staging / "bin" / command, f"{title}: {command}")
         for name, origin in module.data.items():
@@ -191,26 +194,21 @@ def _install(module: Module, go: Path, title: str) -> None:
 
 
 def _build(module: Module, go: Path, package: str, target: Path, title: str) -> None:
+    """`target` lies in the staging folder, and Go's own temporary files beside that: a build that is cut short leaves
+    them where the next one clears up.
+    """
     argv = [str(go), "build", *module.build_flags(), "-o", str(target), package]
-    with tempfile.TemporaryFile("w+") as output, Progress(title) as progress:
-        child = subprocess.Popen(argv, cwd=module.folder, env=_go_environment(), stdout=output, stderr=output)
+    scratch = target.parents[2] / "go"
+    log = scratch / f"{target.name}.log"
+    with Progress(title) as progress:
+        child = spawn("go", argv, log, cwd=module.folder, env=_go_environment() | {"GOTMPDIR": str(scratch)})
         try:
-            while _still_running(child):
+            while not child.wait(0.25):
                 progress.tick()
         finally:
-            child.kill()
-            child.wait()
-        if child.returncode:
-            output.seek(0)
-            raise ToolchainError(_build_failure(module, package, child.returncode, output.read()))
-
-
-def _still_running(child: subprocess.Popen[bytes]) -> bool:
-    try:
-        child.wait(timeout=0.25)
-    except subprocess.TimeoutExpired:
-        return True
-    return False
+            child.kill_group()
+    if child.exit_code:
+        raise ToolchainError(_build_failure(module, package, child.exit_code, log.read_text(errors="replace")))
 
 
 def _build_failure(module: Module, package: str, code: int, output: str) -> str:

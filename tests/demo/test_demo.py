@@ -25,6 +25,12 @@ pytestmark = [
 CHAPTERS = ("The scene", "A bad release", "An incident declared by hand", "A policy on trial", "refused")
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _built() -> None:
+    """A first build takes longer than any demo."""
+    toolchain.ensure(*toolchain.CLUSTER, *toolchain.MONITORING)
+
+
 def test_it_tells_the_whole_story(tmp_path: Path) -> None:
     with demo(tmp_path) as process:
         output, _ = process.communicate(timeout=240)

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,11 @@ from node.web import SERVE, address_of, body, serve
 from testbed import toolchain
 from testbed.api import Api, eventually
 from testbed.cluster import Cluster
+from testbed.processes import ProcessError
 from testbed.realnode import enter
 
 INCIDENTS = "paramedic.dev/v1alpha1/incidents"
+CHANGES_BY_ITSELF = ("ns_last_pid",)
 START_AND_HANG = """
 import sys, time
 from testbed.cluster import Cluster
@@ -168,7 +171,7 @@ async def test_a_bad_release_is_rolled_back_by_the_pod(paramedic: Cluster, api: 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL], ids=["Ctrl-C", "kill -9"])
 async def test_nothing_is_left(folder: Path, number: signal.Signals) -> None:
-    mounts = Path("/proc/self/mounts").read_text()
+    mounts, settings = Path("/proc/self/mounts").read_text(), kernel_settings()
     with holder_of_a_cluster(folder) as parent:
         assert parent.stdout is not None
         assert parent.stderr is not None
@@ -180,17 +183,39 @@ async def test_nothing_is_left(folder: Path, number: signal.Signals) -> None:
         assert "kube-proxy" in enter(folder, "nft", "list", "tables")
         assert Path("/sys/class/net", name).exists()
         assert cgroups(name)
+        assert enter(folder, "cat", "/proc/sys/kernel/panic", "/proc/sys/vm/overcommit_memory").split() == ["10", "1"]
+        with pytest.raises(ProcessError, match="Read-only"):
+            enter(folder, "sh", "-c", "echo 10 > /proc/sys/kernel/panic")
+        assert kernel_settings() == settings
         parent.send_signal(number)
+        parent.wait(120)
     await eventually(lambda: processes_in(namespaces) == [], timeout=30)
     await eventually(lambda: not Path("/sys/class/net", name).exists(), timeout=30)
     await eventually(lambda: cgroups(name) == [], timeout=30)
     assert Path("/proc/self/mounts").read_text() == mounts
+    assert kernel_settings() == settings
 
 
-def holder_of_a_cluster(folder: Path) -> subprocess.Popen[str]:
+@contextmanager
+def holder_of_a_cluster(folder: Path) -> Iterator[subprocess.Popen[str]]:
+    """Ended at the end: a test that fails must not wait for it."""
     environment = {**os.environ, "PYTHONPATH": str(toolchain.HACK)}
     argv = [sys.executable, "-c", START_AND_HANG, str(folder)]
-    return subprocess.Popen(argv, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    with subprocess.Popen(argv, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as parent:
+        try:
+            yield parent
+        finally:
+            parent.kill()
+
+
+def kernel_settings() -> dict[str, str]:
+    """The machine's, by path: those that can be set, and that nothing changes by itself."""
+    found = {}
+    for file in [file for part in ("kernel", "vm") for file in Path("/proc/sys", part).rglob("*")]:
+        if file.is_file() and file.stat().st_mode & 0o600 == 0o600 and file.name not in CHANGES_BY_ITSELF:
+            with suppress(OSError):
+                found[str(file)] = file.read_text()
+    return found
 
 
 def processes_in(namespaces: list[str]) -> list[str]:

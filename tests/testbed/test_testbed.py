@@ -7,9 +7,12 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +20,8 @@ import pytest
 from aiohttp import web
 
 from leftovers import commands_about
-from testbed import toolchain
-from testbed.access import Access
+from testbed import certificates, toolchain
+from testbed.access import Access, KubectlError
 from testbed.api import Api, ApiError, eventually
 from testbed.audit import AuditLog
 from testbed.cluster import Cluster, ClusterError
@@ -26,6 +29,7 @@ from testbed.monitoring import Alertmanager, Prometheus
 from testbed.nodes import NEVER_READY
 from testbed.ports import Ports
 from testbed.processes import Identity, ProcessError, spawn, wait_until
+from testbed.rest import Rest
 
 linux_only = pytest.mark.skipif(sys.platform != "linux", reason="needs /proc and PR_SET_PDEATHSIG")
 
@@ -35,6 +39,29 @@ from testbed.cluster import Cluster
 Cluster(sys.argv[1]).start()
 print("started", flush=True)
 time.sleep(600)
+"""
+
+
+STORES_AND_HANG = """
+import time
+from testbed.postgres import PostgresServer
+from testbed.redis import RedisServer
+with PostgresServer(), RedisServer(password="sesame"):
+    print("started", flush=True)
+    time.sleep(600)
+"""
+RESERVE = """
+import sys
+from testbed import ports
+print("free" if ports._lock(int(sys.argv[1])) else "taken", flush=True)
+"""
+BUILD = """
+import sys
+from pathlib import Path
+from testbed import toolchain
+toolchain.MODULES = {"etcd": toolchain.Module("etcd", {"etcd": "somewhere"})}
+toolchain.find_go = lambda *_: Path(sys.argv[1])
+toolchain.ensure("etcd")
 """
 
 
@@ -52,10 +79,16 @@ def deployment(name: str, image: str, **annotations: str) -> dict[str, Any]:
     }
 
 
-def python(code: str, *arguments: str | Path) -> subprocess.Popen[str]:
-    environment = {**os.environ, "PYTHONPATH": str(toolchain.HACK)}
+@contextmanager
+def python(code: str, *arguments: str | int | Path, **environment: str) -> Iterator[subprocess.Popen[str]]:
+    """Ended at the end: a test that fails must not wait for it."""
+    environment = {**os.environ, "PYTHONPATH": str(toolchain.HACK), **environment}
     argv = [sys.executable, "-c", code, *map(str, arguments)]
-    return subprocess.Popen(argv, env=environment, stdout=subprocess.PIPE, text=True)
+    with subprocess.Popen(argv, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 async def ready_replicas(admin: Api, namespace: str, name: str) -> int:
@@ -136,13 +169,43 @@ def test_two_clusters_side_by_side_and_a_stop_that_leaves_nothing(cluster: Acces
 
 @linux_only
 async def test_a_parent_killed_with_9_leaves_nothing(tmp_path: Path) -> None:
-    parent = python(START_AND_HANG, tmp_path)
-    with parent:
+    with python(START_AND_HANG, tmp_path) as parent:
         assert parent.stdout is not None
         assert parent.stdout.readline() == "started\n"
         assert len(commands_about(tmp_path)) == 6  # it and its five programs
         parent.send_signal(signal.SIGKILL)
     await eventually(lambda: not commands_about(tmp_path), timeout=5)
+
+
+@linux_only
+async def test_databases_whose_parent_is_killed_with_9_leave_nothing(tmp_path: Path) -> None:
+    tmp_path.chmod(0o711)  # PostgreSQL's user may enter
+    with tempfile.TemporaryDirectory(prefix="stores-") as name:
+        folder = Path(name)
+        folder.chmod(0o711)
+        with python(STORES_AND_HANG, TMPDIR=name) as parent:
+            assert parent.stdout is not None
+            assert parent.stdout.readline() == "started\n"
+            assert len(list(folder.iterdir())) == 2
+            parent.send_signal(signal.SIGKILL)
+        await eventually(lambda: list(folder.iterdir()) == [], timeout=10)
+        await eventually(lambda: commands_about(folder) == [], timeout=10)
+
+
+@linux_only
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL], ids=["Ctrl-C", "kill -9"])
+async def test_a_build_that_is_cut_short_leaves_nothing_running(tmp_path: Path, number: signal.Signals) -> None:
+    go = tmp_path / "go"
+    go.write_text(f'#!/bin/sh\necho x >"$GOTMPDIR/b001"\ntouch {tmp_path}/began\nsleep 4 # a compiler\nsleep 600\n')
+    go.chmod(0o755)
+    with python(BUILD, go, PARAMEDIC_CACHE=str(tmp_path / "cache"), TMPDIR=str(tmp_path)) as parent:
+        await eventually((tmp_path / "began").exists)
+        parent.send_signal(number)
+        parent.wait(10)
+    await eventually(lambda: commands_about(tmp_path) == [], timeout=2)
+    tools = tmp_path / "cache" / "tools"
+    assert [one.name[:6] for one in tools.iterdir()] == ([] if number == signal.SIGINT else [".etcd-"])
+    assert not list(tmp_path.glob("go-build*"))
 
 
 @linux_only
@@ -206,6 +269,44 @@ def test_ports_are_handed_out_once(listener: int, monkeypatch: pytest.MonkeyPatc
     assert other.reserve() > listener
     one.release()
     other.release()
+
+
+def test_no_two_processes_have_the_same_port_whatever_their_tmpdir(tmp_path: Path) -> None:
+    ports = Ports()
+    with python(RESERVE, ports.reserve(), TMPDIR=str(tmp_path)) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "taken\n"
+    ports.release()
+
+
+def test_a_kubectl_that_hangs_is_an_error_of_kubectl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hanging = tmp_path / "kubectl"
+    hanging.write_text("#!/bin/sh\nexec sleep 60\n")
+    hanging.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    with pytest.raises(KubectlError, match=r"kubectl get pods: no end within 0\.2 s"):
+        Access(tmp_path / "kubeconfig", tmp_path).kubectl("get", "pods", timeout=0.2)
+
+
+def test_an_answer_that_breaks_off_is_an_error_as_any_other_of_the_network(tmp_path: Path) -> None:
+    class Breaks(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(500 if "refused" in self.path else 200)
+            self.send_header("Content-Length", "1000")
+            self.end_headers()
+            self.wfile.write(b'{"items":')
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    ca = certificates.make(tmp_path).ca
+    with HTTPServer(("127.0.0.1", 0), Breaks) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        api = Rest(f"http://127.0.0.1:{server.server_port}", "token", ca)
+        for path in ("/pods", "/refused"):
+            with pytest.raises(OSError, match=f"GET {path}: the answer broke off"):
+                api.request("GET", path)
+        server.shutdown()
 
 
 @pytest.fixture

@@ -18,10 +18,19 @@ from pathlib import Path
 
 PR_SET_PDEATHSIG = 1
 CLONE_NEWNS, CLONE_NEWUTS, CLONE_NEWIPC, CLONE_NEWPID, CLONE_NEWNET = 1 << 17, 1 << 26, 1 << 27, 1 << 29, 1 << 30
+MS_RDONLY, MS_REMOUNT, MS_BIND = 1, 1 << 5, 1 << 12
 MS_REC, MS_PRIVATE, MS_SHARED = 1 << 14, 1 << 18, 1 << 20
 NAMESPACES = ("mnt", "net", "uts", "ipc", "pid")
 CGROUPS = Path("/sys/fs/cgroup")
 CGROUP_PATIENCE = 5.0  # seconds; a cgroup is busy for a moment after its last process
+SYSCTLS = {  # what a kubelet wants (setupKernelTunables); they belong to the machine, and no namespace has its own
+    "vm/overcommit_memory": "1",
+    "vm/panic_on_oom": "0",
+    "kernel/panic": "10",
+    "kernel/panic_on_oops": "1",
+    "kernel/keys/root_maxkeys": "1000000",
+    "kernel/keys/root_maxbytes": "25000000",
+}
 
 libc = ctypes.CDLL(None, use_errno=True)
 
@@ -63,6 +72,7 @@ def be_first(tell: int, hostname: str, scratch: Path) -> None:
     for folder in ("/run", "/var/log"):  # where programs write whatever their settings say
         mount("tmpfs", folder, "tmpfs")
     mount("tmpfs", str(scratch), "tmpfs")
+    cover_sysctls(scratch / "sysctls")
     for name in ("upper", "work"):
         (scratch / name).mkdir()
     mount("overlay", "/var/lib", "overlay", f"lowerdir=/var/lib,upperdir={scratch}/upper,workdir={scratch}/work")
@@ -132,6 +142,18 @@ def removed(top: Path) -> bool:
         with suppress(OSError):
             Path(folder).rmdir()
     return not top.exists()
+
+
+def cover_sysctls(folder: Path) -> None:
+    """Shows programs in the namespaces these settings as they want them; the machine's own nobody there can change."""
+    folder.mkdir()
+    for name, value in SYSCTLS.items():
+        file, setting = folder / name.replace("/", "."), Path("/proc/sys", name)
+        if not setting.exists():  # this kernel was built without it
+            continue
+        file.write_text(f"{value}\n")
+        call("mount", str(file).encode(), str(setting).encode(), None, MS_BIND, None)
+        call("mount", None, str(setting).encode(), None, MS_BIND | MS_REMOUNT | MS_RDONLY, None)
 
 
 def mount(source: str, target: str, kind: str, data: str = "") -> None:

@@ -84,6 +84,7 @@ def kubelet(addresses: Addresses, folder: Path, client_ca: Path) -> Json:
         "failSwapOn": False,
         "oomScoreAdj": 0,
         "makeIPTablesUtilChains": False,
+        "protectKernelDefaults": True,  # namespaces.py shows it what it wants; of anything else it says so and ends
         "podLogsDir": "/var/log/pods",
         "volumePluginDir": str(folder / "volume-plugins"),
         "resolvConf": "",
