@@ -9,12 +9,12 @@ import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from bench import diagnosis, latency, stored, storm, writes
+from bench import diagnosis, hanging, latency, stored, storm, writes
 from bench.bed import QUICK, Bed, Scale, bed
 from bench.figures import Figure, save, table
-from demo.janitor import temporary_folder
 from testbed import toolchain
 from testbed.access import KubectlError
+from testbed.janitor import temporary_folder
 from testbed.processes import ProcessError
 from testbed.progress import say
 
@@ -22,6 +22,7 @@ Row = Callable[[Bed], Awaitable[list[Figure]]]
 
 ROWS: dict[str, Row] = {
     "latency": latency.measure,
+    "hanging": hanging.measure,
     "storm": storm.storm,
     "one-post": storm.one_post,
     "hot-target": storm.hot_target,

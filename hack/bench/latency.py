@@ -20,7 +20,7 @@ WARM_UP = 5
 async def measure(b: Bed) -> list[Figure]:
     """Sequential alerts, each with a target and a policy of its own."""
     total = b.scale.latency_rounds * b.scale.latency_alerts + WARM_UP
-    ours, floors = _names("latency-ours", total), _names("latency-floor", total)
+    ours, floors = names("latency-ours", total), names("latency-floor", total)
     await b.bare.create_all([deployment(name) for name in (*ours, *floors)])
     await b.bare.create_all([policy(name, f'deployment="{name}"', target=name) for name in ours])
     async with b.running():
@@ -37,7 +37,8 @@ async def measure(b: Bed) -> list[Figure]:
     ]
 
 
-def _names(prefix: str, count: int) -> list[str]:
+def names(prefix: str, count: int) -> list[str]:
+    """Of as many targets."""
     return [f"{prefix}-{number}" for number in range(count)]
 
 
@@ -50,13 +51,14 @@ async def _rounds(
     size = b.scale.latency_alerts
     for start in (0, *range(WARM_UP, len(ours), size)):
         end = start + (size if start else WARM_UP)
-        mine += [await _one_alert(seen, sender, name) for name in ours[start:end]]
+        mine += [await one_alert(seen, sender, name) for name in ours[start:end]]
         await b.idle()  # what an alert leads to afterwards must not burden the floor
         bare += [await _one_floor(b, seen, name) for name in floors[start:end]]
     return mine[WARM_UP:], bare[WARM_UP:]
 
 
-async def _one_alert(seen: Changes, sender: Sender, target: str) -> float:
+async def one_alert(seen: Changes, sender: Sender, target: str) -> float:
+    """Milliseconds from the alert's sending to the change of its target."""
     body = encode(payload(alert("BenchLatency", deployment=target, namespace="bench", severity="critical")))
     began = time.monotonic()
     posted = asyncio.create_task(sender.post(body))

@@ -97,8 +97,12 @@ class Acting:
 
     async def apply(self, action: Action, change: Change) -> Report | None:
         """Makes the change. Raises NotActing when the lead was lost, else what the action raises."""
-        self.require_lead()
-        return await patiently(lambda: action.apply(change, self.clients))
+
+        async def apply() -> Report | None:
+            self.require_lead()  # each time: meanwhile another may have dropped the intent
+            return await action.apply(change, self.clients)
+
+        return await patiently(apply)
 
     async def commit(self, draft: Draft) -> None:
         """Stores the draft in the middle of the work. Raises NotActing when the lead was lost."""

@@ -136,6 +136,7 @@ class App:
             may_act=self.leads,
             clock=_clock,
         )
+        kube.gate.before_acting = acting.require_lead  # while it waited for its turn, another may have taken over
         executor = Executor(
             acting,
             self.store,

@@ -7,6 +7,7 @@ begins it again under the same operation id.
 import asyncio
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 from paramedic.actions.base import Report
@@ -24,6 +25,7 @@ class Background:
     _tasks: dict[str, "asyncio.Task[Report | None]"] = field(default_factory=dict)
     _said: dict[str, str] = field(default_factory=dict)
     _noted: dict[str, dict[str, Any]] = field(default_factory=dict)
+    _rests: dict[str, datetime] = field(default_factory=dict)
 
     def knows(self, operation: str) -> bool:
         """Whether the work was begun here and its end has not been taken yet."""
@@ -65,8 +67,13 @@ class Background:
         task = self._tasks[operation]
         return task if task.done() else None
 
+    def rest(self, operation: str, until: datetime) -> datetime:
+        """Ended work is not begun again before: what was said first counts, until ``forget``."""
+        return self._rests.setdefault(operation, until)
+
     def forget(self, operation: str) -> None:
         """What came of the work is stored, or it is to be begun again."""
+        self._rests.pop(operation, None)
         self._said.pop(operation, None)
         self._noted.pop(operation, None)
         self._tasks.pop(operation, None)
@@ -84,6 +91,7 @@ class Background:
         self._tasks.clear()
         self._said.clear()
         self._noted.clear()
+        self._rests.clear()
 
 
 async def _limited(work: Coroutine[Any, Any, Report | None], seconds: float) -> Report | None:

@@ -12,6 +12,7 @@ import yaml
 from pydantic import BaseModel, TypeAdapter
 
 from paramedic.actions import ACTIONS
+from paramedic.actions.base import NEEDS_APPROVAL, NEEDS_TTL, NOT_UNDOABLE
 from paramedic.api import GROUP, VERSION
 from paramedic.api.base import DURATION_PATTERN, format_duration, rule
 from paramedic.api.incident import IncidentSpec, IncidentStatus
@@ -229,21 +230,21 @@ def _add_actions(step: Json) -> None:
             rules.append(
                 rule(
                     f"!has(self.{name}) || !has(self.approval) || self.approval == 'Required'",
-                    f"{name} always waits for a person: write approval: Required",
+                    NEEDS_APPROVAL.format(name),
                 )
             )
         if action.needs_ttl:
             rules.append(
                 rule(
                     f"!has(self.{name}) || has(self.ttl)",
-                    f"{name} is for a while only: set ttl, for example 30m, after which it is put back",
+                    NEEDS_TTL.format(name),
                 )
             )
         if not (action.undoable and action.leasable):
             rules.append(
                 rule(
                     f"!has(self.{name}) || !(has(self.ttl) || has(self.revertWhen))",
-                    f"{name} cannot be put back, so ttl and revertWhen make no sense on it",
+                    NOT_UNDOABLE.format(name),
                 )
             )
 
@@ -251,7 +252,7 @@ def _add_actions(step: Json) -> None:
 def _consent_in_mode_auto(name: str) -> Json:
     return rule(
         f"self.mode != 'Auto' || self.steps.all(s, !has(s.{name}) || has(s.approval))",
-        f"{name} always waits for a person: in mode Auto, write approval: Required on the step",
+        NEEDS_APPROVAL.format(name),
     )
 
 

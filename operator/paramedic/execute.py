@@ -5,16 +5,17 @@ resourceVersion precondition: whoever wins that write acts. An intent that is fo
 the same operation id, and never just repeated. A slow action is ``Running`` instead, which may be begun again.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import datetime, timedelta
+from itertools import chain
 from typing import Any
 
 from pydantic import ValidationError
 
 from paramedic.acting import GONE, Acting
 from paramedic.actions import ACTIONS
-from paramedic.actions.base import Action, Change, Observed, Outcome, Prepared, Report, State, same_state
+from paramedic.actions.base import Action, Change, Delete, Observed, Outcome, Prepared, Report, State, same_state
 from paramedic.actions.rollback import Rollback, release_started_at
 from paramedic.api import conditions as c
 from paramedic.api.base import format_duration
@@ -26,7 +27,7 @@ from paramedic.approval import ask_for_approval
 from paramedic.background import Background
 from paramedic.core.expressions import ExpressionError, evaluate_condition
 from paramedic.core.facts import when_values
-from paramedic.core.gitops import gitops_owner
+from paramedic.core.gitops import gitops_warning
 from paramedic.core.guard import ActionRecord
 from paramedic.core.match import serves
 from paramedic.core.operation import new_operation
@@ -41,6 +42,9 @@ from paramedic.store import Store
 
 _FOLLOW_EVERY = timedelta(seconds=5)
 _NO_TIMEOUT = timedelta(minutes=5)
+_TO_SEE_ITS_END = timedelta(seconds=15)
+"""For what was begun and is looked at again when its time is almost or altogether over."""
+_FIRST_PAUSE, _LONGEST_PAUSE = timedelta(milliseconds=200), timedelta(seconds=30)
 
 
 class Executor:
@@ -123,8 +127,10 @@ class Executor:
             return
         if prepared is None:
             return
-        reads = only_reads(step.action, step.params)
-        refusal = None if reads else self._permits.refusal(draft, step, prepared.observed, None)
+        refusal = None
+        if not only_reads(step.action, step.params):
+            healthy = await self._permits.namespace_health(draft)
+            refusal = self._permits.refusal(draft, step, prepared.observed, healthy)
         held = f" (now refused: {refusal.message})" if refusal else ""
         step.before, step.after = prepared.change.before, prepared.change.after
         step.state, step.reason = "Skipped", str(Reason.OBSERVE_MODE)
@@ -149,7 +155,8 @@ class Executor:
             return None
         if change.no_undo and (step.ttl or step.revert_when):
             raise Refused(Reason.FORBIDDEN, f"{change.no_undo}; without ttl and revertWhen the step would be done")
-        return Prepared(action, observed, change)
+        told = change.message + gitops_warning(_written(observed, change))
+        return Prepared(action, observed, replace(change, message=told))
 
     def _check_namespace(self, draft: Draft) -> None:
         """At run time once more what admission has checked: the policy may act in this namespace."""
@@ -203,7 +210,7 @@ class Executor:
         if step.ttl or step.revert_when:
             await self._acting.recorder.set_finalizer(draft, present=True)
         step.state, step.reason = "Executing", str(Reason.RUNNING if prepared.action.slow else Reason.EXECUTING)
-        step.message = prepared.change.message + _gitops_warning(prepared.observed)
+        step.message = prepared.change.message
         if _begins_shutdown(draft.incident, step):
             draft.say(Reason.SHUTDOWN_INITIATED, f"emergency shutdown initiated; first {step.message}")
         step.operation, step.attempts, step.started_at = _operation(draft, step), 1, draft.now
@@ -275,7 +282,13 @@ class Executor:
             return Wait(progress(step), draft.now + _FOLLOW_EVERY)
         try:
             self._take_report(draft, step, ended.result())
-        except (Conflict, AlreadyExists, Retry):
+        except (Conflict, AlreadyExists):
+            self._background.forget(operation)
+            return await self._begin_again(draft, step)
+        except Retry as error:
+            until = self._background.rest(operation, draft.now + _pause(step, error))
+            if draft.now < until:
+                return Wait(f"{progress(step)}; tried again at {until:%H:%M:%S} UTC: {error}", until)
             self._background.forget(operation)
             return await self._begin_again(draft, step)
         except PartlyDone as error:
@@ -287,8 +300,8 @@ class Executor:
         draft.afterwards(lambda: self._background.forget(operation))
         return None
 
-    def _begin(self, draft: Draft, step: StepStatus, change: Change) -> Wait:
-        seconds = (_ends_at(step) - draft.now).total_seconds()
+    def _begin(self, draft: Draft, step: StepStatus, change: Change, least: timedelta = timedelta(0)) -> Wait:
+        seconds = max(_ends_at(step) - draft.now, least).total_seconds()
         operation = step.operation or ""
         key = draft.key
 
@@ -296,18 +309,25 @@ class Executor:
             self._background.note(operation, facts)
             self.when_done(key)
 
-        told = replace(change, seconds=seconds, tell=lambda text: self._background.say(operation, text), note=note)
+        told = replace(
+            change,
+            seconds=seconds,
+            attempt=step.attempts,
+            tell=lambda text: self._background.say(operation, text),
+            note=note,
+        )
         work = self._acting.apply(ACTIONS[step.action], told)
         self._background.begin(operation, work, seconds, lambda: self.when_done(key))
         return Wait(progress(step), draft.now + _FOLLOW_EVERY)
 
     async def _begin_again(self, draft: Draft, step: StepStatus) -> Wait | None:
-        """Under the same operation, unless its time is over, what it would do has changed since, or nothing was begun
-        and it is not wanted any more.
+        """Under the same operation, unless what it would do has changed since, or nothing was begun and its time is
+        over or it is not wanted any more. What was begun is seen to its end, however late.
         """
         action = ACTIONS[step.action]
-        if draft.now >= _ends_at(step):
-            self._fail(draft, step, Reason.TIMED_OUT, f"not done within {format_duration(step.timeout or _NO_TIMEOUT)}")
+        late = draft.now >= _ends_at(step)
+        if late and action.reads_only:  # it leaves nothing that would have to be looked at
+            self._time_out(draft, step)
             return None
         try:
             observed = await self._acting.observe(draft, step)
@@ -318,9 +338,15 @@ class Executor:
             return None
         if not begun and self._is_dropped(draft, step):
             return None
+        if not begun and late:
+            self._time_out(draft, step)
+            return None
         step.attempts += 1
         await self._acting.commit(draft)
-        return self._begin(draft, step, change)
+        return self._begin(draft, step, change, _TO_SEE_ITS_END if begun else timedelta(0))
+
+    def _time_out(self, draft: Draft, step: StepStatus) -> None:
+        self._fail(draft, step, Reason.TIMED_OUT, f"not done within {format_duration(step.timeout or _NO_TIMEOUT)}")
 
     def _end_badly(self, draft: Draft, step: StepStatus, error: Refused | Terminal) -> None:
         if error.reason is Reason.OUTCOME_UNKNOWN:
@@ -407,15 +433,26 @@ def _check_target(draft: Draft, step: StepStatus, target: BoundTarget) -> None:
         )
 
 
-def _gitops_warning(observed: Observed) -> str:
-    owner = gitops_owner(observed.target)
-    return f" (managed by {owner}, which will put it back unless it is told to wait)" if owner else ""
+def _written(observed: Observed, change: Change) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The objects that were there before and that the change writes to, as ``deployments/covet-app``."""
+    known = {o["metadata"].get("uid"): o for o in (observed.target, *chain(*observed.related.values()))}
+    for write in change.forward:
+        uid = write.uid if isinstance(write, Delete) else write.body["metadata"].get("uid")
+        if uid and uid in known:
+            yield "/".join(write.path.split("/")[-2:]), known[uid]
 
 
 def _ends_at(step: StepStatus) -> datetime:
     """When a slow action's time is over."""
     assert step.started_at is not None
     return step.started_at + (step.timeout or _NO_TIMEOUT)
+
+
+def _pause(step: StepStatus, error: Retry) -> timedelta:
+    """Before a slow action is begun again: as long as is asked for, and longer with each attempt."""
+    doublings = min(max(step.attempts - 1, 0), 10)
+    grown = min(_FIRST_PAUSE * (1 << doublings), _LONGEST_PAUSE)
+    return max(grown, error.after or grown)
 
 
 def _skip(step: StepStatus, reason: Reason, message: str) -> None:

@@ -6,7 +6,7 @@ nothing that only tells waits longer than ``patience`` for that.
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from enum import IntEnum
@@ -54,6 +54,8 @@ class Gate:
         self._taken = 0
         self._recording = 0
         self._last_urgent = float("-inf")
+        self.before_acting: Callable[[], None] = lambda: None
+        """Called when a write that changes a target has its turn; it raises when that must not be done any more."""
 
     def quiet_seconds(self) -> float:
         """For how long nothing has been written that brings a target nearer to its change."""
@@ -70,6 +72,8 @@ class Gate:
         self._admit()
         try:
             await one.admitted
+            if urgency is Urgency.ACT:
+                self.before_acting()
             stuck = loop.call_later(self._stuck_after, self._release, one)
             try:
                 yield

@@ -8,27 +8,29 @@ import asyncio
 import itertools
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
 from paramedic.api.policy import RemediationPolicy
 from paramedic.clients.kube import Kube
-from paramedic.core.alert import Alert
+from paramedic.core.alert import UNKNOWN_START, Alert
 from paramedic.core.heard import Heard
 from paramedic.core.match import incident_manifest, is_new_firing, policies_for_alert, severity_of
 from paramedic.errors import AlreadyExists, NotFound, ParamedicError, Refused, Retry, Terminal
 from paramedic.gate import Urgency
 from paramedic.log import get_logger
 from paramedic.metrics import Metrics
-from paramedic.news import take_heard
 from paramedic.reconcile import Reconciler
 from paramedic.record import incident_path, reread
 from paramedic.store import Entry, GroupKey, Store, key_of
 
 Json = dict[str, Any]
+Known = Callable[[Alert, str], bool]
+"""Whether an alert is known in a namespace."""
 _log = get_logger(__name__)
 _GROUPS_AT_ONCE = 16
+_ALERTS_AT_ONCE = 100
 _TRIES = 6
 
 
@@ -41,6 +43,19 @@ class _Place:
     incident: str
     rest: Sequence[Heard] = ()
     told: Sequence[asyncio.Future[None]] = ()
+
+
+def _nothing(alert: Alert, namespace: str) -> bool:
+    """All of it is news."""
+    return False
+
+
+@dataclass(slots=True)
+class _Batch:
+    """What was received of one group. Without a ``policy`` it can only join what there is."""
+
+    policy: RemediationPolicy | None
+    heard: list[Heard] = field(default_factory=list)
 
 
 class Intake:
@@ -65,12 +80,13 @@ class Intake:
         self._slots = asyncio.Semaphore(_GROUPS_AT_ONCE)
         self._locks: dict[GroupKey, tuple[asyncio.Lock, int]] = {}
 
-    async def take(self, alerts: Sequence[Alert], source: str) -> None:
-        """Returns when all that matched is stored. Raises Retry when something could not be; the rest is stored."""
-        groups = self._grouped(alerts, source)
+    async def take(self, alerts: Sequence[Alert], source: str, *, but: Known = _nothing) -> None:
+        """Returns when all that matched is stored, ``but`` what is said to be known in a namespace. Raises Retry when
+        something could not be; the rest is stored.
+        """
+        batches = await self._batches(alerts, source, but)
         results = await asyncio.gather(
-            *(self._take_group(key, policy, batch, source) for key, (policy, batch) in groups.items()),
-            return_exceptions=True,
+            *(self._take_batch(key, batch, source) for key, batch in batches.items()), return_exceptions=True
         )
         failed = [r for r in results if isinstance(r, BaseException)]
         for error in failed:
@@ -78,49 +94,67 @@ class Intake:
                 raise error
         if failed:
             _log.warning("alerts not stored", count=len(failed), error=str(failed[0]))
-            raise Retry(f"{len(failed)} of {len(groups)} incidents could not be stored: {failed[0]}")
+            raise Retry(f"{len(failed)} of {len(batches)} incidents could not be stored: {failed[0]}")
 
-    def _grouped(self, alerts: Sequence[Alert], source: str) -> dict[GroupKey, tuple[RemediationPolicy, list[Heard]]]:
-        policies, now = self._store.usable_policies(), datetime.now(UTC)
-        groups: dict[GroupKey, tuple[RemediationPolicy, list[Heard]]] = {}
-        for alert in alerts:
-            found = policies_for_alert(policies, alert, self._namespace)
-            if not found:
+    async def _batches(self, alerts: Sequence[Alert], source: str, but: Known) -> dict[GroupKey, _Batch]:
+        now = datetime.now(UTC)
+        batches: dict[GroupKey, _Batch] = {}
+        for number, alert in enumerate(alerts, start=1):
+            routes = self._routes(alert)
+            if not routes:
                 self._count(source, "unmatched")
             covers = now if source == "poller" else None
-            for policy, namespace in found:
-                key = (namespace, policy.key, alert.group_key(policy.spec.incident.group_by))
-                groups.setdefault(key, (policy, []))[1].append(Heard(alert, now, covers, severity_of(policy, alert)))
-        return groups
+            for key, policy in routes.items():
+                if but(alert, key[0]):
+                    continue
+                severity = severity_of(policy, alert) if policy else None
+                batches.setdefault(key, _Batch(policy)).heard.append(Heard(alert, now, covers, severity))
+            if number % _ALERTS_AT_ONCE == 0:
+                await asyncio.sleep(0)  # thousands of them must not hold up the lead's renewal
+        return batches
 
-    async def _take_group(self, key: GroupKey, policy: RemediationPolicy, batch: list[Heard], source: str) -> None:
+    def _routes(self, alert: Alert) -> dict[GroupKey, RemediationPolicy | None]:
+        """Where the alert belongs: the open incidents that know it, whatever became of their policies, and in other
+        namespaces the policies that answer to it.
+        """
+        known = [entry.group for entry in self._store.open_with(alert.fingerprint) if entry.group]
+        taken = {namespace for namespace, _, _ in known}
+        found = policies_for_alert(self._store.policies_that_may_mean(alert), alert, self._namespace)
+        routes = {group: self._store.policy(group[1]) for group in known}
+        return routes | {
+            (namespace, policy.key, alert.group_key(policy.spec.incident.group_by)): policy
+            for policy, namespace in found
+            if namespace not in taken
+        }
+
+    async def _take_batch(self, key: GroupKey, batch: _Batch, source: str) -> None:
         for _ in range(_TRIES):
             async with self._one_at_a_time(key), self._slots:
-                place = await self._find_place(key, policy, batch, source)
+                place = await self._find_place(key, batch, source)
             # Joining waits for a write that it may share with others of the group, so it must not hold them up.
             if place is not None and await self._join(place, source):
                 return
         raise Retry(f"the incidents of group {key} keep changing")
 
-    async def _find_place(
-        self, key: GroupKey, policy: RemediationPolicy, batch: list[Heard], source: str
-    ) -> _Place | None:
+    async def _find_place(self, key: GroupKey, batch: _Batch, source: str) -> _Place | None:
         """The open incident that the batch joins, or a new one for it; None when another process was quicker and the
         state has to be looked at anew."""
         known = self._store.in_group(key)
         polled = source == "poller"  # it tells of no end but the first alert's and the whole group's, so no other joins
         under_way = next((e for e in known if e.open), None)
         if under_way:
-            return _Place("") if polled else _Place(under_way.key, batch)
-        new = [h for h in batch if h.alert.state == "firing" and _is_new(h, known)]
+            return _Place("") if polled else _Place(under_way.key, batch.heard)
+        new = [h for h in batch.heard if h.alert.state == "firing" and _is_new(h, known)]
         if not new:
-            for heard in batch:
+            for heard in batch.heard:
                 self._count(source, "ended" if heard.alert.state == "resolved" else "repeated")
-            self._tell_late(known, batch)
+            self._tell_late(known, batch.heard)
             return _Place("")
+        if batch.policy is None:  # it has just been closed, and its policy is gone: what answers now is not known here
+            raise Retry(f"the incident of group {key} has just ended")
         first = min(new, key=lambda h: h.alert.starts_at)
-        rest = [] if polled else [h for h in batch if h is not first]
-        opened = await self._open(key[0], policy, first, rest, known)
+        rest = [] if polled else [h for h in batch.heard if h is not first]
+        opened = await self._open(key[0], batch.policy, first, rest, known)
         if opened is None:
             return None
         self._count(source, "opened")
@@ -138,7 +172,7 @@ class Intake:
         self, namespace: str, policy: RemediationPolicy, first: Heard, rest: Sequence[Heard], known: Sequence[Entry]
     ) -> _Place | None:
         """Creates the Incident; None when it is there already."""
-        manifest = _manifest(policy, namespace, first.alert, {entry.key for entry in known})
+        manifest = _manifest(policy, namespace, first, {entry.key for entry in known})
         key = key_of(manifest)
         try:
             if not self._leads():
@@ -176,14 +210,13 @@ class Intake:
         entry = self._store.entries.get(place.incident)
         if entry is None:
             return False
-        changing, resent = _split(place.rest, entry.firing)
+        changing, resent = _split(place.rest, entry)
         self._count_joined(place.rest, source)
         if self._leads():
             for heard in resent:
                 self._reconciler.hear(entry.key, heard)
-            await asyncio.gather(*(self._reconciler.tell(entry.key, h) for h in changing))
-        elif changing:
-            await self._reconciler.amend(entry.key, lambda draft: take_heard(draft, place.rest))
+        if changing:
+            await self._reconciler.tell(entry.key, *changing)
         return True
 
     @asynccontextmanager
@@ -211,21 +244,37 @@ class Intake:
 
 def _is_new(heard: Heard, known: Sequence[Entry]) -> bool:
     """Whether no incident of its group has heard of this firing."""
-    mark = heard.alert.fingerprint
-    return all(is_new_firing(heard.alert, entry.heard_until(mark), heard.at) for entry in known)
+    return all(_is_new_to(entry, heard) for entry in known)
 
 
-def _manifest(policy: RemediationPolicy, namespace: str, alert: Alert, taken: Collection[str]) -> Json:
-    """Under a name that no ended incident of the group has ``taken``: another alert of it may have begun at once."""
+def _is_new_to(entry: Entry, heard: Heard) -> bool:
+    """By its start, or when its sender tells none, by whether it has ended since it was heard of."""
+    alert = heard.alert
+    if alert.starts_at <= UNKNOWN_START:
+        return alert.fingerprint not in entry.firing
+    return is_new_firing(alert, entry.heard_until(alert.fingerprint), heard.at)
+
+
+def _manifest(policy: RemediationPolicy, namespace: str, heard: Heard, taken: Collection[str]) -> Json:
+    """Under a name that no ended incident of the group has ``taken``: another alert of it may have begun at once. An
+    alert whose sender tells no start begins now.
+    """
+    alert = heard.alert if heard.alert.starts_at > UNKNOWN_START else replace(heard.alert, starts_at=heard.at)
     manifest = incident_manifest(policy, namespace, alert)
     return incident_manifest(policy, namespace, alert, own_name=True) if key_of(manifest) in taken else manifest
 
 
-def _split(batch: Sequence[Heard], firing: frozenset[str]) -> tuple[list[Heard], list[Heard]]:
-    """What changes who fires, and what is only heard once more."""
+def _split(batch: Sequence[Heard], entry: Entry) -> tuple[list[Heard], list[Heard]]:
+    """What changes who fires, or since when, and what is only heard once more."""
     changing: list[Heard] = []
     resent: list[Heard] = []
     for heard in batch:
-        known = heard.alert.fingerprint in firing
-        (resent if known == (heard.alert.state == "firing") else changing).append(heard)
+        (resent if _is_resent(heard, entry) else changing).append(heard)
     return changing, resent
+
+
+def _is_resent(heard: Heard, entry: Entry) -> bool:
+    mark = heard.alert.fingerprint
+    if (mark in entry.firing) != (heard.alert.state == "firing"):
+        return False
+    return heard.alert.state == "resolved" or not _is_new(heard, [entry])

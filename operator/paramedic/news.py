@@ -84,10 +84,16 @@ def answer(items: list[Item], error: Exception | None) -> None:
     items.clear()
 
 
-def refuse_heard(items: list[Item], error: Exception) -> list[Item]:
-    """What is not of the alert; who waits for the rest is told the error."""
-    answer([one for one in items if isinstance(one[0], Heard)], error)
-    return [one for one in items if not isinstance(one[0], Heard)]
+def refuse_firing(items: list[Item], error: Exception) -> list[Item]:
+    """What may still be put on an incident that is over: not that an alert fires, which is another incident. Who waits
+    for that is told the error.
+    """
+    answer([one for one in items if _tells_of_firing(one[0])], error)
+    return [one for one in items if not _tells_of_firing(one[0])]
+
+
+def _tells_of_firing(news: Heard | Amendment) -> bool:
+    return isinstance(news, Heard) and news.alert.state == "firing"
 
 
 def take_all(draft: Draft, news: Iterable[Heard | Amendment]) -> None:

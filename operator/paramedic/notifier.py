@@ -4,7 +4,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 
 from paramedic.api import conditions as c
-from paramedic.api.incident import Incident, Notice
+from paramedic.api.incident import Incident, Notice, Untold
 from paramedic.api.people import PeopleSettings
 from paramedic.api.reasons import Reason
 from paramedic.core import escalation, notices
@@ -12,6 +12,7 @@ from paramedic.core.people import resolution
 from paramedic.record import Draft
 
 Wake = Callable[[str, Iterable[str]], None]
+_LONGEST_MESSAGE = 512
 
 
 class Notifier:
@@ -72,12 +73,12 @@ class Notifier:
         return escalation.next_hours(incident, self._people, now) if notices.is_held(incident) else None
 
     def _keep_hours(self, draft: Draft, new: Sequence[Notice]) -> None:
-        """Nobody is paged outside of the hours, and once somebody works on it, nobody is afterwards."""
+        """Nobody is paged outside of the hours; nor afterwards, once somebody works on it or a parent speaks for it."""
         status = draft.incident.status
         is_open = escalation.may_call(draft.incident, self._people, draft.now)
         if not is_open:
             notices.hold(draft.incident, new, self._paging)
-        if status.acknowledgement or status.resolved_at or resolution(draft.incident):
+        if status.acknowledgement or status.resolved_at or status.parent or resolution(draft.incident):
             notices.drop_held(status.notices)
         elif is_open:
             notices.release(status.notices)
@@ -108,15 +109,16 @@ def kept(external: dict[str, str]) -> Callable[[Draft], None]:
 
 
 def delivered(channel: str, keys: Sequence[str], external: dict[str, str]) -> Callable[[Draft], None]:
-    """What is put on the status once a channel has been told."""
+    """What is put on the status once a channel has been told. All is well only if no other one is in trouble."""
 
     def put(draft: Draft) -> None:
         status = draft.incident.status
         notices.told(status.notices, channel, keys, delivered=True)
         if external:
             kept(external)(draft)
-        down = c.find(status.conditions, c.NOTIFIED)
-        if down is None or down.reason != Reason.CHANNEL_UNKNOWN:
+        status.untold = [one for one in status.untold if one.channel != channel]
+        known = c.find(status.conditions, c.NOTIFIED)
+        if not _set_troubles(draft) and (known is None or known.reason != Reason.CHANNEL_UNKNOWN):
             draft.set_condition(c.NOTIFIED, "True", Reason.DELIVERED, f"told: {channel}")
 
     return put
@@ -127,8 +129,7 @@ def undelivered(channel: str, keys: Sequence[str], problem: str) -> Callable[[Dr
 
     def put(draft: Draft) -> None:
         notices.told(draft.incident.status.notices, channel, keys, delivered=False)
-        text = f"{channel} was not told: {problem}"
-        draft.say(Reason.NOTICE_UNDELIVERED, text, condition=(c.NOTIFIED, "False"), event=True)
+        _trouble(draft, channel, Reason.NOTICE_UNDELIVERED, f"{channel} was not told: {problem}")
 
     return put
 
@@ -137,7 +138,31 @@ def down(channel: str, problem: str) -> Callable[[Draft], None]:
     """What is put on the status while a channel does not answer."""
 
     def put(draft: Draft) -> None:
-        text = f"{channel} cannot be told for now: {problem}"
-        draft.say(Reason.CHANNEL_DOWN, text, condition=(c.NOTIFIED, "False"), event=True)
+        _trouble(draft, channel, Reason.CHANNEL_DOWN, f"{channel} cannot be told for now: {problem}")
 
     return put
+
+
+def _trouble(draft: Draft, channel: str, reason: Reason, message: str) -> None:
+    """Said once for each channel, until that one has been told again."""
+    status = draft.incident.status
+    known = {one.channel: one for one in status.untold}
+    status.untold = [one for one in status.untold if one.channel != channel]
+    status.untold.append(Untold(channel=channel, reason=str(reason), message=message[:_LONGEST_MESSAGE]))
+    if channel not in known or known[channel].reason != reason:
+        draft.say(reason, message, event=True)
+    _set_troubles(draft)
+
+
+def _set_troubles(draft: Draft) -> bool:
+    """Puts on the condition which channels are in trouble; false when none is. Nobody waits for one that is down and
+    has nothing to be told.
+    """
+    waiting = notices.waiting_channels(draft.incident)
+    troubles = [
+        one for one in draft.incident.status.untold if one.channel in waiting or one.reason != Reason.CHANNEL_DOWN
+    ]
+    if troubles:
+        text = "; ".join(one.message for one in troubles)
+        draft.set_condition(c.NOTIFIED, "False", Reason.of(troubles[-1].reason), text)
+    return bool(troubles)

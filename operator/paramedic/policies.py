@@ -10,11 +10,13 @@ from typing import Any
 from pydantic import ValidationError
 
 from paramedic.actions import ACTIONS
+from paramedic.actions.base import NEEDS_APPROVAL, NEEDS_TTL, NOT_UNDOABLE
 from paramedic.api import API_VERSION
 from paramedic.api import conditions as c
 from paramedic.api.checks import Checks, RevertWhen
-from paramedic.api.policy import PolicySpec, PolicyStatus, RemediationPolicy, Step
+from paramedic.api.policy import MOST_MATCHERS, PolicySpec, PolicyStatus, RemediationPolicy, Step
 from paramedic.api.reasons import Reason
+from paramedic.api.workload import WITH_PODS
 from paramedic.clients.extras import is_installed
 from paramedic.clients.kube import Kube
 from paramedic.core import messages, schedule
@@ -22,6 +24,8 @@ from paramedic.core.expressions import ExpressionError, compile_expression
 from paramedic.core.facts import NAMES
 from paramedic.core.matchers import parse_matchers
 from paramedic.core.merge import merge_difference
+from paramedic.core.pinning import lacks_evidence
+from paramedic.core.policy_index import MOST_POLICY_BYTES, ROOM_BYTES
 from paramedic.core.templates import compile_template
 from paramedic.errors import ParamedicError
 from paramedic.gate import Urgency
@@ -32,6 +36,13 @@ from paramedic.store import PolicyEntry, Store
 Json = dict[str, Any]
 _log = get_logger(__name__)
 _TITLE_NAMES = frozenset({"labels", "annotations"})
+_MOST_WRONG = 8
+"""So many wrong matchers are told of at once."""
+_WITHOUT_ROOM = (
+    "match.alerts: the matchers of this namespace's older policies leave no room for this one's, so it answers to "
+    f"nothing: the matchers of one namespace may take {ROOM_BYTES >> 20} MiB in all. Delete policies that are not "
+    "needed, or write = instead of =~, and shorter regular expressions"
+)
 
 
 def read_policy(raw: Json, namespace: str) -> tuple[RemediationPolicy | None, str | None]:
@@ -48,9 +59,7 @@ def read_policy(raw: Json, namespace: str) -> tuple[RemediationPolicy | None, st
 def find_problems(policy: RemediationPolicy, namespace: str) -> Iterator[str]:
     """Everything that is wrong, each with the field that it is about."""
     spec = policy.spec
-    for number, entry in enumerate(spec.match.alerts):
-        for matcher in entry.matchers:
-            yield from _problem(f"match.alerts[{number}]", partial(parse_matchers, matcher))
+    yield from _matcher_problems(spec)
     yield from _problem("incident.title", lambda: compile_template(spec.incident.title, _TITLE_NAMES))
     if spec.messages:
         yield from (f"messages.{problem}" for problem in messages.problems(spec.messages))
@@ -62,8 +71,47 @@ def find_problems(policy: RemediationPolicy, namespace: str) -> Iterator[str]:
     yield from _check_problems("verify", spec.verify)
     for step in spec.steps:
         yield from _step_problems(step, spec)
-    names = [part.name for step in spec.steps for part in _parts(step)]
+    parts = [part for step in spec.steps for part in _parts(step)]
+    if lacks_evidence(spec, parts):
+        yield (
+            "steps: of a SecurityBreach evidence is captured before anything is changed, but nothing that this policy "
+            f"names has pods; add a step with captureEvidence and a target of kind {', '.join(WITH_PODS)}, or set "
+            "spec.target to one"
+        )
+    names = [part.name for part in parts]
     yield from (f"steps: the name {name} is used twice" for name in sorted(set(names)) if names.count(name) > 1)
+
+
+def _matcher_problems(spec: PolicySpec) -> Iterator[str]:
+    """Ends where there is too much, be it that is wrong: what follows would be compiled for nothing."""
+    count = size = wrong = 0
+    for number, entry in enumerate(spec.match.alerts):
+        for text in entry.matchers:
+            try:
+                found = parse_matchers(text)
+            except ValueError as error:
+                yield f"match.alerts[{number}]: {error}"
+                wrong += 1
+                found = ()
+            count, size = count + len(found), size + sum(one.bytes for one in found)
+            if problem := _too_much(count, size):
+                yield problem
+            if problem or wrong == _MOST_WRONG:
+                return
+
+
+def _too_much(count: int, size: int) -> str | None:
+    if count > MOST_MATCHERS:
+        return (
+            f"match.alerts: a policy may have {MOST_MATCHERS} matchers in all: join values in one regular expression, "
+            "or divide it into several policies"
+        )
+    if size > MOST_POLICY_BYTES:
+        return (
+            f"match.alerts: the matchers take more than {MOST_POLICY_BYTES >> 10} KiB of memory: write = instead of "
+            "=~, or shorter regular expressions"
+        )
+    return None
 
 
 def _parts(step: Step) -> list[Step]:
@@ -91,13 +139,13 @@ def _step_problems(step: Step, spec: PolicySpec) -> Iterator[str]:
     elif target and (wrong := action.problem_for(step.params, target.kind)):
         yield f"{where}.{step.action}: {wrong}"
     if action.needs_approval and (step.approval == "NotRequired" or (spec.mode == "Auto" and not step.approval)):
-        yield f"{where}: {step.action} always waits for a person: write approval: Required on the step"
+        yield f"{where}: {NEEDS_APPROVAL.format(step.action)}"
     if step.when:
         yield from _problem(f"{where}.when", lambda: compile_expression(step.when or "", NAMES))
     if (step.ttl or step.revert_when) and not (action.undoable and action.leasable):
-        yield f"{where}: {step.action} cannot be put back, so ttl and revertWhen make no sense"
+        yield f"{where}: {NOT_UNDOABLE.format(step.action)}"
     if action.needs_ttl and not step.ttl:
-        yield f"{where}: {step.action} is for a while only: set ttl, for example 30m"
+        yield f"{where}: {NEEDS_TTL.format(step.action)}"
     if action.extra and not is_installed(action.extra):
         yield f"{where}: {step.action} needs a library that is not installed: pip install 'paramedic[{action.extra}]'"
     yield from _check_problems(f"{where}.verify", step.verify)
@@ -180,6 +228,8 @@ class PolicyReporter:
         """
         if entry.problem is not None:
             return Reason.POLICY_INVALID, entry.problem
+        if entry.policy and not self._store.has_room(entry.policy.key):
+            return Reason.POLICY_WITHOUT_ROOM, _WITHOUT_ROOM
         return await self._reachable.problem(entry.policy) if entry.policy else None
 
     def _count_matches(self) -> dict[str, tuple[int, datetime | None]]:

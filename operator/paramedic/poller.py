@@ -8,14 +8,14 @@ from paramedic.api.base import parse_time
 from paramedic.clients.prometheus import FiringAlert, Prometheus
 from paramedic.core.alert import Alert, fingerprint
 from paramedic.core.heard import Heard
-from paramedic.core.polled import Labels, by_name, has_ended, missed
+from paramedic.core.polled import Known, KnownAlerts, Labels, by_name, has_ended
 from paramedic.errors import NotFound, ParamedicError
 from paramedic.intake import Intake
 from paramedic.log import get_logger
 from paramedic.metrics import Metrics
 from paramedic.reconcile import Reconciler
 from paramedic.settings import PrometheusSettings
-from paramedic.store import Entry, Store
+from paramedic.store import Entry, Store, namespace_of
 
 _log = get_logger(__name__)
 
@@ -40,7 +40,8 @@ class Poller:
         self._metrics = metrics
         self._settings = settings
         self._leads = leads
-        self._absent_since: dict[str, datetime] = {}
+        self._absent_since: dict[tuple[str, str], datetime] = {}
+        """By incident and fingerprint."""
 
     async def run(self) -> None:
         """Polls until cancelled."""
@@ -66,22 +67,22 @@ class Poller:
     async def _take_missed(self, firing: list[Alert], now: datetime) -> None:
         """Alerts that fire for longer than the grace, in which their webhook should have come."""
         old = [a for a in firing if now - a.starts_at >= self._settings.poll_grace]
-        open_alerts = [e.alert_labels for e in self._store.open_entries() if e.alert_labels]
-        if news := missed(old, open_alerts):
-            await self._intake.take(news, "poller")
+        entries = self._store.with_labels()
+        known = KnownAlerts(Known(namespace_of(e.key), e.alert_labels or {}, e.ended_at) for e in entries)
+        await self._intake.take(old, "poller", but=known.include)
 
     async def _tell_ends(self, firing: list[Alert], now: datetime) -> None:
-        """Alerts of open incidents that have not been seen firing for longer than the grace."""
-        suspects = [e for e in self._store.open_entries() if e.alert_labels and e.firing]
+        """Alerts that have not been seen firing for longer than the grace."""
+        suspects = [e for e in self._store.with_labels() if e.firing]
         if not suspects:
             self._absent_since.clear()
             return
         rules, shown = await self._prometheus.alerting_rules(), by_name(firing)
-        ended = {e.key: marks for e in suspects if (marks := self._ended(e, shown, rules))}
-        self._absent_since = {key: self._absent_since.get(key, now) for key in ended}
-        for key, since in list(self._absent_since.items()):
+        absent = [(e.key, mark) for e in suspects for mark in self._ended(e, shown, rules)]
+        self._absent_since = {one: self._absent_since.get(one, now) for one in absent}
+        for (key, mark), since in list(self._absent_since.items()):
             if now - since >= self._settings.poll_grace:
-                await self._tell_end(key, ended[key], since)
+                await self._tell_end(key, mark, since)
 
     def _ended(self, entry: Entry, shown: Mapping[str, list[Labels]], rules: set[str]) -> frozenset[str]:
         """Fingerprints of those of the incident's alerts that have ended: the first one, or all where nothing of the
@@ -93,14 +94,13 @@ class Poller:
         common = self._store.common_labels(entry)
         return entry.firing if has_ended(common, shown, rules) else entry.firing & {entry.opened_by}
 
-    async def _tell_end(self, key: str, marks: frozenset[str], since: datetime) -> None:
-        for mark in marks:
-            end = Alert("resolved", {}, {}, since, since, "", mark)
-            try:
-                await self._reconciler.tell(key, Heard(end, since))
-            except NotFound:
-                return
-            self._metrics.alerts.labels("poller", "resolved").inc()
+    async def _tell_end(self, key: str, mark: str, since: datetime) -> None:
+        end = Alert("resolved", {}, {}, since, since, "", mark)
+        try:
+            await self._reconciler.tell(key, Heard(end, datetime.now(UTC)))
+        except NotFound:
+            return
+        self._metrics.alerts.labels("poller", "resolved").inc()
 
 
 def _as_alert(found: FiringAlert, external_labels: dict[str, str], now: datetime) -> Alert:

@@ -5,6 +5,7 @@ from paramedic.actions import ACTIONS
 from paramedic.actions.base import Action, Change, Outcome, may_put_back
 from paramedic.api.incident import Revert, StepStatus
 from paramedic.api.reasons import Reason
+from paramedic.core.escalation import not_put_back
 from paramedic.core.operation import new_operation
 from paramedic.errors import AlreadyExists, Conflict, NotFound, PartlyDone, Refused, Terminal
 from paramedic.record import Draft, escalate, keep_evidence
@@ -44,8 +45,10 @@ class PutBack:
         await self._acting.commit(draft)
         await self._act(draft, step, action, change)
 
-    async def look(self, draft: Draft, index: int) -> None:
-        """A putting back without a result: claimed, looked at, and done under the same id only if nothing was done."""
+    async def look(self, draft: Draft, index: int, *, held: bool) -> None:
+        """A putting back without a result: claimed, looked at, and done under the same id only if nothing was done.
+        When it is ``held`` (paused meanwhile), one of which nothing was done is as if it had not been begun.
+        """
         step = draft.incident.status.steps[index]
         revert, action = step.revert, ACTIONS[step.action]
         assert revert is not None
@@ -58,6 +61,8 @@ class PutBack:
                 self._close(draft, step, revert, None)
             elif outcome is Outcome.UNKNOWN:
                 raise Refused(Reason.TARGET_CHANGED, f"{step.target} is neither as before nor as after: hands off")
+            elif held:
+                step.revert = None
             else:
                 await self._act(draft, step, action, action.restore(observed, step.before or {}, revert.operation))
         except (Refused, Terminal) as error:
@@ -69,15 +74,22 @@ class PutBack:
             report = await self._acting.apply(action, change)
         except (Conflict, AlreadyExists):
             return
-        except NotFound:
-            gone = Terminal(Reason.TARGET_NOT_FOUND, f"{step.target} has just been deleted")
-            self._close(draft, step, step.revert, gone)
+        except NotFound as error:
+            self._close(draft, step, step.revert, await self._what_is_gone(draft, step, error))
         except (PartlyDone, Refused, Terminal) as error:
             self._close(draft, step, step.revert, error)
         else:
             draft.now = self._acting.clock()
             keep_evidence(draft, report.evidence if report else ())
             self._close(draft, step, step.revert, None)
+
+    async def _what_is_gone(self, draft: Draft, step: StepStatus, error: NotFound) -> Refused | Terminal:
+        """The target, which then holds nothing any more, or only something else that the putting back needed."""
+        try:
+            await self._acting.observe(draft, step)
+        except (Refused, Terminal) as found:
+            return found
+        return Refused(Reason.NOT_PUT_BACK, f"{step.target} is there, but something that this needs is not: {error}")
 
     def _close(
         self, draft: Draft, step: StepStatus, revert: Revert, error: PartlyDone | Refused | Terminal | None
@@ -86,9 +98,9 @@ class PutBack:
         gone = error is not None and error.reason in GONE
         step.revert, revert.finished_at = revert, draft.now
         if error is not None and not gone:
-            revert.state, revert.message = "Failed", str(error)
+            revert.state, revert.failure, revert.message = "Failed", str(error.reason), str(error)
             self._acting.count(draft, step, "NotPutBack")
-            escalate(draft, Reason.NOT_PUT_BACK, f"step {step.name} could not be put back: {error}")
+            escalate(draft, Reason.NOT_PUT_BACK, not_put_back(step, revert.message))
             return
         revert.state = "Succeeded"
         revert.message = f"nothing to put back: {error}" if error else revert.message

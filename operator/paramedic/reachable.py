@@ -55,8 +55,8 @@ def _uses(policy: RemediationPolicy) -> Iterator[tuple[str, Use]]:
     for step in policy.spec.steps:
         action = ACTIONS.get(step.action)
         target = step.target or policy.spec.target
-        if action is None or not action.connection_types:
+        if action is None:
             continue
-        for name in action.connections_named(step.params, target.name if target else None):
+        for name, types in action.connections_used(step.params, target.name if target else None):
             for namespace in policy.spec.namespaces or [policy.metadata.namespace]:
-                yield step.name, (namespace, name, action.connection_types)
+                yield step.name, (namespace, name, types)

@@ -8,7 +8,7 @@ import asyncio
 import hmac
 import json
 import time
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Annotated, Any, Literal
 
 from aiohttp import web
@@ -83,6 +83,7 @@ class Receiver:
             alerts = parse_payload(body)
         except ValueError as error:
             return text(400, str(error))
+        del body  # it may be large, and storing may take long
         try:
             async with asyncio.timeout(_PATIENCE_SECONDS):
                 await self._intake.take(alerts, "webhook")
@@ -139,7 +140,7 @@ def _alert(item: _WebhookAlert) -> Alert:
         state=item.status,
         labels=item.labels,
         annotations=item.annotations,
-        starts_at=item.starts_at if item.starts_at > UNKNOWN_START else datetime.now(UTC),
+        starts_at=max(item.starts_at, UNKNOWN_START),
         ends_at=_real(item.ends_at),
         generator_url=item.generator_url,
         fingerprint=item.fingerprint or fingerprint(item.labels),

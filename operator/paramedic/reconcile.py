@@ -4,6 +4,7 @@
 is to wait. Everything that it knows is on the Incident's status, besides the ``news`` that are to be put there.
 """
 
+import asyncio
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -31,7 +32,7 @@ from paramedic.errors import Conflict, NotFound, ParamedicError, Retry
 from paramedic.execute import Executor
 from paramedic.log import get_logger
 from paramedic.metrics import Metrics
-from paramedic.news import Amendment, Item, News, Stored, answer, refuse_heard, take_all
+from paramedic.news import Amendment, Item, News, Stored, answer, refuse_firing, take_all, take_heard
 from paramedic.people import People
 from paramedic.putback import PutBack
 from paramedic.record import Draft, Recorder, apply_summary, escalate, incident_path, reread
@@ -118,11 +119,15 @@ class Reconciler:
             yield stored
         self.queue.add(key)
 
-    async def tell(self, key: str, news: Heard) -> None:
-        """An alert's end or a further alert of the group: returns once it is stored. Raises Retry when the lead is
-        lost meanwhile, NotFound when the incident is gone.
+    async def tell(self, key: str, *news: Heard) -> None:
+        """Ends, and further alerts of the group: returns once all is stored. Without the lead it goes straight onto the
+        status. Raises Retry when the lead is lost meanwhile, NotFound when the incident is gone, or over: then what
+        fires is another incident.
         """
-        await self._ask(key, news)
+        if self._may_act():
+            await asyncio.gather(*(self._ask(key, one) for one in news))
+        else:
+            await self._write_down(key, lambda draft: take_heard(draft, news), only_open=True)
 
     async def amend(self, key: str, change: Amendment) -> None:
         """Something to be put on the status: returns once it is stored. Without the lead it goes straight onto the
@@ -138,10 +143,10 @@ class Reconciler:
         self.queue.add(key)
         await stored
 
-    async def _write_down(self, key: str, change: Amendment) -> None:
+    async def _write_down(self, key: str, change: Amendment, *, only_open: bool = False) -> None:
         for _ in range(_MAX_TRIES):
             draft = self._recorder.open_draft(key, self._clock())
-            if draft is None:
+            if draft is None or (only_open and draft.is_over):
                 raise NotFound(f"{key} is over or gone")
             change(draft)
             try:
@@ -167,8 +172,9 @@ class Reconciler:
             await self._read_anew(key)
         draft = self._recorder.open_draft(key, self._clock())
         news = self._news.take(key)
+        if draft is None or draft.is_over:
+            news = refuse_firing(news, NotFound(f"{key} is over or gone"))
         if draft is None:
-            news = refuse_heard(news, NotFound(f"{key} is over or gone"))
             draft = await self._recall(key, news)
             if draft is None:
                 return
@@ -263,7 +269,8 @@ class Reconciler:
             case plan.Follow(step):
                 return await self._executor.follow(draft, step)
             case plan.LookAtRevert(step):
-                await self._putback.look(draft, step)
+                held = draft.incident.spec.paused or self._policy_is_paused(draft)
+                await self._putback.look(draft, step, held=held)
             case plan.PutBack(step, reason):
                 await self._putback.put_back(draft, step, reason)
             case plan.Keep(step):
@@ -442,7 +449,7 @@ class Reconciler:
         his news need not wait for its end.
         """
         draft = self._recorder.open_draft(key, self._clock())
-        if draft is None:
+        if draft is None or draft.is_over:
             return
         news = self._news.take(key)
         draft.afterwards(lambda: answer(news, None))

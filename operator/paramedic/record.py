@@ -55,6 +55,11 @@ class Draft:
         """``namespace/name``."""
         return self.incident.key
 
+    @property
+    def is_over(self) -> bool:
+        """Whether the incident had ended: nothing that happens afterwards is part of it."""
+        return self.incident.status.phase == "Resolved"
+
     def say(
         self,
         reason: Reason,
@@ -143,7 +148,10 @@ def escalate(draft: Draft, reason: Reason, message: str) -> None:
         )
     elif not known.handed_over:
         known.handed_over, known.reason, known.message = True, str(reason), message
-    draft.say(reason, f"escalated: {message}", condition=(c.ESCALATED, "True"), event=True)
+    text = f"escalated: {message}"[:_MESSAGE_LIMIT]
+    draft.set_condition(c.ESCALATED, "True", reason, text)
+    if all((entry.reason, entry.message) != (reason, text) for entry in draft.incident.status.timeline):
+        draft.say(reason, text, event=True)
 
 
 def acknowledge(draft: Draft, given: Acknowledgement, words: str) -> None:

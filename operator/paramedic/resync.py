@@ -119,6 +119,7 @@ class Resync:
                 known = self._store.policies.get(key)
                 if known is None or known.version != version:
                     self._store.put_policy(raw, *read_policy(raw, self._namespace))
+                    await asyncio.sleep(0)  # reading one may take long, and probes and the lease must not wait for all
         for key in set(self._store.policies) - seen:
             self._store.remove_policy(self._store.policies[key].raw)
         return newest

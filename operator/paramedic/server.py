@@ -2,19 +2,31 @@
 
 import asyncio
 import contextlib
+import logging
+import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from pathlib import Path
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
+from paramedic.listener import Listener
 from paramedic.log import get_logger
 from paramedic.metrics import Metrics
 from paramedic.receiver import Receiver
 from paramedic.settings import Settings, SettingsError
 
 _log = get_logger(__name__)
+# Of a request's head, which anybody in the cluster may send. Alertmanager's has 7 fields, and proxies add some of their
+# own; the largest field that is known is PagerDuty's list of up to 16 signatures, 1.1 KB. aiohttp closes a connection
+# on which no head was completed in time, be it the first or, after an answer, the next. A scrape each 15 s keeps its.
+_MOST_FIELDS = 64
+_MOST_FIELD_BYTES = 2048
+_HEAD_SECONDS = 20.0
+_LINGERING_SECONDS = 2.0
+_KERNEL_BYTES = 128 * 1024
 Probe = Callable[[], str | None]
 Handler = Callable[[web.Request], Awaitable[web.Response]]
 
@@ -33,28 +45,81 @@ async def serve(
 
     Raises SettingsError when it cannot.
     """
-    app = web.Application(client_max_size=settings.webhook_max_bytes)
+    app = web.Application(client_max_size=settings.webhook_max_bytes, middlewares=[_working])
     app.router.add_post("/webhook/alertmanager", receiver.handle)
     for path, handle in (inbound or {}).items():
         app.router.add_post(path, handle)
     app.router.add_get("/healthz", _probe(alive))
     app.router.add_get("/readyz", _probe(ready))
     app.router.add_get("/metrics", _metrics(metrics, before_scrape))
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=5, handler_cancellation=False)
-    await runner.setup()
     context = _tls(settings)
-    refresher = _refresher(settings, context)
+    app[_LISTENER] = listener = Listener(context)
+    async with _runner(app) as make, contextlib.AsyncExitStack() as stack:
+        if refresher := _refresher(settings, context):
+            stack.callback(refresher.cancel)
+        listening = stack.enter_context(_bound(settings))
+        accepting = asyncio.create_task(listener.run(listening, make))
+        stack.callback(accepting.cancel)
+        yield listening.getsockname()[1]
+
+
+_LISTENER = web.AppKey("listener", Listener)
+
+
+@web.middleware
+async def _working(
+    request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+) -> web.StreamResponse:
+    with request.app[_LISTENER].working(request.protocol):
+        return await handler(request)
+
+
+@contextlib.asynccontextmanager
+async def _runner(app: web.Application) -> AsyncIterator[Callable[[], asyncio.Protocol]]:
+    """What makes the protocol of one connection. At the end, requests that are worked on are waited for."""
+    runner = web.AppRunner(
+        app,
+        access_log=None,
+        logger=_quiet_logger(),
+        shutdown_timeout=5,
+        handler_cancellation=False,
+        keepalive_timeout=_HEAD_SECONDS,
+        lingering_time=_LINGERING_SECONDS,
+        max_headers=_MOST_FIELDS,
+        max_field_size=_MOST_FIELD_BYTES,
+        max_line_size=_MOST_FIELD_BYTES,
+    )
+    await runner.setup()
     try:
-        host, port = settings.listen_address
-        site = web.TCPSite(runner, host, port, ssl_context=context, backlog=1024)
-        await site.start()
-        yield runner.addresses[0][1]
+        assert runner.server is not None
+        yield runner.server
+    finally:
+        await runner.cleanup()
+
+
+def _bound(settings: Settings) -> socket.socket:
+    """The socket that is listened on. Raises SettingsError when there can be none."""
+    host, port = settings.listen_address
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        bound = socket.create_server((host, port), family=family, backlog=1024)
     except OSError as error:
         raise SettingsError(f"cannot listen on {settings.listen} (PARAMEDIC_LISTEN): {error.strerror}") from error
-    finally:
-        if refresher:
-            refresher.cancel()
-        await runner.cleanup()
+    bound.setblocking(False)
+    for buffer in (socket.SO_RCVBUF, socket.SO_SNDBUF):  # of each connection; the kernel's count as the pod's memory
+        bound.setsockopt(socket.SOL_SOCKET, buffer, _KERNEL_BYTES)
+    return bound
+
+
+def _quiet_logger() -> logging.Logger:
+    """For aiohttp, which writes a traceback for whatever is not HTTP: anybody could fill the log with it."""
+    logger = logging.getLogger(f"{__name__}.http")
+    logger.filters[:] = [_is_our_own_mistake]
+    return logger
+
+
+def _is_our_own_mistake(record: logging.LogRecord) -> bool:
+    return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
 
 
 def _probe(problem_of: Probe) -> Handler:

@@ -3,7 +3,7 @@
 import contextlib
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -15,9 +15,9 @@ from yaml import YAMLError, safe_load
 from paramedic.api import SYSTEM_NAMESPACE
 from paramedic.api.base import Url, parse_duration
 from paramedic.api.connection import ConnectionSettings, Network
-from paramedic.api.people import ChannelSettings, PeopleSettings, Templates, wrong_references
+from paramedic.api.people import ChannelSettings, PeopleSettings, Templates, wrong_channels, wrong_contacts
 from paramedic.core import messages, schedule, webhook_body
-from paramedic.core.mistakes import explain, snake_case
+from paramedic.core.mistakes import FREE_KEYS, explain, snake_case, written_twice
 from paramedic.errors import ParamedicError
 
 Duration = Annotated[timedelta, BeforeValidator(parse_duration)]
@@ -40,9 +40,7 @@ def _snake_keys(value: Any) -> Any:
         return [_snake_keys(item) for item in value]
     if not isinstance(value, dict):
         return value
-    return {
-        snake_case(str(key)): (inner if key == "externalLabels" else _snake_keys(inner)) for key, inner in value.items()
-    }
+    return {snake_case(str(key)): (inner if key == FREE_KEYS else _snake_keys(inner)) for key, inner in value.items()}
 
 
 def _check_address(value: str) -> str:
@@ -182,13 +180,7 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _what_only_the_whole_shows(self) -> Self:
-        problems = [
-            *wrong_references(self.people, self.channels, self.notify),
-            *_wrong_windows(self.people),
-            *_wrong_templates(self.templates, self.channels),
-            *_wrong_retention(self),
-        ]
-        if problems:
+        if problems := _wrong_together(self):
             raise ValueError("\n".join(problems))
         return self
 
@@ -230,12 +222,64 @@ def load_settings(**overrides: Any) -> Settings:
     if path and not Path(path).is_file():
         raise SettingsError(f"PARAMEDIC_CONFIG names {path}, which is not a file")
     try:
-        return Settings(**overrides)
+        problems = _wrongly_written(Path(path).read_text("utf-8")) if path else []
+        settings = Settings(**overrides)
     except ValidationError as error:
-        lines = explain(error.errors(), _written(path), Settings)
-        raise SettingsError("the settings are wrong:\n" + "\n".join(f"  {line}" for line in lines)) from error
+        raise _error(
+            [*problems, *explain(error.errors(), _written(path), Settings), *_also(error, overrides)]
+        ) from error
     except (ValueError, YAMLError) as error:
         raise SettingsError(f"the settings cannot be read: {error}") from error
+    if problems:
+        raise _error(problems)
+    return settings
+
+
+def _error(lines: Sequence[str]) -> SettingsError:
+    return SettingsError("the settings are wrong:\n" + "\n".join(f"  {line}" for line in lines))
+
+
+def _wrongly_written(text: str) -> list[str]:
+    """What YAML takes and a person cannot have meant. Raises ValueError, YAMLError."""
+    written = safe_load(text)
+    if written is not None and not isinstance(written, dict):
+        what = "a list" if isinstance(written, list) else "a text"
+        raise ValueError(f"{what} is there instead of settings by their names, such as notify: [slack]")
+    return list(written_twice(text))
+
+
+class _Parts(Settings):
+    """The settings where some are wrong: each by itself, without those that there are not."""
+
+    model_config = SettingsConfigDict(extra="ignore")
+
+    @model_validator(mode="after")
+    def _what_only_the_whole_shows(self) -> Self:
+        return self
+
+
+def _also(error: ValidationError, overrides: dict[str, Any]) -> list[str]:
+    """What does not fit together among those that are right, so that not each mending shows the next mistake."""
+    wrong = {str(one["loc"][0]) for one in error.errors() if one["loc"]}
+    if not wrong:
+        return []  # then it is this that was said
+    fields = Settings.model_fields
+    usual = {name: fields[name].get_default(call_default_factory=True) for name in wrong if name in fields}
+    left_out = "what these are compared with is checked once they are right: more may show then"
+    return [*_wrong_together(_Parts(**(overrides | usual)), wrong), left_out]
+
+
+def _wrong_together(settings: Settings, wrong: Collection[str] = ()) -> list[str]:
+    """One line for each thing that does not fit to another; nothing is said of what is wrong by itself."""
+    people, channels = settings.people, settings.channels
+    checks: tuple[tuple[set[str], Callable[[], Iterable[str]]], ...] = (
+        ({"channels", "notify"}, lambda: wrong_channels(channels, settings.notify)),
+        ({"people", "channels"}, lambda: wrong_contacts(people, channels)),
+        ({"people"}, lambda: _wrong_windows(people)),
+        ({"templates", "channels"}, lambda: _wrong_templates(settings.templates, channels)),
+        ({"retention", "evidence"}, lambda: _wrong_retention(settings)),
+    )
+    return [problem for of, check in checks if of.isdisjoint(wrong) for problem in check()]
 
 
 def _counted(count: int, what: str) -> str:

@@ -17,10 +17,12 @@ from pydantic import ValidationError
 from paramedic.api import FINALIZER
 from paramedic.api.incident import MAX_STARTS, Incident, Phase, PinnedPolicy
 from paramedic.api.policy import READING, RemediationPolicy, only_reads
-from paramedic.core.alert import common_labels, group_key
+from paramedic.core.alert import Alert, common_labels, group_key
 from paramedic.core.guard import ActionRecord, TargetKey
+from paramedic.core.match import CompiledPolicy
 from paramedic.core.notices import urgent_channels, waiting_channels
-from paramedic.core.plan import is_remediating
+from paramedic.core.plan import is_firing, is_remediating
+from paramedic.core.policy_index import PolicyIndex
 from paramedic.core.retention import reach
 from paramedic.core.several import Member, is_parent, member, open_parent
 from paramedic.errors import Retry
@@ -102,7 +104,9 @@ class Store:
     entries: dict[str, Entry] = field(default_factory=dict)
     policies: dict[str, PolicyEntry] = field(default_factory=dict)
     loaded: bool = False
+    _policy_index: PolicyIndex = field(default_factory=PolicyIndex)
     _by_group: dict[GroupKey, set[str]] = field(default_factory=lambda: defaultdict(set))
+    _by_alert: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
     _by_target: dict[TargetKey, set[str]] = field(default_factory=lambda: defaultdict(set))
     _by_policy: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
     _members: dict[str, dict[str, Member]] = field(default_factory=lambda: defaultdict(dict))
@@ -213,6 +217,14 @@ class Store:
         found = [self.entries[k] for k in self._by_group.get(group, ())]
         return sorted(found, key=lambda e: (e.last_starts_at is not None, e.last_starts_at))
 
+    def open_with(self, fingerprint: str) -> list[Entry]:
+        """The incidents that are not over, of which this alert is known to fire."""
+        return [self.entries[key] for key in self._by_alert.get(fingerprint, ())]
+
+    def with_labels(self) -> list[Entry]:
+        """The incidents that have an alert and are not over, or were closed by a person while it fired."""
+        return [entry for entry in self.entries.values() if entry.alert_labels]
+
     def common_labels(self, entry: Entry) -> Mapping[str, str]:
         """What all alerts of an open incident's group have in common: of one that stands alone all its labels. Empty
         when its policy groups otherwise by now, or is gone.
@@ -232,15 +244,28 @@ class Store:
         if known and known.raw["metadata"].get("uid") == raw["metadata"].get("uid") and known.version >= version:
             return False
         self.policies[key] = PolicyEntry(policy, raw, problem, version)
+        if policy and not problem:
+            self._policy_index.put(policy)
+        else:
+            self._policy_index.remove(key)
         return True
 
     def remove_policy(self, raw: Json) -> None:
         """Forgets a deleted policy."""
         self.policies.pop(key_of(raw), None)
+        self._policy_index.remove(key_of(raw))
 
     def usable_policies(self) -> list[RemediationPolicy]:
-        """The policies without a problem."""
-        return [e.policy for e in self.policies.values() if e.policy and not e.problem]
+        """The policies without a problem, for whose matchers there is room."""
+        return [e.policy for k, e in self.policies.items() if e.policy and not e.problem and self.has_room(k)]
+
+    def has_room(self, policy: str) -> bool:
+        """Whether there is room for the matchers of a policy without a problem, among those of its namespace."""
+        return self._policy_index.has_room(policy)
+
+    def policies_that_may_mean(self, alert: Alert) -> list[CompiledPolicy]:
+        """The usable policies that can match the alert, and others."""
+        return self._policy_index.candidates(alert)
 
     def policy(self, key: str) -> RemediationPolicy | None:
         """A policy by ``namespace/name``, also one with a problem that can be read."""
@@ -322,6 +347,8 @@ class Store:
     def _index(self, entry: Entry) -> None:
         if entry.group:
             self._by_group[entry.group].add(entry.key)
+        for mark in entry.firing if entry.open else ():
+            self._by_alert[mark].add(entry.key)
         if entry.policy:
             self._by_policy[entry.policy].add(entry.key)
         for target in _targets(entry):
@@ -338,6 +365,8 @@ class Store:
             return
         if entry.group:
             _discard(self._by_group, entry.group, key)
+        for mark in entry.firing if entry.open else ():
+            _discard(self._by_alert, mark, key)
         if entry.policy:
             _discard(self._by_policy, entry.policy, key)
         for target in _targets(entry):
@@ -396,7 +425,7 @@ def _discard(index: Any, group: Any, key: str) -> None:
 
 
 def _entry(key: str, version: int, raw: Json, incident: Incident) -> Entry:
-    waiting = waiting_channels(incident)
+    waiting, ended = waiting_channels(incident), is_firing(incident) is False
     over = incident.status.phase == "Resolved" and FINALIZER not in incident.metadata.finalizers and not waiting
     policy = _policy_key(incident)
     return Entry(
@@ -411,7 +440,7 @@ def _entry(key: str, version: int, raw: Json, incident: Incident) -> Entry:
         firing=_firing(incident),
         starts=_starts(incident),
         opened_by=(incident.spec.alert.fingerprint or "") if incident.spec.alert else "",
-        alert_labels=dict(incident.spec.alert.labels) if incident.spec.alert and not over else None,
+        alert_labels=dict(incident.spec.alert.labels) if incident.spec.alert and not (over and ended) else None,
         busy_targets=_busy_targets(incident),
         remediating=is_remediating(incident),
         actions=tuple(_actions(incident, key, policy or "")),

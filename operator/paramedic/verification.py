@@ -3,6 +3,7 @@
 import asyncio
 from datetime import UTC, datetime, timedelta
 
+from paramedic.actions import ACTIONS
 from paramedic.actions.base import read_target
 from paramedic.api.checks import Checks, PrometheusCheck, RevertWhen
 from paramedic.api.incident import Incident, StepStatus
@@ -10,7 +11,6 @@ from paramedic.api.workload import WORKLOADS, BoundTarget, bound
 from paramedic.clients.kube import Kube
 from paramedic.clients.prometheus import Prometheus
 from paramedic.core.plan import is_firing, verification_deadline
-from paramedic.core.rollout import rollout_result
 from paramedic.core.verify import Facts, Result, Verdict, judge
 from paramedic.errors import NotFound, Refused, Retry, Terminal
 
@@ -95,20 +95,22 @@ class Verifier:
     async def _rollouts(self, incident: Incident, step: StepStatus) -> Result:
         """The worst of the rollouts that the step has set off; good where it set off none."""
         targets = rolled_out(incident, step)
-        since = step.verification.started_at if step.verification else None
-        results = await asyncio.gather(*(self._rollout(target, since) for target in targets))
+        results = await asyncio.gather(*(self._rollout(step, target) for target in targets))
         return min(results, key=lambda r: _WORST_FIRST.index(r.state), default=Result("Passed", "nothing to roll out"))
 
-    async def _rollout(self, target: BoundTarget, since: datetime | None) -> Result:
+    async def _rollout(self, step: StepStatus, target: BoundTarget) -> Result:
         try:
             found = await read_target(target, self._kube)
         except NotFound:
             return Result("Failed", f"{target} does not exist any more")
-        except (Refused, Retry, Terminal) as error:
+        except (Refused, Retry) as error:  # also a refusal: an API server that starts has not read the roles yet
+            return Result("Inconclusive", f"{target} could not be read: {error}", for_now=True)
+        except Terminal as error:
             return Result("Inconclusive", f"{target} could not be read: {error}")
         if target.uid and found["metadata"]["uid"] != target.uid:
             return Result("Failed", f"{target} was deleted and made anew")
-        return rollout_result(found, since)
+        since = step.verification.started_at if step.verification else None
+        return ACTIONS[step.action].rollout(found, step.after or {}, since)
 
     async def _ask(self, check: PrometheusCheck | None) -> tuple[list[float] | None, str | None]:
         if check is None:

@@ -8,6 +8,7 @@ from datetime import timedelta
 from itertools import count
 
 Handler = Callable[[str], Awaitable[None]]
+_AFTER_CUT_SHORT = timedelta(seconds=1)
 
 
 class WorkQueue:
@@ -90,11 +91,21 @@ class WorkQueue:
             self._due.pop(key, None)
             try:
                 await self._handler(key)
+            except asyncio.CancelledError as error:
+                if _is_cancelled():
+                    raise
+                self._cut_short(key, error)
             finally:
                 self._active.discard(key)
                 if key in self._again:
                     self._again.discard(key)
                     self.add(key)
+
+    def _cut_short(self, key: str, error: asyncio.CancelledError) -> None:
+        """What the handler waited for was cancelled, not the worker: that goes on, and with the key later."""
+        told = {"message": f"work on {key} was cut short; it is looked at anew", "exception": error}
+        asyncio.get_running_loop().call_exception_handler(told)
+        self.add_after(key, _AFTER_CUT_SHORT)
 
     async def _run_timers(self) -> None:
         loop = asyncio.get_running_loop()
@@ -109,3 +120,9 @@ class WorkQueue:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(wait):
                     await self._wake.wait()
+
+
+def _is_cancelled() -> bool:
+    """Whether somebody wants the present task to end."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0

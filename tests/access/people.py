@@ -26,6 +26,7 @@ PEOPLE = {
     "narrow": ["only-covet-app", "paramedic-edit"],
     "runner": ["only-covet-app", "only-jobs", "paramedic-edit"],  # may create Jobs besides, under no other's name
     "keeper": ["only-covet-app", "only-config", "paramedic-edit"],  # may patch ConfigMaps and Services besides
+    "worker": ["all-that-runs"],  # writes incidents and changes all that runs here, but nothing outside: no connection
 }
 """Who has which role in team a; nobody has any in team b, besides the neighbour."""
 
@@ -105,17 +106,23 @@ def _own_roles(namespace: str) -> list[Json]:
     config = {"apiGroups": [""], "resources": ["configmaps", "services"], "verbs": ["patch"]}
     jobs = {"apiGroups": ["batch"], "resources": ["jobs"], "verbs": ["create"]}
     everything = {"apiGroups": ["paramedic.dev"], "resources": ["*"], "verbs": ["*"]}
+    groups = ["", "apps", "autoscaling", "batch", "networking.k8s.io"]
+    runs = [
+        {"apiGroups": groups, "resources": ["*"], "verbs": ["*"]},
+        {"apiGroups": ["paramedic.dev"], "resources": ["incidents"], "verbs": ["*"]},
+    ]
     rbac = "rbac.authorization.k8s.io/v1"
     return [
         _object(rbac, "Role", "only-covet-app", namespace, rules=[patch]),
         _object(rbac, "Role", "only-config", namespace, rules=[config]),
         _object(rbac, "Role", "only-jobs", namespace, rules=[jobs]),
         _object(rbac, "Role", "everything-of-paramedic", namespace, rules=[everything]),
+        _object(rbac, "Role", "all-that-runs", namespace, rules=runs),
     ]
 
 
 def _binding(who: str, role: str, namespace: str, people: str) -> Json:
-    own = role in ("only-covet-app", "only-config", "only-jobs", "everything-of-paramedic")
+    own = role in ("only-covet-app", "only-config", "only-jobs", "everything-of-paramedic", "all-that-runs")
     kind = "Role" if own else "ClusterRole"
     return _object(
         "rbac.authorization.k8s.io/v1",

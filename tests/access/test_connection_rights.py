@@ -67,6 +67,17 @@ async def test_scaling_what_keda_owns_needs_the_right_on_its_object(login: Login
     await allowed(login("boss"), policy(steps=[keda]), teams.a)
 
 
+@pytest.mark.parametrize("procedure", ["shutdown", "recover"])
+async def test_pausing_keda_in_an_emergency_needs_the_right_on_its_object(
+    login: Login, teams: Teams, procedure: str
+) -> None:
+    plain = {"name": "go", "approval": "Required", procedure: {"workloads": [{"name": "covet-app"}]}}
+    await allowed(login("dev"), policy(steps=[plain]), teams.a)
+    keda = plain | {procedure: plain[procedure] | {"scaledObject": "Patch"}}
+    await refused(login("dev").create(policy(steps=[keda]), teams.a), "may not patch scaledobjects")
+    await allowed(login("boss"), policy(steps=[keda]), teams.a)
+
+
 async def test_a_failover_needs_what_it_changes_afterwards_and_asks(login: Login, teams: Teams) -> None:
     config = {"name": "failover", "databaseFailover": {"configMap": {"name": "covet-config"}}}
     await allowed(login("dev"), policy(target=DATABASE, steps=[config]), teams.a)

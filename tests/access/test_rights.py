@@ -5,6 +5,7 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -30,6 +31,10 @@ OURS = {
         )
     ),
 }
+COMPONENTS = sorted(folder.parent.name for folder in (ROOT / "manifests" / "components").glob("*/rbac.yaml"))
+"""Those that give Paramedic rights."""
+CLUSTER_SCOPED = {"/nodes", "metrics.k8s.io/nodes", "/persistentvolumes", "networking.k8s.io/ingressclasses"}
+CLUSTER_WIDE = CLUSTER_SCOPED | {"paramedic.dev/incidents", "authorization.k8s.io/subjectaccessreviews"}
 ACTS = {"get", "list", "watch", "create", "update", "patch"}
 
 
@@ -130,29 +135,53 @@ def test_people_get_approve_and_trigger_by_hand_only(installed: Access) -> None:
         assert not any("/status" in resource for rule in ours for resource in rule["resources"])
 
 
-@pytest.mark.parametrize(
-    "role",
-    [
-        "paramedic-actions-workloads",
-        "paramedic-actions-ratelimit",
-        "paramedic-diagnose",
-        "paramedic-evidence",
-        "paramedic-actions-config",
-        "paramedic-actions-traffic",
-        "paramedic-actions-jobs",
-        "paramedic-actions-emergency",
-    ],
-)
-def test_without_the_cluster_wide_binding_it_acts_only_where_it_is_bound(installed: Access, role: str) -> None:
-    """The sample of rights per namespace: no ClusterRoleBinding for actions, one RoleBinding in each namespace."""
+@pytest.fixture(scope="module")
+def everything_per_namespace(installed: Access, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    """Base and all components that give rights, for a team-a with rights."""
+    folder = tmp_path_factory.mktemp("everything")
+    manifests = os.path.relpath(ROOT / "manifests", folder)
+    (folder / "team-a").mkdir()
+    team = {"namespace": "team-a", "resources": [f"../{manifests}/namespace-rights"]}
+    (folder / "team-a" / "kustomization.yaml").write_text(yaml.safe_dump(team))
+    components = [f"{manifests}/components/{name}" for name in (*COMPONENTS, "namespaced")]
+    whole = {"resources": [f"{manifests}/base", "team-a"], "components": components}
+    (folder / "kustomization.yaml").write_text(yaml.safe_dump(whole))
+    return [one for one in yaml.safe_load_all(installed.kubectl("kustomize", folder)) if "roleRef" in one]
+
+
+@pytest.mark.parametrize("component", COMPONENTS)
+def test_without_the_cluster_wide_binding_it_acts_only_where_it_is_bound(
+    everything_per_namespace: list[dict[str, Any]], component: str
+) -> None:
+    """Each role is bound once: in team-a, or for the whole cluster where what it is about has no namespace."""
+    for role, rules in _roles_of(component).items():
+        bound = [one for one in everything_per_namespace if one["roleRef"]["name"] == role]
+        assert len(bound) == 1, f"{role} is bound {len(bound)} times: see manifests/namespace-rights"
+        everywhere = {f"{group}/{one}" for rule in rules for group in rule["apiGroups"] for one in rule["resources"]}
+        if bound[0]["kind"] == "ClusterRoleBinding":
+            assert everywhere <= CLUSTER_WIDE, role
+        else:
+            assert bound[0]["metadata"]["namespace"] in ("team-a", "paramedic-system"), role
+            assert not everywhere & CLUSTER_SCOPED, f"{role}: a RoleBinding gives no right on what has no namespace"
+
+
+def test_the_sample_of_two_teams_gives_both_the_same(installed: Access) -> None:
     rendered = list(yaml.safe_load_all(installed.kubectl("kustomize", ROOT / "manifests" / "samples" / "namespaced")))
     bindings = [one for one in rendered if one["kind"] in ("ClusterRoleBinding", "RoleBinding")]
-    acting = [one for one in bindings if one["roleRef"]["name"] == role]
-    assert {(one["kind"], one["metadata"]["namespace"]) for one in acting} == {
-        ("RoleBinding", "team-a"),
-        ("RoleBinding", "team-b"),
-    }
     assert {subject["namespace"] for one in bindings for subject in one["subjects"]} == {"paramedic-system"}
+    given = {
+        team: {one["roleRef"]["name"] for one in bindings if one["metadata"].get("namespace") == team}
+        for team in ("team-a", "team-b")
+    }
+    assert given["team-a"] == given["team-b"] >= {"paramedic-actions-workloads"}
+    assert not given["team-a"] & {one["roleRef"]["name"] for one in bindings if one["kind"] == "ClusterRoleBinding"}
+
+
+def _roles_of(component: str) -> dict[str, list[dict[str, Any]]]:
+    """The ClusterRoles of a component and their rules."""
+    files = (ROOT / "manifests" / "components" / component).glob("*.yaml")
+    found = [one for file in files for one in yaml.safe_load_all(file.read_text())]
+    return {one["metadata"]["name"]: one["rules"] for one in found if one and one["kind"] == "ClusterRole"}
 
 
 def _with_subresource(resource: str) -> list[str]:

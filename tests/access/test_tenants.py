@@ -385,6 +385,14 @@ async def test_without_a_target_the_policy_must_be_ones_own_to_trigger(login: Lo
         await allowed(login(who), named, teams.a)
 
 
+async def test_who_may_change_all_that_runs_may_not_have_a_policy_act_on_databases(login: Login, teams: Teams) -> None:
+    """Without a target the policy may be one with databaseFailover: the right to connections is part of all."""
+    bare, worker = incident(target=None), login("worker")
+    await refused(worker.create(bare, teams.a), "may not have it act", "trigger", "paramedic-trigger")
+    await allowed(worker, incident(), teams.a)
+    await allowed(login("dev"), bare, teams.a)
+
+
 async def test_the_right_to_a_policy_is_none_to_its_namesake_elsewhere(login: Login, teams: Teams) -> None:
     """Paramedic's own policies serve other namespaces, under whatever names."""
     for elsewhere in ("paramedic-system", teams.b):

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from builders import OPERATION, Json, hpa, observed, stored, workload
+from builders import OPERATION, Json, hpa, observed, scaled_object, stored, workload
 from paramedic.actions import ACTIONS
 from paramedic.actions.base import Apply, Change, Observed, Outcome, Patch
 from paramedic.actions.emergency import part_name, replicas_at, saved_of
@@ -181,7 +181,7 @@ def test_shutdown_leaves_the_hpa_and_writes_its_bounds_down() -> None:
 def test_shutdown_swaps_the_whole_selector() -> None:
     change = plan("shutdown", service({"app": "covet", "tier": "web"}), selector={"app": "nobody"})
     assert body_of(change)["spec"] == {"selector": {"app": "nobody", "tier": None}}
-    assert json.loads(note(change)) == {"selector": {"app": "covet", "tier": "web"}}
+    assert json.loads(note(change)) == {"selector": {"app": "covet", "tier": "web"}, "meanwhile": {"app": "nobody"}}
     assert change.message == "web: selector app=covet,tier=web → selector app=nobody"
 
 
@@ -196,8 +196,224 @@ def test_a_workload_at_zero_is_noted_so_that_it_stays_there() -> None:
     assert json.loads(note(change)) == {"replicas": 0}
 
 
-def test_what_was_saved_long_ago_gives_way_to_what_is() -> None:
-    assert json.loads(note(plan("shutdown", app(5, SAVED)))) == {"replicas": 5}
+@pytest.mark.parametrize("saved", [SAVED, SAVED | {"stage": 2}, "{"])
+def test_what_was_saved_long_ago_gives_way_to_what_is(saved: Any) -> None:
+    assert json.loads(note(plan("shutdown", app(5, saved)))) == {"replicas": 5}
+    free = {"replicas": 5, "hpa": {"name": "covet-app", "minReplicas": 3, "maxReplicas": 9}}
+    assert json.loads(note(plan("shutdown", app(5, HELD, hpa=[hpa(least=3, most=9)])))) == free
+
+
+def test_a_shutdown_in_an_unfinished_recovery_keeps_what_the_first_has_saved() -> None:
+    """Back to a quarter, down again, and all the way back."""
+    stage = scale(app(1, HELD | {"stage": 1}, hpa=[hpa(least=1, most=1)]), 1, "25%")
+    left = json.loads(stage.forward[1].body["metadata"]["annotations"][ANNOTATION_BEFORE_SHUTDOWN])  # type: ignore[union-attr]
+    assert left == HELD | {"stage": 2}
+    down = plan("shutdown", app(2, left, hpa=[hpa(least=2, most=2)]))
+    assert json.loads(note(down)) == HELD
+    assert down.message == "covet-app: 2 replicas → 0 replicas, what is saved stays"
+    last = scale(app(4, json.loads(note(down)), hpa=[hpa(least=4, most=4)]), "50%", "100%", last=True)
+    assert [w.body["spec"] for w in last.forward if isinstance(w, Patch)] == [
+        {"minReplicas": 4, "maxReplicas": 10},
+        {"replicas": 8},
+    ]
+    back = SHUTDOWN.restore(app(0, HELD), down.before, OPERATION)
+    assert json.loads(note(back)) == left, "the recovery goes on from there"
+
+
+def test_an_hpa_that_a_stage_still_holds_tells_an_unfinished_recovery_too() -> None:
+    down = plan("shutdown", app(2, HELD, hpa=[hpa(least=2, most=2)]))
+    assert json.loads(note(down)) == HELD
+
+
+def test_a_stage_that_others_have_reached_before_is_the_recoverys() -> None:
+    change = scale(app(1, SAVED), 1)
+    assert json.loads(note(change)) == SAVED | {"stage": 1}
+    assert change.message == "covet-app: stays at 1 replicas"
+
+
+@pytest.mark.parametrize("first", [{"app": "emergency-shutdown"}, {"app": "first"}])
+def test_a_second_shutdown_with_another_selector_keeps_the_services_own(first: Json) -> None:
+    saved = json.loads(note(plan("shutdown", service({"app": "covet"}), selector=first)))
+    second = plan("shutdown", service(first, saved), selector={"app": "second"})
+    assert body_of(second)["spec"] == {"selector": {"app": "second"}}
+    kept = json.loads(note(second))
+    assert kept == {"selector": {"app": "covet"}, "meanwhile": {"app": "second"}}
+    traffic = plan("recover", service({"app": "second"}, kept), do="Traffic")
+    assert body_of(traffic)["spec"] == {"selector": {"app": "covet"}}
+    assert json.loads(note(SHUTDOWN.restore(service({"app": "second"}, kept), second.before, OPERATION))) == saved
+
+
+def test_a_selector_that_others_have_chosen_since_is_what_is_saved() -> None:
+    saved = {"selector": {"app": "covet"}, "meanwhile": {"app": "emergency-shutdown"}}
+    second = plan("shutdown", service({"app": "green"}, saved), selector={"app": "nobody"})
+    assert json.loads(note(second)) == {"selector": {"app": "green"}, "meanwhile": {"app": "nobody"}}
+
+
+def test_what_an_older_paramedic_has_saved_of_a_service_is_known() -> None:
+    old = service({"app": "emergency-shutdown"}, {"selector": {"app": "covet"}})
+    assert json.loads(note(plan("shutdown", old, selector={"app": "nobody"})))["selector"] == {"app": "covet"}
+
+
+# -- where KEDA scales -------------------------------------------------------------------------------------------------
+
+KEDA: Json = {"replicas": 8, "scaledObject": {"name": "workers"}}
+
+
+def by_keda(replicas: int, saved: Any = None, *, stamp: str = "", own_stamp: str = "", **notes: str) -> Observed:
+    """The workload and its ScaledObject, with KEDA's annotations of these names."""
+    scaled = scaled_object(minReplicaCount=2, maxReplicaCount=20)
+    scaled["metadata"]["annotations"] = {f"autoscaling.keda.sh/{k.replace('_', '-')}": v for k, v in notes.items()}
+    scaled["metadata"]["annotations"] |= {ANNOTATION_OPERATION: stamp} if stamp else {}
+    seen = app(replicas, saved, scaledObject=[scaled])
+    if own_stamp:
+        seen.target["metadata"].setdefault("annotations", {})[ANNOTATION_OPERATION] = own_stamp
+    return seen
+
+
+def pauses(change: Change) -> list[Any]:
+    """The writes: the workload's replicas, the ScaledObject's pause."""
+    writes = [w for w in change.forward if isinstance(w, Patch)]
+    key = "autoscaling.keda.sh/paused-replicas"
+    return [w.body["spec"]["replicas"] if "spec" in w.body else w.body["metadata"]["annotations"][key] for w in writes]
+
+
+def own_note(change: Change) -> Any:
+    own = change.forward[0]
+    assert isinstance(own, Patch)
+    text = own.body["metadata"]["annotations"][ANNOTATION_BEFORE_SHUTDOWN]
+    return json.loads(text) if text else None
+
+
+def test_a_shutdown_saves_first_and_then_pauses_keda() -> None:
+    change = plan("shutdown", by_keda(8), scaledObject="Patch")
+    assert pauses(change) == [0, "0"]
+    assert own_note(change) == KEDA
+    assert change.forward[1].path == "/apis/keda.sh/v1alpha1/namespaces/covet/scaledobjects/workers"
+    assert change.message == "covet-app: 8 replicas → 0 replicas, KEDA paused at 0"
+    back = SHUTDOWN.restore(by_keda(0, KEDA, paused_replicas="0"), change.before, "another")
+    assert pauses(back) == [8, None]
+
+
+def test_a_shutdown_that_keda_would_undo_is_refused() -> None:
+    with pytest.raises(Refused) as refusal:
+        plan("shutdown", by_keda(8))
+    assert "KEDA's ScaledObject/workers scales covet-app: write scaledObject: Patch" in str(refusal.value)
+    assert 'paused-replicas set to "0", or do that by hand' in str(refusal.value)
+
+
+@pytest.mark.parametrize("notes", [{"paused_replicas": "0"}, {"paused": "true"}])
+def test_where_a_person_has_paused_keda_nothing_is_to_be_allowed(notes: dict[str, str]) -> None:
+    assert pauses(plan("shutdown", by_keda(8, **notes))) == [0]
+
+
+@pytest.mark.parametrize(
+    ("seen", "outcome"),
+    [
+        (by_keda(8), Outcome.NOT_APPLIED),
+        (by_keda(7), Outcome.UNKNOWN),
+        (by_keda(0, KEDA, own_stamp=OPERATION), Outcome.NOT_APPLIED),
+        (by_keda(2, KEDA, own_stamp=OPERATION), Outcome.NOT_APPLIED),  # KEDA has been quicker
+        (by_keda(0, KEDA, own_stamp=OPERATION, paused_replicas="5"), Outcome.UNKNOWN),
+        (by_keda(0, KEDA, own_stamp=OPERATION, stamp=OPERATION, paused_replicas="0"), Outcome.APPLIED),
+    ],
+)
+def test_a_look_after_a_crash_between_the_two_writes(seen: Observed, outcome: Outcome) -> None:
+    change = plan("shutdown", by_keda(8), scaledObject="Patch")
+    assert SHUTDOWN.settled(seen, change.before, change.after, OPERATION) is outcome
+    if outcome is Outcome.NOT_APPLIED:
+        params = SHUTDOWN.part_params.model_validate({"scaledObject": "Patch"})  # type: ignore[union-attr]
+        again = SHUTDOWN.plan_again(seen, params, OPERATION, change.before, change.after)
+        assert pauses(again)[-1] == "0"
+        assert len(again.forward) == 1 or own_note(again) == KEDA, "what is saved is not written over"
+
+
+def keda_stage(seen: Observed, *stages: int | str, last: bool = False) -> Change:
+    return plan("recover", seen, do="Scale", stages=list(stages), last=last, scaledObject="Patch")
+
+
+def test_keda_is_held_at_each_stage_and_freed_in_the_last() -> None:
+    first = keda_stage(by_keda(0, KEDA, paused_replicas="0"), 1)
+    assert (pauses(first), own_note(first)) == ([1, "1"], KEDA | {"stage": 1})
+    down = plan("shutdown", by_keda(1, KEDA | {"stage": 1}, paused_replicas="1"), scaledObject="Patch")
+    assert (pauses(down), own_note(down)) == ([0, "0"], KEDA)
+    last = keda_stage(by_keda(4, KEDA | {"stage": 4}, paused_replicas="4"), "50%", "100%", last=True)
+    assert (pauses(last), own_note(last)) == ([8, None], None)
+    free = by_keda(11)
+    RECOVER.require_unchanged(free, last.before, last.after)
+    back = RECOVER.restore(free, last.before, "another")
+    assert (pauses(back), own_note(back)) == ([4, "4"], KEDA | {"stage": 4})
+
+
+def test_a_look_after_a_crash_before_keda_was_freed() -> None:
+    last = keda_stage(by_keda(4, KEDA | {"stage": 4}, paused_replicas="4"), "50%", "100%", last=True)
+    half = by_keda(8, own_stamp=OPERATION, paused_replicas="4")
+    assert RECOVER.settled(half, last.before, last.after, OPERATION) is Outcome.NOT_APPLIED
+    params = RECOVER.part_params.model_validate({"do": "Scale", "stages": ["50%", "100%"], "last": True})  # type: ignore[union-attr]
+    assert pauses(RECOVER.plan_again(half, params, OPERATION, last.before, last.after)) == [None]
+
+
+@pytest.mark.parametrize(
+    ("saved", "pause"),
+    [({"replicas": 8, "pause": 8}, "8"), ({"replicas": 8, "pause": 0}, None), ({"replicas": 8}, None)],
+)
+def test_a_pause_from_before_the_shutdown_comes_back_unless_it_was_made_for_it(saved: Json, pause: str | None) -> None:
+    before = {"name": "workers"} | ({"pausedReplicas": saved["pause"]} if "pause" in saved else {})
+    seen = by_keda(4, {"replicas": 8, "scaledObject": before}, paused_replicas="4")
+    assert pauses(keda_stage(seen, "100%", last=True)) == [8, pause]
+
+
+def test_what_was_at_zero_is_freed_in_the_last_stage() -> None:
+    idle = {"replicas": 0, "scaledObject": {"name": "workers"}}
+    assert keda_stage(by_keda(0, idle, paused_replicas="0"), 1).is_empty
+    assert pauses(keda_stage(by_keda(0, idle, paused_replicas="0"), 1, "100%", last=True)) == [0, None]
+
+
+def test_a_scaled_object_that_no_shutdown_has_seen_is_as_before_in_the_end() -> None:
+    first = keda_stage(by_keda(0, SAVED), 1)
+    assert (pauses(first), own_note(first)) == ([1, "1"], KEDA | {"stage": 1})
+
+
+def test_a_recovery_that_may_not_touch_keda_does_not_begin() -> None:
+    with pytest.raises(Refused) as refusal:
+        check(app(0, KEDA).target)
+    assert "write scaledObject: Patch in recover" in str(refusal.value)
+    assert check(app(0, KEDA).target, scaledObject="Patch").is_empty
+    with pytest.raises(Refused):
+        scale(by_keda(0, SAVED, paused_replicas="0"), 1)
+
+
+def test_the_parts_know_whether_keda_may_be_paused() -> None:
+    parts = expanded("shutdown", OBJECTS | {"scaledObject": "Patch"})
+    assert [p.params.get("scaledObject") for p in parts] == [None, "Patch", "Patch"]
+    parts = expanded("recover", OBJECTS | {"scaledObject": "Patch"})
+    assert {p.params.get("do"): p.params.get("scaledObject") for p in parts} == {
+        "Check": "Patch",
+        "Scale": "Patch",
+        "Traffic": None,
+    }
+
+
+# -- whether it is down ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("wanted", "status", "state"),
+    [
+        (0, {"observedGeneration": 1}, "Passed"),
+        (0, {"observedGeneration": 0}, "Waiting"),
+        (0, {"observedGeneration": 1, "replicas": 3, "updatedReplicas": 3, "availableReplicas": 3}, "Inconclusive"),
+        (2, {"observedGeneration": 1, "replicas": 2, "updatedReplicas": 2, "availableReplicas": 2}, "Waiting"),
+    ],
+)
+def test_down_is_when_none_is_wanted_and_none_left(wanted: int, status: Json, state: str) -> None:
+    seen = app(wanted).target | {"status": status}
+    assert SHUTDOWN.rollout(seen, {"replicas": 0}, None).state == state
+
+
+def test_a_service_that_is_shut_down_asks_nothing_of_that_kind() -> None:
+    running = app(2).target | {"status": {"observedGeneration": 1, "replicas": 2, "updatedReplicas": 2}}
+    running["status"]["availableReplicas"] = 2
+    assert SHUTDOWN.rollout(running, {"selector": {"app": "nobody"}}, None).state == "Passed"
 
 
 @pytest.mark.parametrize("selector", [None, {}])
@@ -241,7 +457,7 @@ def test_replicas_of_a_stage(stages: list[int | str], saved: int, replicas: int)
 def test_a_stage_goes_up_and_keeps_what_is_saved() -> None:
     change = scale(app(1, SAVED), 1, "25%")
     assert body_of(change)["spec"] == {"replicas": 2}
-    assert json.loads(note(change)) == SAVED
+    assert json.loads(note(change)) == SAVED | {"stage": 2}
     assert change.message == "covet-app: replicas 1 → 2 of 8"
 
 
@@ -364,8 +580,8 @@ def stamped(
     [
         (stamped(2, HELD, (2, 2), on_hpa=False), Outcome.NOT_APPLIED),
         (stamped(2, HELD, (4, 4)), Outcome.NOT_APPLIED),
-        # the HPA has been quicker than the second write
-        (stamped(4, HELD, (4, 4)), Outcome.APPLIED),
+        # the HPA has been quicker than the second write, which is to write the stage down
+        (stamped(4, HELD, (4, 4)), Outcome.NOT_APPLIED),
         (stamped(4, HELD, (4, 4), on_app=True), Outcome.APPLIED),
         # others
         (stamped(3, HELD, (2, 2), on_hpa=False), Outcome.UNKNOWN),

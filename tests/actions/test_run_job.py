@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import AsyncExitStack
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -15,7 +16,7 @@ from builders import NOW, OPERATION, Json, observed, workload
 from paramedic.actions import ACTIONS
 from paramedic.actions.base import Change, Clients, Observed, Report
 from paramedic.actions.job_template import RunJobParams, job_name
-from paramedic.clients.evidence import EvidenceStore
+from paramedic.clients.evidence import EvidenceStore, Limits
 from paramedic.clients.evidence_directory import DirectoryBackend
 from paramedic.clients.kube import Kube
 from paramedic.core.jobs import exit_of, job_end, last_lines, newest_pod, obstacle, output_of, result_of, told
@@ -202,7 +203,36 @@ def test_the_log_on_a_status_is_bounded() -> None:
         (b"{", {}),
         (b"", {}),
         (b'{"api_token": "abcdef", "n": 1}', {"api_token": "***", "n": 1}),
+        (
+            b'{"db":{"password":"x"},"tokens":["abc"],"password":123,"secret":{"a":[1]},"has_token":true,"rows":[1,2]}',
+            {
+                "db": {"password": "***"},
+                "tokens": "***",
+                "password": "***",
+                "secret": "***",
+                "has_token": True,
+                "rows": [1, 2],
+            },
+        ),
+        (
+            b'{"env":[[{"deep":{"MASTER_KEY":"k"}}]],"next_token":null}',
+            {"env": [[{"deep": {"MASTER_KEY": "***"}}]], "next_token": None},
+        ),
+        (
+            b'{"url":"postgres://a:b@c/d","name":"token","value":"abcdef"}',
+            {"url": "postgres://***@c/d", "name": "token", "value": "***"},
+        ),
+        (b'{"args":["--password","hunter2"]}', {"args": ["--password", "***"]}),
         (b'{"a": "' + b"x" * 5000 + b'"}', {}),
+        # what could not be stored on a status
+        (b'{"a": "\\ud800"}', {}),
+        (b'{"\\ud800 and so on": 1}', {}),
+        (b'{"a": NaN}', {}),
+        (b'{"a": 1e999}', {}),
+        (b'{"a": 9223372036854775808}', {}),
+        (b'{"a": 9223372036854775807}', {"a": 9223372036854775807}),
+        (b'{"a":' * 300 + b"1" + b"}" * 300, {}),
+        (b'{"a":' * 600 + b"1" + b"}" * 600, {}),
         (b"[" * 4000, {}),
     ],
 )
@@ -272,6 +302,33 @@ async def test_its_whole_log_is_kept_as_evidence(kube: Kube, namespace: str, tmp
     assert len(kept) == 1
     assert report.result is not None
     assert str(report.result["log"]).splitlines()[-1] in kept[0].read_text()
+
+
+async def test_a_namespace_that_has_stored_enough_today_keeps_no_more_logs(
+    kube: Kube, namespace: str, tmp_path: Path
+) -> None:
+    store = EvidenceStore(DirectoryBackend(tmp_path), Limits(day_bytes=10))
+    first = await run(Clients(kube, store), namespace, new_operation(NOW))
+    again = await run(Clients(kube, store), namespace, new_operation(NOW))
+    store.close()
+    assert (first.failed, again.failed) == (False, False)
+    (log,) = [item for item in first.evidence if item.name.endswith("/check.log")]
+    assert log.size_bytes == 10
+    (missed,) = again.evidence
+    assert missed.uri is None
+    assert "evidence.maxBytesPerDay" in str(missed.note)
+
+
+async def test_logs_do_not_wait_long_for_captures(kube: Kube, namespace: str, tmp_path: Path) -> None:
+    store = EvidenceStore(DirectoryBackend(tmp_path))
+    async with AsyncExitStack() as others:
+        for _ in range(2):
+            await others.enter_async_context(store.shares.turn(namespace, float("inf"), lambda: None))
+        report = await run(Clients(kube, store), namespace, new_operation(NOW))
+    store.close()
+    assert not report.failed
+    (missed,) = report.evidence
+    assert "others were under way" in str(missed.note)
 
 
 async def test_one_that_hangs_is_ended(admin: Api, kube: Kube, namespace: str) -> None:

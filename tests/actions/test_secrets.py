@@ -178,6 +178,95 @@ async def test_what_is_kept_is_bounded_and_taken_once(admin: Api, cluster: Acces
         await Kept(f"{path}-before", "kept.0", operations[0]).keep(kube, path, "1", ["OLD"])
 
 
+async def test_what_is_kept_fits_into_a_secret(admin: Api, cluster: Access, kube: Kube, namespace: str) -> None:
+    await _keeping(admin, cluster, kube, namespace)
+    large = base64.b64encode(b"x" * 100_000).decode()
+    path = f"/api/v1/namespaces/{namespace}/secrets/s"
+    await admin.patch(SECRETS, "s", {"data": {"OLD": large}}, namespace)
+    operations = [new_operation(NOW.replace(minute=minute)) for minute in range(12)]
+    for number, operation in enumerate(operations):
+        await Kept(f"{path}-before", f"kept.{number}", operation).keep(kube, path, None, ["OLD"])
+    names = set(await _held(admin, namespace, "s-before"))
+    assert names == {f"kept.{number}" for number in range(5, 12)}, "the oldest make room"
+    for key in VALUES:
+        await admin.patch(SECRETS, "s", {"data": {key: base64.b64encode(b"x" * 450_000).decode()}}, namespace)
+    with pytest.raises(Refused, match="has no room for the earlier values"):
+        await Kept(f"{path}-before", "kept.12", new_operation(NOW)).keep(kube, path, None, list(VALUES))
+    assert set(await _held(admin, namespace, "s-before")) == names
+
+
+async def test_what_may_still_have_to_be_put_back_makes_no_room(
+    admin: Api, cluster: Access, kube: Kube, installed: Access, namespace: str
+) -> None:
+    await _keeping(admin, cluster, kube, namespace)
+    _let(cluster, namespace, "get", "incidents.paramedic.dev")
+    path = f"/api/v1/namespaces/{namespace}/secrets/s"
+    large = base64.b64encode(b"x" * 200_000).decode()
+    await admin.patch(SECRETS, "s", {"data": {"OLD": large}}, namespace)
+    operations = [new_operation(NOW.replace(minute=minute)) for minute in range(5)]
+    for number, operation in enumerate(operations[:3]):
+        held = {"after": {"a": "b"}, "ttl": "1h"} if number != 1 else {}
+        await _incident(admin, namespace, f"i{number}", {"operation": operation, "state": "Succeeded"} | held)
+    await eventually(lambda: _readable(kube, namespace), what="the right is known")
+    for number, operation in enumerate(operations[:4]):
+        await Kept(f"{path}-before", f"kept.{number}", operation, f"i{number}").keep(kube, path, None, ["OLD"])
+    assert set(await _held(admin, namespace, "s-before")) == {"kept.0", "kept.2", "kept.3"}
+    await _incident(admin, namespace, "i3", {"operation": operations[3], "state": "Verifying"})
+    with pytest.raises(Refused, match="may still be put back"):
+        await Kept(f"{path}-before", "kept.4", operations[4], "i4").keep(kube, path, None, ["OLD"])
+
+
+def _let(cluster: Access, namespace: str, verb: str, resource: str) -> None:
+    cluster.kubectl("create", "role", "more", "-n", namespace, f"--verb={verb}", f"--resource={resource}")
+    subject = f"--serviceaccount={namespace}:op"
+    cluster.kubectl("create", "rolebinding", "more", "-n", namespace, "--role=more", subject)
+
+
+async def _readable(kube: Kube, namespace: str) -> Json | None:
+    try:
+        return await kube.get(f"/apis/paramedic.dev/v1alpha1/namespaces/{namespace}/incidents/i0")
+    except Refused:
+        return None
+
+
+async def _incident(admin: Api, namespace: str, name: str, step: Json) -> None:
+    """An Incident with one step that stands like that."""
+    incidents = "paramedic.dev/v1alpha1/incidents"
+    spec = {"title": "t", "type": "APIOutage", "severity": "P1"}
+    body = {"apiVersion": "paramedic.dev/v1alpha1", "kind": "Incident", "metadata": {"name": name}, "spec": spec}
+    await admin.create(body, namespace)
+    full = {"name": "one", "action": "patchConfig", "approvalRequired": False, "onFailure": "Escalate", "attempts": 1}
+    await admin.patch(incidents, f"{name}", {"status": {"steps": [full | step]}}, namespace, subresource="status")
+
+
+async def test_values_that_are_not_kept_any_more_are_no_target_that_is_gone(
+    admin: Api, cluster: Access, kube: Kube, namespace: str
+) -> None:
+    await _keeping(admin, cluster, kube, namespace)
+    change, _ = await _planned(kube, namespace)
+    await ACTION.apply(change, Clients(kube))
+    seen = await _observed(kube, namespace)
+    later, _ = await _planned(kube, namespace, copied("USER", "other"), "two")
+    await admin.delete(SECRETS, "s-before", namespace)
+    for lost in (ACTION.restore(seen, change.before, new_operation(NOW)), later):
+        with pytest.raises(Refused, match="Secret/s-before, which keeps the values from before, was deleted"):
+            await ACTION.apply(lost, Clients(kube))
+    assert await _held(admin, namespace) == VALUES | {"OLD": NEW}
+
+
+async def test_what_cannot_be_forgotten_is_put_back_all_the_same(
+    admin: Api, cluster: Access, kube: Kube, namespace: str
+) -> None:
+    await _keeping(admin, cluster, kube, namespace)
+    change, _ = await _planned(kube, namespace)
+    await ACTION.apply(change, Clients(kube))
+    back = ACTION.restore(await _observed(kube, namespace), change.before, new_operation(NOW))
+    await admin.patch(SECRETS, "s-before", {"immutable": True}, namespace)
+    await ACTION.apply(back, Clients(kube))
+    assert await _held(admin, namespace) == VALUES
+    assert await _held(admin, namespace, "s-before") != {}
+
+
 async def test_two_leases_on_one_secret_end_in_either_order(
     admin: Api, cluster: Access, kube: Kube, namespace: str
 ) -> None:

@@ -138,12 +138,12 @@ EMERGENCY_CASES = [
     case(
         "spec",
         {"mode": "Auto", "match": {"incidents": {}}, "steps": [{"name": "s", "shutdown": {"services": ["s"]}}]},
-        "shutdown always waits for a person: in mode Auto, write approval: Required on the step",
+        "shutdown always waits for a person: write approval: Required on the step",
     ),
     case(
         "spec",
         {"mode": "Auto", "match": {"incidents": {}}, "steps": [{"name": "r", "recover": {"services": ["s"]}}]},
-        "recover always waits for a person: in mode Auto, write approval: Required on the step",
+        "recover always waits for a person: write approval: Required on the step",
     ),
     recover_case({"workloads": []}, "name at least one object in services or workloads"),
     recover_case({"stages": [1, "50%"]}, "the last stage must be 100%"),
@@ -187,6 +187,9 @@ WRONG_POLICIES = [
     case("spec.match", {"alerts": []}, "match needs alerts, incidents, or both"),
     case("spec.match.alerts.0", {}, "matchers", "Required value"),
     case("spec.match.alerts.0.matchers", [], "matchers", "at least 1"),
+    case(
+        "spec.match.alerts", [{"matchers": ["a=b"] * 16}] * 8 + [{"matchers": ["a=b"]}], "may have 128 matchers in all"
+    ),
     case("spec.match.alerts.0.matchers", "a=b", "matchers", "must be of type array"),
     case("spec.match.alerts.0.matchers.0", "severity", "each matcher is label, one of = != =~ !~"),
     case("spec.match.alerts.0.matchers.0", 'severity == "page"', "each matcher is label"),

@@ -18,6 +18,7 @@ from aws.faults import (
     Fault,
     ec2_error,
     error,
+    rewritten,
 )
 from aws.world import NAMESPACE, REGION, Cloud, Json
 from builders import NOW
@@ -356,6 +357,31 @@ async def test_the_vpc_and_the_nodes_are_never_blocked(clients: Clients, cloud: 
     finally:
         found = await kube.get("/api/v1/nodes/edge-1")
         await kube.delete("/api/v1/nodes/edge-1", created["metadata"]["uid"], found["metadata"]["resourceVersion"])
+
+
+async def test_the_nat_gateways_of_the_vpc_are_never_blocked(clients: Clients, cloud: Cloud) -> None:
+    """Pods come from there when they ask for their own service by its public name."""
+    cloud.create_nat_gateway()
+    public = rewritten(r"<publicIp>[0-9.]+</publicIp>", "<publicIp>192.0.2.90</publicIp>")  # moto's are of loopback
+    cloud.faults.on("DescribeNatGateways", public)
+    with pytest.raises(Refused, match=r"192\.0\.2\.90/32 is the NAT gateway nat-\w+") as refusal:
+        await plan(clients, new_operation(NOW), addresses=["192.0.2.90"])
+    assert refusal.value.reason is Reason.ADDRESS_PROTECTED
+
+
+async def test_without_the_right_on_nat_gateways_somebody_must_have_told(
+    clients: Clients, cloud: Cloud, kube: Kube
+) -> None:
+    denied = ec2_error("UnauthorizedOperation", "You are not authorized", 403)
+    cloud.faults.on("DescribeNatGateways", denied, times=99)
+    assert not (await plan(clients, new_operation(NOW))).is_empty, "the connection's neverBlock tells"
+    access = {"region": REGION, "endpointURL": cloud.faults.url, "listenerARN": cloud.listener}
+    entry = {"name": "covet-alb", "namespaces": [NAMESPACE], "loadBalancer": access}
+    connections = Connections([ConnectionSettings.model_validate(entry)], kube)
+    told = "lacks ec2:DescribeNatGateways .*: allow ec2:DescribeNatGateways, or say by neverBlock"
+    with pytest.raises(Refused, match=told) as refusal:
+        await plan(replace(clients, connections=connections), new_operation(NOW))
+    assert refusal.value.reason is Reason.FORBIDDEN
 
 
 # -- AWS refuses -------------------------------------------------------------------------------------------------------

@@ -31,6 +31,7 @@ from aws.faults import (
 )
 from aws.world import NAMESPACE, REGION, Cloud, Json
 from builders import NOW
+from paramedic import acting
 from paramedic.actions.await_database import AwaitDatabase, AwaitDatabaseParams
 from paramedic.actions.base import Change, Clients, Observed, Outcome
 from paramedic.actions.database_failover import DatabaseFailover, DatabaseFailoverParams
@@ -378,6 +379,42 @@ async def test_a_missing_right_names_the_action_of_iam(clients: Clients, cloud: 
     assert cloud.writer() == "covet-1"
 
 
+async def test_a_right_that_lacks_for_good_is_believed_in_the_end(
+    clients: Clients, cloud: Cloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Our own stamp of a request that AWS has refused is not taken for somebody else's."""
+    monkeypatch.setattr(acting, "_FORBIDDEN_PAUSE_SECONDS", 0.0)
+    denied = error("AccessDenied", "User: x is not authorized to perform", 403)
+    cloud.faults.on("FailoverDBCluster", denied, times=4)
+    change = await plan(clients, operation := new_operation(NOW))
+    with pytest.raises(Refused, match="lacks rds:FailoverDBCluster"):
+        await acting.patiently(lambda: ACTION.apply(change, clients))
+    assert cloud.faults.count("FailoverDBCluster") == 4
+    assert cloud.cluster_tags()["paramedic.dev/operation"] == operation
+    cloud.faults.forget()
+    cloud.faults.on("FailoverDBCluster", denied, times=2)
+    await acting.patiently(lambda: ACTION.apply(change, clients))
+    assert cloud.faults.count("FailoverDBCluster", reached=True) == 1
+    assert cloud.writer() == "covet-3"
+
+
+async def test_a_stamp_of_the_same_operation_by_another_process_counts(clients: Clients, cloud: Cloud) -> None:
+    """This one was refused, then frozen; another has looked meanwhile, found nothing done, and asked under the same
+    id. AWS does not show yet what it does.
+    """
+    change = await plan(clients, new_operation(NOW))
+    cloud.faults.on("FailoverDBCluster", error("AccessDenied", "User: x is not authorized to perform", 403))
+    with pytest.raises(Refused):
+        await ACTION.apply(change, clients)
+    later = format_time(datetime.now(UTC) + timedelta(seconds=1))
+    arn = cloud.client("rds").describe_db_clusters()["DBClusters"][0]["DBClusterArn"]
+    tag = {"Key": "paramedic.dev/failover-at", "Value": later}
+    cloud.client("rds").add_tags_to_resource(ResourceName=arn, Tags=[tag])
+    with pytest.raises(Conflict, match="another failover has been asked for"):
+        await ACTION.apply(change, clients)
+    assert cloud.faults.count("FailoverDBCluster") == 1
+
+
 async def test_a_cluster_that_is_not_there_is_said(cloud: Cloud) -> None:
     with pytest.raises(ParamedicError, match="DBClusterNotFound"):
         await observe(cloud.clients())
@@ -458,12 +495,25 @@ def test_stands_for_the_failover_the_wait_and_the_new_endpoint() -> None:
 
 
 def test_without_a_named_instance_the_wait_is_for_the_one_that_was_chosen() -> None:
-    asked, awaited = parts_of(verifyConnection="covet-sql")
+    asked, awaited = parts_of(verifyConnection="covet-sql")  # there is nothing to be written before
     assert awaited.params == {
         "writer": {"fromStep": "failover-failover", "field": "after.writer"},
         "verifyConnection": "covet-sql",
     }
     assert asked.verify is None
+
+
+def test_the_new_endpoint_is_written_before_anybody_tries_the_writer() -> None:
+    """Whatever is wrong with that connection, the old writer serves nobody any more."""
+    parts = parts_of(targetInstance="covet-2", verifyConnection="covet-sql", configMap={"name": "covet-config"})
+    assert [(part.name, part.params.get("verifyConnection")) for part in parts] == [
+        ("failover-failover", "covet-sql"),
+        ("failover-await", None),
+        ("failover-config", None),
+        ("failover-verify", "covet-sql"),
+    ]
+    assert parts[2].verify is None, "the policy's"
+    assert parts[3].params == {"writer": "covet-2", "verifyConnection": "covet-sql"}
 
 
 WRONG: list[tuple[Json, str]] = [

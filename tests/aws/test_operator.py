@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 from aws.answers import FAILING_OVER, compose, writer_still
-from aws.faults import Fault, error
+from aws.faults import Fault, error, rewritten
 from aws.world import REGION, Cloud, Json
 from conftest import forget_incidents
 from e2e.world import World, step, story
@@ -36,7 +36,11 @@ async def world(installed: Access, admin: Api, namespace: str, cloud: Cloud, tmp
     cloud.create_cluster()
     cloud.create_listener()
     access = {"region": REGION, "endpointURL": cloud.faults.url}
+    nowhere = {"host": "127.0.0.1", "port": 1, "database": "covet", "username": "paramedic", "sslmode": "disable"}
+    (tmp_path / "evidence").mkdir()
     connections = [
+        {"name": "covet-sql", "namespaces": [namespace], "postgres": nowhere},
+        {"name": "covet-account", "namespaces": [namespace], "aws": access},
         {"name": "covet-db", "namespaces": [namespace], "aurora": access | {"cluster": "covet-aurora"}},
         {"name": "covet-alb", "namespaces": [namespace], "loadBalancer": access | {"listenerARN": cloud.listener}},
         {"name": "shared-db", "namespaces": [f"{namespace}-too"], "aurora": access | {"cluster": "covet-aurora"}},
@@ -46,6 +50,7 @@ async def world(installed: Access, admin: Api, namespace: str, cloud: Cloud, tmp
         "PARAMEDIC_NEVER_BLOCK": '["198.51.100.0/24"]',
         "PARAMEDIC_RESYNC_INTERVAL": "5s",
         "PARAMEDIC_DIAGNOSE": "false",
+        "PARAMEDIC_EVIDENCE__DIRECTORY": str(tmp_path / "evidence"),
         "AWS_ACCESS_KEY_ID": "AKIAIOSFODNN7EXAMPLE",
         "AWS_SECRET_ACCESS_KEY": "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY",
     }
@@ -165,6 +170,46 @@ async def test_killed_while_it_asks_it_fails_over_once(world: World, cloud: Clou
     assert cloud.faults.count("FailoverDBCluster", reached=True) == 1
     assert cloud.writer() == "covet-2"
     assert (await data(world))["DB_HOST"] == cloud.endpoint_of("covet-2")
+
+
+async def test_a_failover_that_aws_forbids_fails_at_once_and_says_so(world: World, cloud: Cloud) -> None:
+    await service(world)
+    denied = error("AccessDenied", "User: arn:aws:iam::1:role/p is not authorized", 403)
+    cloud.faults.on("FailoverDBCluster", denied, times=99)
+    await world.policy(failover(), strategy="Sequence", target=CONNECTION)
+    await world.incident(type="DatabaseDegraded")
+    found = await world.reaches("Escalated", timeout=30)
+    assert step(found)["reason"] == "Forbidden", story(found)
+    assert "lacks rds:FailoverDBCluster (manifests/README.md)" in step(found)["message"]
+    assert cloud.writer() == "covet-1"
+    assert (await data(world))["DB_HOST"] == "old-writer"
+
+
+async def test_a_mistyped_connection_is_told_by_the_policy_and_keeps_from_failing_over(
+    world: World, cloud: Cloud
+) -> None:
+    await service(world)
+    wanted = failover(verifyConnection="covet-sqll")
+    await world.policy(wanted, strategy="Sequence", target=CONNECTION, ready=False)
+    await world.incident(type="DatabaseDegraded")
+    found = await world.reaches("Escalated", timeout=30)
+    assert step(found)["state"] == "Failed", story(found)
+    assert "connection covet-sqll is not in Paramedic's settings" in step(found)["message"]
+    assert cloud.faults.count("FailoverDBCluster") == 0
+
+
+async def test_the_service_follows_the_writer_though_nobody_can_verify_it(world: World, cloud: Cloud) -> None:
+    """The database does not answer: before the failover that is the reason for it, and afterwards for a person."""
+    await service(world)
+    step_of_policy = failover(verifyConnection="covet-sql") | {"timeout": "15s"}
+    await world.policy(step_of_policy, strategy="Sequence", target=CONNECTION)
+    await world.incident(type="DatabaseDegraded")
+    found = await world.reaches("Escalated", timeout=60)
+    assert [s["state"] for s in found["status"]["steps"]] == ["Succeeded", "Succeeded", "Succeeded", "Failed"], story(
+        found
+    )
+    assert "covet-sql takes no writes: " in step(found, 3)["message"]
+    assert (await data(world))["DB_HOST"] == cloud.endpoint_of("covet-3")
 
 
 async def answered(event: threading.Event) -> bool:
@@ -379,3 +424,62 @@ async def test_a_rule_whose_answer_was_lost_with_the_operator_is_not_made_twice(
     await eventually(lambda: so_many(cloud, 3), timeout=60, what="the third rule")
     assert sorted(rule["Tags"]["paramedic.dev/chunk"] for rule in cloud.rules()) == ["0", "1", "2"]
     assert cloud.faults.count("CreateRule", reached=True) == 3
+
+
+at_the_request = pytest.mark.parametrize("reached", [True, False], ids=["AWS got it", "AWS did not get it"])
+
+
+def killed_at(world: World, cloud: Cloud, action: str, reached: bool) -> threading.Event:
+    """Set when the operator was killed at its request for that action."""
+    dead = threading.Event()
+
+    def kill() -> None:
+        world.operator.kill()
+        dead.set()
+
+    fault = Fault(answer="", after=kill) if reached else Fault(forward=False, answer="", hook=kill)
+    cloud.faults.on(action, fault)
+    return dead
+
+
+async def revived(world: World, dead: threading.Event) -> None:
+    await eventually(lambda: answered(dead), timeout=30, what="the operator is dead")
+    world.operator.start()
+    world.operator.wait_ready()
+
+
+@at_the_request
+async def test_killed_while_it_takes_a_snapshot_it_takes_one(world: World, cloud: Cloud, reached: bool) -> None:
+    """And EC2 does not list it yet when the operator is back."""
+    await world.workload("app")
+    volume = str(cloud.client("ec2").create_volume(AvailabilityZone=f"{REGION}a", Size=1)["VolumeId"])
+    dead = killed_at(world, cloud, "CreateSnapshot", reached)
+    not_listed = rewritten(r"<snapshotSet>.*</snapshotSet>|<snapshotSet/>", "<snapshotSet/>")
+    cloud.faults.on("DescribeSnapshots", not_listed, nth=2, times=3)
+    taken = {"connection": "covet-account", "volumes": [volume], "claims": False}
+    capture = {"name": "keep", "captureEvidence": {"include": ["events"], "snapshots": taken}}
+    await world.policy(capture, target={"kind": "Deployment", "name": "app"})
+    await world.incident(type="DataBreach")
+    await revived(world, dead)
+    found = await world.says("Applied", timeout=60)
+    assert step(found)["attempts"] == 2, story(found)
+    assert cloud.faults.count("CreateSnapshot", reached=True) == 1
+    made = cloud.client("ec2").describe_snapshots(Filters=[{"Name": "volume-id", "Values": [volume]}])["Snapshots"]
+    kept = [item.get("uri") for item in found["status"]["evidence"] if item["name"] == f"snapshots/{volume}"]
+    assert kept == [f"ec2://{REGION}/{made[0]['SnapshotId']}"]
+
+
+@at_the_request
+async def test_killed_while_it_takes_rules_away_the_rest_goes_and_theirs_stay(
+    world: World, cloud: Cloud, reached: bool
+) -> None:
+    theirs = cloud.create_rule(1)
+    dead = killed_at(world, cloud, "DeleteRule", reached)
+    block = {"name": "block", "blockAddresses": {"addresses": [f"203.0.113.{n}" for n in range(0, 24, 2)]}, "ttl": "2s"}
+    await world.policy(block, target={"kind": "Connection", "name": "covet-alb"}, verify={"rollout": True})
+    await world.incident(type="DDoS")
+    await revived(world, dead)
+    found = await world.says("PutBack", timeout=60)
+    assert step(found)["state"] == "Reverted", story(found)
+    assert [rule["RuleArn"] for rule in cloud.rules()] == [theirs]
+    assert cloud.faults.count("DeleteRule", reached=True) == 3

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -46,7 +47,12 @@ class Stage:
         return [one for one in found if one["Description"].startswith("Incident evidence")]
 
     async def capture(
-        self, operation: str, seconds: float = 30.0, target: BoundTarget | None = None, **wanted: object
+        self,
+        operation: str,
+        seconds: float = 30.0,
+        target: BoundTarget | None = None,
+        attempt: int = 1,
+        **wanted: object,
     ) -> Report:
         target = target or bound("Deployment", self.namespace, "covet-app")
         seen = await ACTION.observe(target, self.clients)
@@ -54,7 +60,7 @@ class Stage:
         params = CaptureEvidenceParams.model_validate(chosen)
         change = ACTION.plan(replace(seen, incident="breach"), params, operation)
         assert "snapshots of volumes" in change.message
-        return await ACTION.apply(replace(change, seconds=seconds), self.clients)
+        return await ACTION.apply(replace(change, seconds=seconds, attempt=attempt), self.clients)
 
 
 @pytest.fixture
@@ -100,6 +106,29 @@ async def test_done_again_after_a_crash_it_finds_what_it_has_made(stage: Stage) 
     assert len(stage.snapshots()) == 2, "another operation has its own"
 
 
+NOT_LISTED_YET = rewritten(r"<snapshotSet>.*</snapshotSet>|<snapshotSet/>", "<snapshotSet/>")
+
+
+async def test_done_again_it_waits_for_a_list_that_lags_before_it_makes_another(stage: Stage) -> None:
+    """EC2 lists a snapshot some seconds after it was made: whoever was killed in between must not make a second one."""
+    volume, operation = stage.volume(), new_operation(NOW)
+    first = await stage.capture(operation, volumes=[volume])
+    stage.cloud.faults.forget()
+    stage.cloud.faults.on("DescribeSnapshots", NOT_LISTED_YET, times=4)
+    second = await stage.capture(operation, volumes=[volume], attempt=2)
+    assert about(first, volume).uri == about(second, volume).uri
+    assert len(stage.snapshots()) == 1
+    assert stage.cloud.faults.count("CreateSnapshot") == 0
+
+
+async def test_what_was_cut_off_by_the_time_says_what_to_look_for(stage: Stage) -> None:
+    volume, operation = stage.volume(), new_operation(NOW)
+    stage.cloud.faults.on("CreateSnapshot", Fault(after=lambda: time.sleep(3)))
+    report = await stage.capture(operation, seconds=1.5, volumes=[volume])
+    note = about(report, volume).note or ""
+    assert f"a snapshot may have been begun: look for the tag paramedic.dev/operation={operation}" in note
+
+
 @pytest.mark.parametrize(
     ("fault", "made"),
     [
@@ -118,7 +147,7 @@ async def test_one_whose_answer_is_lost_is_looked_for_and_not_made_twice(stage: 
     assert (item.uri is not None) is bool(made)
     if not made:
         assert item.note is not None
-        assert "look for it later" in item.note
+        assert "look for the tag paramedic.dev/operation=" in item.note
 
 
 async def test_volumes_behind_the_claims_of_the_pods(stage: Stage) -> None:

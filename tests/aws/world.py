@@ -123,6 +123,13 @@ class Cloud:
         self.listener = answer["Listeners"][0]["ListenerArn"]
         return self.listener
 
+    def create_nat_gateway(self) -> None:
+        """In the load balancer's VPC."""
+        ec2 = self.client("ec2")
+        subnet = ec2.describe_subnets(Filters=[{"Name": "vpc-id", "Values": [self.vpc]}])["Subnets"][0]["SubnetId"]
+        address = ec2.allocate_address(Domain="vpc")
+        ec2.create_nat_gateway(SubnetId=subnet, AllocationId=address["AllocationId"])
+
     def rules(self) -> list[Json]:
         """All rules but the default one, each with its tags."""
         elb = self.client("elbv2")

@@ -129,13 +129,23 @@ def test_any_shared_address_protects() -> None:
 
 def test_merges_neighbours_and_duplicates() -> None:
     networks = [parse_network(one) for one in ("2001:db8::1", "192.0.2.128/25", "192.0.2.0/25", "192.0.2.7", "1.1.1.1")]
-    assert merged(networks) == ["1.1.1.1/32", "192.0.2.0/24", "2001:db8::1/128"]
-    assert merged(reversed(networks)) == merged(networks)
+    assert merged(networks, Bounds()) == ["1.1.1.1/32", "192.0.2.0/24", "2001:db8::1/128"]
+    assert merged(reversed(networks), Bounds()) == merged(networks, Bounds())
+
+
+def test_merges_nothing_into_what_would_be_too_large_to_be_blocked() -> None:
+    v4 = [parse_network(f"20.{n}.0.0/16") for n in range(64)]
+    v6 = [parse_network(f"2001:{n:x}::/33") for n in (0xDB8, 0xDB9)] + [parse_network("2001:db8:8000::/33")]
+    found = merged([*v4, *v6], Bounds())
+    assert found[:64] == [f"20.{n}.0.0/16" for n in range(64)]
+    assert found[64:] == ["2001:db8::/32", "2001:db9::/33"]
+    assert all(check(parse_network(one), Bounds()) is None for one in found)
+    assert merged(v4, Bounds(ipv4=12)) == [f"20.{n}.0.0/12" for n in (0, 16, 32, 48)]
 
 
 @given(st.lists(NETWORKS, max_size=12))
 def test_merging_loses_and_adds_no_address(networks: list) -> None:
-    kept = [ip_network(one) for one in merged(networks)]
+    kept = [ip_network(one) for one in merged(networks, Bounds())]
     for network in networks:
         mine = [one for one in kept if one.version == network.version]
         assert any(network.subnet_of(one) for one in mine)

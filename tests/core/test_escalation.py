@@ -12,11 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from builders import NOW, held, incident, later, minutes
-from paramedic.api.incident import Acknowledgement, EscalationRequest, Incident
+from paramedic.api.incident import Acknowledgement, EscalationRequest, Incident, StepStatus
 from paramedic.api.people import PeopleSettings
 from paramedic.api.reasons import Reason
 from paramedic.core import escalation
 from paramedic.core.escalation import decide, next_look
+from paramedic.record import Draft, escalate
 
 Json = dict[str, Any]
 OPENED = {"creationTimestamp": NOW.isoformat()}
@@ -158,6 +159,56 @@ def test_handed_over_by_paramedic_calls_the_present_level_and_keeps_its_reason()
     assert advance(found, chosen, later(16)) == ["call.engineering.2.Unanswered"]
     kept = found.status.escalation
     assert (kept.reason, kept.message, kept.handed_over) == ("StepFailed", "step undo: it failed", True)
+
+
+def not_put_back(name: str, at: datetime) -> StepStatus:
+    """A leased step whose change is still there."""
+    return held(name, revert={"state": "Failed", "operation": "op", "message": "it was denied", "finished_at": at})
+
+
+def test_each_change_that_cannot_be_put_back_after_a_hand_over_calls_once_more() -> None:
+    handed = {"level": 1, "since": later(1).isoformat(), "reason": "StepFailed", "message": "step undo: it failed"}
+    found, chosen = opened(held("a"), held("b"), status={"escalation": handed}, severity="P2"), people()
+    assert advance(found, chosen, later(1)) == ["call.engineering.1.HandedOver"]
+    acknowledge(found, later(2))
+    found.status.steps[0] = not_put_back("a", later(60))
+    decision = decide(found, chosen, later(60))
+    assert decision is not None
+    assert decision.facts == [], "who has handed over says it"
+    assert [(call.fact, call.message) for call in decision.calls] == [
+        ("NotPutBack", "level 1 of engineering (level 1): step a could not be put back: it was denied")
+    ]
+    assert advance(found, chosen, later(60)) == ["call.engineering.1.NotPutBack.a"]
+    found = reread(found)
+    assert advance(found, chosen, later(61)) == []
+    found.status.steps[1] = not_put_back("b", later(70))
+    assert advance(found, chosen, later(70)) == ["call.engineering.1.NotPutBack.b"]
+    assert advance(reread(found), chosen, later(71)) == []
+
+
+def test_changes_that_cannot_be_put_back_at_one_moment_are_one_call_each() -> None:
+    found, chosen = opened(not_put_back("a", later(1)), not_put_back("b", later(1))), people()
+    draft = Draft(found, {}, later(1))
+    for name in ("a", "b"):
+        escalate(draft, Reason.NOT_PUT_BACK, f"step {name} could not be put back: it was denied")
+    assert [entry.message for entry in found.status.timeline] == [
+        "escalated: step a could not be put back: it was denied",
+        "escalated: step b could not be put back: it was denied",
+    ]
+    assert advance(found, chosen, later(1)) == ["call.engineering.1.HandedOver", "call.engineering.1.NotPutBack.b"]
+    assert advance(reread(found), chosen, later(2)) == []
+
+
+def test_a_change_that_cannot_be_put_back_at_night_is_told_of_in_the_morning_in_its_own_words() -> None:
+    handed = {"level": 1, "since": later(1).isoformat(), "reason": "StepFailed", "message": "step undo: it failed"}
+    found, chosen = opened(held("a"), status={"escalation": handed}), people(responses=[AT_WORK])
+    assert advance(found, chosen, later(1)) == ["call.engineering.1.HandedOver"]
+    found.status.steps[0] = not_put_back("a", later(300))
+    assert advance(found, chosen, later(300)) == []
+    decision = decide(reread(found), chosen, NOW + timedelta(hours=21))
+    assert decision is not None
+    call = next(call for call in decision.calls if call.key == "call.engineering.1.NotPutBack.a")
+    assert call.message.endswith("step a could not be put back: it was denied")
 
 
 def test_a_person_calls_the_next_level_by_hand_each_time_with_other_words() -> None:

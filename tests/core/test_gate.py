@@ -157,3 +157,21 @@ async def test_one_that_fails_gives_its_slot_back() -> None:
         pass
     async with asyncio.timeout(1), gate.admitted(Urgency.RECORD):
         pass
+
+
+async def test_who_may_not_act_any_more_when_his_turn_comes_does_not() -> None:
+    gate = Gate(slots=1)
+    writes = Writes(gate)
+    await writes.begin("first", Urgency.ACT)
+
+    def refuse() -> None:
+        raise RuntimeError("another process has taken over")
+
+    gate.before_acting = refuse
+    waiting = asyncio.create_task(writes._write("second", Urgency.ACT))
+    await settle()
+    await writes.end("first")
+    await asyncio.wait([waiting])
+    assert isinstance(waiting.exception(), RuntimeError)
+    await writes.begin("record", Urgency.RECORD)
+    assert writes.begun == ["first", "record"], "it has left its slot"

@@ -20,6 +20,7 @@ SLOW = {"allow": [{"schedule": "0 12 * * *", "duration": "1h"}]}
 FREEZE = {"deny": [{"schedule": "0 12 * * *", "duration": "1h"}]}
 OWN = "covet/api-down"
 COOLDOWN, RATE = {"cooldown": "10m"}, {"rateLimit": {"actions": 2, "period": "1h"}}
+CAPTURED = action(ago(1), target=None)
 
 
 @pytest.mark.parametrize(
@@ -81,7 +82,10 @@ COOLDOWN, RATE = {"cooldown": "10m"}, {"rateLimit": {"actions": 2, "period": "1h
             Reason.OUTSIDE_WINDOW,
             NOW + timedelta(days=1),
         ),
-        (RATE, {"under_policy": [action(ago(1))] * 2, "for_evidence": True}, Reason.RATE_LIMITED, later(59)),
+        # what was captured takes no remedy away, nor the other way round
+        (RATE, {"under_policy": [CAPTURED] * 2, "for_evidence": True}, Reason.RATE_LIMITED, later(59)),
+        (RATE, {"under_policy": [action(ago(1))] * 2, "for_evidence": True}, None, None),
+        (RATE, {"under_policy": [CAPTURED] * 2}, None, None),
         (COOLDOWN, {"on_target": [action(ago(9))], "for_evidence": True}, None, None),
         ({}, {"busy_with": "covet/other", "for_evidence": True}, None, None),
         ({"maxConcurrent": 1}, {"open_remediations": 1, "for_evidence": True}, None, None),

@@ -19,7 +19,7 @@ from paramedic.core.heard import MAX_FIRING, Heard, absorb
 from paramedic.core.merge import merge_difference
 from paramedic.core.operation import new_operation, operation_time
 from paramedic.core.plan import Resolve, Wait
-from paramedic.core.polled import by_name, has_ended, missed
+from paramedic.core.polled import Known, KnownAlerts, by_name, has_ended
 from paramedic.core.summary import summarize
 
 
@@ -130,12 +130,30 @@ def test_absorbing_changes_nothing_but_its_answer() -> None:
 # -- polled ------------------------------------------------------------------------------------------------------------
 
 
-def test_missed_alerts_are_those_that_no_open_incident_may_be_about() -> None:
-    firing = [alert(alertname="A", pod="1"), alert(alertname="A", pod="2"), alert(alertname="B")]
-    assert missed(firing, []) == firing
-    assert missed(firing, [{"alertname": "A", "pod": "1"}]) == firing[1:]
-    assert missed(firing, [{"alertname": "A", "cluster": "eu"}]) == [firing[2]]
-    assert missed(firing, [{"alertname": "C"}]) == firing
+def known(*labels: dict[str, str], namespace: str = "covet", closed_at: datetime | None = None) -> KnownAlerts:
+    return KnownAlerts(Known(namespace, one, closed_at) for one in labels)
+
+
+def test_an_alert_is_known_when_an_incident_may_be_about_it() -> None:
+    one, two, other = alert(alertname="A", pod="1"), alert(alertname="A", pod="2"), alert(alertname="B")
+
+    def of(found: KnownAlerts) -> list[bool]:
+        return [found.include(firing, "covet") for firing in (one, two, other)]
+
+    assert of(known()) == [False, False, False]
+    assert of(known({"alertname": "A", "pod": "1"})) == [True, False, False]
+    assert of(known({"alertname": "A", "cluster": "eu"})) == [True, True, False]
+    assert of(known({"alertname": "C"})) == [False, False, False]
+
+
+def test_what_one_namespace_knows_is_news_to_another() -> None:
+    assert not known({"alertname": "A"}, namespace="other").include(alert(alertname="A"), "covet")
+
+
+def test_what_began_after_its_incident_was_closed_is_another_firing() -> None:
+    closed = known({"alertname": "A"}, closed_at=NOW)
+    assert closed.include(alert(alertname="A", starts_at=NOW), "covet")
+    assert not closed.include(alert(alertname="A", starts_at=later(1)), "covet")
 
 
 @pytest.mark.parametrize(

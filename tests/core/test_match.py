@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import re
+from collections.abc import Iterable
 from datetime import timedelta
 from itertools import permutations
 from typing import Any
@@ -25,6 +26,12 @@ OLD, YOUNG = NOW - timedelta(days=1), NOW
 ANY = {"match": {"alerts": [{"matchers": ['alertname=~".+"']}]}}
 
 
+def answering(
+    policies: Iterable[RemediationPolicy], fired: Alert, system: str = SYSTEM
+) -> list[tuple[RemediationPolicy, str]]:
+    return match.policies_for_alert(map(match.compile_policy, policies), fired, system)
+
+
 def by_namespace(text: str) -> dict[str, Any]:
     return {"match": {"alerts": [{"matchers": ['alertname="A"', text]}]}}
 
@@ -42,7 +49,7 @@ def by_namespace(text: str) -> dict[str, Any]:
 )
 def test_priority_then_age_then_name(policies: list[RemediationPolicy], winner: str) -> None:
     for order in permutations(policies):
-        assert [p.metadata.name for p, _ in match.policies_for_alert(order, alert())] == [winner]
+        assert [p.metadata.name for p, _ in answering(order, alert())] == [winner]
 
 
 @pytest.mark.parametrize(
@@ -65,14 +72,14 @@ def test_priority_then_age_then_name(policies: list[RemediationPolicy], winner: 
 def test_a_policy_answers_only_in_its_own_namespace(
     chosen: RemediationPolicy, labels: dict[str, str], namespace: str | None
 ) -> None:
-    found = match.policies_for_alert([chosen], alert(**labels), SYSTEM)
+    found = answering([chosen], alert(**labels), SYSTEM)
     assert [where for _, where in found] == ([namespace] if namespace else [])
 
 
 def test_nobodys_priority_keeps_an_alert_from_another_namespace() -> None:
     both = {"match": {"alerts": [{"matchers": ['namespace=~"covet|other"']}]}}
     policies = [policy("a", priority=9, **both), policy("b", "other", **both), policy("c", "other", priority=1, **both)]
-    found = match.policies_for_alert(policies, alert(alertname="A", namespace="other"))
+    found = answering(policies, alert(alertname="A", namespace="other"))
     assert sorted((p.metadata.name, where) for p, where in found) == [("a", "covet"), ("c", "other")]
 
 
@@ -80,7 +87,7 @@ def test_any_entry_and_every_matcher() -> None:
     entries = [{"matchers": ['alertname="A"', 'severity="page"']}, {"matchers": ['alertname="B"']}]
     chosen = policy(match={"alerts": entries})
     answers = [
-        bool(match.policies_for_alert([chosen], alert(**labels)))
+        bool(answering([chosen], alert(**labels)))
         for labels in (
             {"alertname": "A", "severity": "page"},
             {"alertname": "A", "severity": "info"},

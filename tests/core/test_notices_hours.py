@@ -103,9 +103,10 @@ def test_what_turns_out_to_be_grave_waits_no_longer() -> None:
         {"acknowledgement": {"by": "alice", "at": NOW.isoformat()}},
         {"closure": {"by": "alice", "at": NOW.isoformat()}},
         {"resolvedAt": NOW.isoformat()},
+        {"parent": "several-services-1"},
     ],
 )
-def test_who_was_not_paged_before_somebody_worked_on_it_is_not_paged_afterwards(answered: Json) -> None:
+def test_who_was_not_paged_before_somebody_worked_on_it_or_spoke_for_it_is_not_paged_afterwards(answered: Json) -> None:
     desk = Desk()
     desk.write(NOW, Reason.ALERT_RECEIVED)
     raw = desk.incident.model_dump(mode="json", by_alias=True)

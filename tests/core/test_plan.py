@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from builders import NOW, OPERATION, ago, held, incident, later, minutes, policy, step, verify
+from paramedic.actions import ACTIONS
 from paramedic.api import FINALIZER
 from paramedic.api.checks import RevertWhen
 from paramedic.api.incident import EscalationStatus, Incident, Resolution, Revert, StepStatus, Verification
@@ -273,6 +274,7 @@ def test_a_paused_policy_puts_nothing_back(situation: Incident, move: Any) -> No
         (incident(step("a", "Succeeded"), step("b"), phase="Open"), True),
         (incident(step("a", "Failed", on_failure="Stop"), step("b"), phase="Blocked"), False),
         (incident(step(state="Failed"), phase="Escalated"), False),
+        (incident(step("a", "Succeeded"), step("b"), phase="Blocked", paused=True), False),
         (incident(step(state="Succeeded"), phase="Resolved"), False),
         (incident(step(state="Succeeded", action="diagnose"), step("b", "Blocked"), phase="Blocked"), False),
     ],
@@ -293,6 +295,29 @@ def test_waits_say_when_to_look_again() -> None:
     )
     patient = incident(step(state="Succeeded", message="3 → 5", finished_at=ago(1), verify=verify(timeout="2m")))
     assert next_move(patient, NOW) == Wait("undo: 3 → 5; waiting for the alert to end", later(1))
+
+
+NOT_BACK = {"state": "Failed", "operation": "o", "message": "not allowed"}
+
+
+@pytest.mark.parametrize(
+    ("failure", "facts", "move", "words"),
+    [
+        ("Forbidden", {}, Wait, "a person is needed"),
+        ("TargetChanged", {}, Resolve, "the alert has ended"),  # what is there now is others'
+        ("Forbidden", CLOSED, Wait, "more-room could not be put back: do that by hand"),
+        ("TargetChanged", CLOSED, Resolve, "closed by alice"),
+        ("Forbidden", {"resolution": {"resolvedBy": "alice", "keep": ["more-room"]}}, plan.Keep, ""),
+    ],
+)
+def test_what_could_not_be_put_back_is_not_left_behind_silently(
+    failure: str, facts: dict[str, Any], move: Any, words: str
+) -> None:
+    handed_over = {"since": NOW.isoformat(), "handedOver": True, "message": "not put back"}
+    left = held(revert=Revert.model_validate(NOT_BACK | {"failure": failure}))
+    found = next_move(incident(left, alert_state="resolved", status={"escalation": handed_over}, **facts), NOW)
+    assert isinstance(found, move)
+    assert words in getattr(found, "message", "")
 
 
 # -- pinning -----------------------------------------------------------------------------------------------------------
@@ -349,6 +374,75 @@ def test_evidence_of_a_breach_comes_before_anything_is_changed() -> None:
     assert str(first.target) == "Deployment/covet-app"
     assert [s.name for s in rest] == ["kick", "room"]
     assert [s.name for s in pinned_steps(chosen, incident())] == ["kick", "room"]
+
+
+SERVICE = {"kind": "Service", "name": "front"}
+CONFIG_MAP = {"kind": "ConfigMap", "name": "config"}
+WORKLOAD = {"kind": "StatefulSet", "name": "db"}
+BLOCKED = {"name": "block", "blockTraffic": {}, "target": SERVICE}
+AUDITED = {"name": "audit", "patchConfig": {"data": {"A": "1"}}, "target": CONFIG_MAP}
+STOPPED = {"name": "stop", "approval": "Required", "shutdown": {"services": ["front"], "workloads": [{"name": "app"}]}}
+OWN = {"name": "own", "captureEvidence": {}}
+
+
+@pytest.mark.parametrize(
+    ("steps", "spec", "named", "captures"),
+    [
+        ([BLOCKED], {}, None, ["capture-evidence Service/front"]),
+        ([BLOCKED], {"target": CONFIG_MAP}, None, ["capture-evidence Service/front"]),
+        ([AUDITED], {"target": SERVICE}, None, ["capture-evidence Service/front"]),
+        (
+            [BLOCKED, AUDITED, {"name": "kick", "restart": {}}],
+            {"target": WORKLOAD},
+            None,
+            ["capture-evidence StatefulSet/db"],
+        ),
+        ([STOPPED], {}, None, ["capture-evidence Deployment/app"]),
+        ([STOPPED], {"target": CONFIG_MAP}, None, ["capture-evidence Deployment/app"]),
+        # its own counts where it surely captures something
+        ([BLOCKED, OWN | {"target": SERVICE}], {}, None, ["own Service/front"]),
+        ([BLOCKED, OWN], {"target": WORKLOAD}, None, ["own StatefulSet/db"]),
+        ([BLOCKED, OWN], {"target": CONFIG_MAP}, None, ["own ConfigMap/config", "capture-evidence Service/front"]),
+        (
+            [BLOCKED, OWN | {"target": SERVICE, "when": "false"}],
+            {},
+            None,
+            ["own Service/front", "capture-evidence Service/front"],
+        ),
+        (
+            [BLOCKED, OWN | {"name": "capture-evidence", "target": SERVICE, "when": "false"}],
+            {},
+            None,
+            ["capture-evidence Service/front", "capture-evidence-2 Service/front"],
+        ),
+        # who names a target may have only that looked into
+        ([BLOCKED, {"name": "kick", "restart": {}}], {}, WORKLOAD, ["capture-evidence StatefulSet/db"]),
+        (
+            [BLOCKED, OWN | {"target": SERVICE}],
+            {},
+            WORKLOAD,
+            ["own Service/front", "capture-evidence StatefulSet/db"],
+        ),
+    ],
+)
+def test_evidence_of_a_breach_is_of_something_with_pods(
+    steps: list[Any], spec: dict[str, Any], named: Any, captures: list[str]
+) -> None:
+    breach = incident(alert_state=None, type="SecurityBreach", **({"target": named} if named else {}))
+    chosen = policy(**{"target": None, "steps": steps} | spec)
+    pinned = pinned_steps(chosen, breach, lambda one: ACTIONS[one.action].expand(one))
+    first = [f"{one.name} {one.target}" for one in pinned if one.action == "captureEvidence"]
+    assert first == captures
+    assert [one.action for one in pinned[: len(first)]] == ["captureEvidence"] * len(first), (
+        "before anything is changed"
+    )
+
+
+def test_evidence_of_a_breach_is_of_what_the_alert_names() -> None:
+    by_label = {"kind": "Service", "nameFromLabel": "service"}
+    fired = incident(alert={"labels": {"service": "web"}, "startsAt": NOW.isoformat()}, type="SecurityBreach")
+    first, _ = pinned_steps(policy(target=None, steps=[BLOCKED | {"target": by_label}]), fired)
+    assert str(first.target) == "Service/web"
 
 
 def test_a_policys_own_capture_is_moved_to_the_front() -> None:
@@ -646,7 +740,7 @@ class Life:
         one = self.steps[index]
         assert one.revert
         if index not in self.in_place or self.chance.random() < 0.2:
-            one.revert.state = "Failed"
+            one.revert.state, one.revert.failure = "Failed", self.chance.choice(["TargetChanged", "Forbidden"])
             self._escalate("hands off")
             return
         self.undone[index] += 1
@@ -659,6 +753,7 @@ class Life:
     def _resolve(self) -> None:
         left = [i for i in self.in_place if self.steps[i].ttl or self.steps[i].revert_when]
         assert all(r is not None and r.state == "Failed" for r in (self.steps[i].revert for i in left))
+        assert not any(one.is_left_in_place for one in self.steps), "what could not be put back is left silently"
         self._skip_pending()
         self.incident.status.phase = "Resolved"
         self.incident.metadata.finalizers = []
@@ -754,7 +849,8 @@ def test_any_life_comes_to_rest_and_breaks_no_rule(seed: int) -> None:
     if life.incident.metadata.deletion_timestamp:
         assert life.released
     elif life.incident.spec.resolution:
-        assert life.incident.status.phase == "Resolved", life.incident
+        is_over = life.incident.status.phase == "Resolved"
+        assert is_over != any(one.is_left_in_place for one in life.steps), life.incident
     else:
         assert not any(s.state in ("Executing", "Verifying") for s in life.steps)
     if life.incident.status.policy and life.incident.status.policy.mode == "Observe":

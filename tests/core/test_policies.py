@@ -32,6 +32,18 @@ BACK = {"name": "back", "approval": "Required", "recover": {"workloads": [{"name
             "match.alerts[1]: 'severity' is not a matcher",
         ),
         ({"match": {"alerts": [{"matchers": ['a=~"("']}]}}, "match.alerts[0]: '(' is not an RE2 regular expression"),
+        (
+            {"match": {"alerts": [{"matchers": ['a=~"\\\\pL{12}"']}]}},
+            "match.alerts[0]: '\\\\pL{12}' takes more than 64 KiB of memory: write it with fewer",
+        ),
+        (
+            {"match": {"alerts": [{"matchers": ["a=b"] * 16}] * 8 + [{"matchers": ["a=b,c=d"]}]}},
+            "match.alerts: a policy may have 128 matchers in all: join values in one regular expression",
+        ),
+        (
+            {"match": {"alerts": [{"matchers": ['a=~"\\\\pL"'] * 16}]}},
+            "match.alerts: the matchers take more than 512 KiB of memory: write = instead of =~, or shorter",
+        ),
         ({"incident": {"title": "{{ labels.pod"}}, "incident.title: '{{ labels.pod': "),
         ({"incident": {"title": "{{ labels.get('x') }}"}}, "Call is not allowed here"),
         ({"incident": {"title": "{{ alert.labels.x }}"}}, "unknown alert; known are annotations, labels"),
@@ -95,6 +107,31 @@ def test_each_mistake_is_named(spec: dict[str, Any], problem: str) -> None:
     found = list(find_problems(policy(**spec), SYSTEM))
     assert len(found) == 1, found
     assert problem in found[0]
+
+
+BREACH = {"match": {"incidents": {"types": ["SecurityBreach"]}}}
+SET = {"name": "set", "patchConfig": {"data": {"A": "1"}}, "target": CONFIG}
+KEEP = {"name": "keep", "captureEvidence": {}, "target": {"kind": "Service", "name": "web"}}
+
+
+@pytest.mark.parametrize(
+    ("spec", "lacking"),
+    [
+        (BREACH | {"target": None, "steps": [SET]}, True),
+        (BREACH | {"target": CONFIG, "steps": [SET]}, True),
+        ({"incident": {"type": "SecurityBreach"}, "target": None, "steps": [SET]}, True),
+        ({"match": {"incidents": {}}, "target": None, "steps": [SET]}, False),
+        (BREACH | {"steps": [SET]}, False),
+        (BREACH | {"target": None, "steps": [SET, KEEP]}, False),
+        (BREACH | {"target": None, "steps": [SET, STOP]}, False),
+        # the Incident has to name it
+        (BREACH | {"target": None, "steps": [SET, {"name": "kick", "restart": {}}]}, False),
+        (BREACH | {"target": CONFIG, "steps": [{"name": "look", "diagnose": {}, "target": {"name": "app"}}]}, False),
+    ],
+)
+def test_a_breach_needs_something_whose_evidence_can_be_captured(spec: dict[str, Any], lacking: bool) -> None:
+    found = list(find_problems(policy(**spec), SYSTEM))
+    assert ["add a step with captureEvidence" in problem for problem in found] == ([True] if lacking else [])
 
 
 def test_a_procedure_needs_no_target_and_no_particular_one_of_the_policy() -> None:

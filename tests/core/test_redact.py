@@ -45,6 +45,24 @@ JWT = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0In0.dBjftJeZ4CVP-mB92K27uhbUJU1p1r"
         ("curl --user 'bob:hunter2' http://x", "curl --user '***' http://x"),
         ("a: 1\n- password: |\n    hunter2\n\n    more\n  b: 2", "a: 1\n- password: ***\n    ***\n\n  b: 2"),
         ("tls:\n  token: >-\n   hunter2\n   hunter2\n", "tls:\n  token: ***\n    ***\n"),
+        ("ENCRYPTION_KEY=hunter2 A=1", "ENCRYPTION_KEY=*** A=1"),
+        ("decryptionKey: hunter2", "decryptionKey: ***"),
+        ("MASTER_KEY=hunter2", "MASTER_KEY=***"),
+        ('{"sshKey": "hunter2"}', '{"sshKey": ***}'),
+        ("FERNET_KEY=hun+ter/2=", "FERNET_KEY=***"),
+        (
+            "AccountName=covet;AccountKey=hun+ter/2==;EndpointSuffix=core.windows.net",
+            "AccountName=covet;AccountKey=***;EndpointSuffix=core.windows.net",
+        ),
+        ("ACCOUNT_KEY: hunter2", "ACCOUNT_KEY: ***"),
+        ("PGPASS=hunter2", "PGPASS=***"),
+        ("SALT=hunter2", "SALT=***"),
+        ("hash_salt: hunter2", "hash_salt: ***"),
+        ('{"hashSalt": "hunter2"}', '{"hashSalt": ***}'),
+        ("run --salt hunter2 -v", "run --salt *** -v"),
+        ("<db><password>hunter2</password></db>", "<db><password>***</password></db>"),
+        ('<c:Password type="a">\nhunter 2\n</c:Password>', '<c:Password type="a">***</c:Password>'),
+        ("<apiKey><![CDATA[hunter2<&]]></apiKey>", "<apiKey>***</apiKey>"),
     ],
 )
 def test_what_looks_like_a_secret_is_gone(text: str, result: str) -> None:
@@ -63,6 +81,12 @@ def test_what_looks_like_a_secret_is_gone(text: str, result: str) -> None:
         "bob@example.com: no such user",
         "docker run -u app image: not found",
         "data:\n  app.conf: |\n    threads: 4\n",
+        "cache_key=users:42 partition_key=7 sortKey: name",
+        "primary_key=id foreign_key: user_id public_key=abc",
+        "key=value key: 5",
+        "basalt=1 saltstack: 3006 somersault=2",
+        "usage: login <user> <password> [options]",
+        "<password></password> is empty",
     ],
 )
 def test_what_helps_stays(text: str) -> None:

@@ -63,6 +63,13 @@ def test_verdicts(checks: Json, facts: Facts, before_deadline: str, after_deadli
     assert judge(chosen, facts, NOW, deadline=None, passing_since=None).state == before_deadline
 
 
+def test_what_only_does_not_answer_just_now_is_asked_again_for_a_while_after_the_deadline() -> None:
+    chosen, away = verify(rollout=True), Facts(rollout=Result("Inconclusive", "no answer", for_now=True))
+    states = [judge(chosen, away, at, deadline=NOW, passing_since=None).state for at in (NOW, later(0.2), later(0.5))]
+    assert states == ["Waiting", "Waiting", "Inconclusive"]
+    assert judge(chosen, Facts(rollout=SOON), NOW, deadline=NOW, passing_since=None).state == "Failed"
+
+
 HOLD = {"rollout": True, "for": "30s"}
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -36,8 +37,15 @@ def proxy(postgres: PostgresServer) -> Iterator[TcpProxy]:
 def operator(installed: Access, proxy: TcpProxy, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operator]:
     folder = tmp_path_factory.mktemp("operator")
     connections = [postgres_entry(proxy.port, folder) | {"namespaces": NAMESPACES}]
-    with operator_with(installed, folder, connections) as running:
+    (folder / "evidence").mkdir()
+    env = {"PARAMEDIC_EVIDENCE__DIRECTORY": str(folder / "evidence")}
+    with operator_with(installed, folder, connections, env) as running:
         yield running
+
+
+@pytest.fixture
+def evidence(operator: Operator) -> Path:
+    return operator.folder / "evidence"
 
 
 @pytest.fixture
@@ -109,3 +117,26 @@ async def test_logging_slow_queries(
     assert step(found)["operation"] == intent["operation"]
     assert postgres.psql(f"SHOW {SETTING}") == "-1"
     assert SETTING not in (postgres.data / "postgresql.auto.conf").read_text()
+
+
+@forwarded
+async def test_resetting_statistics(
+    world: World, proxy: TcpProxy, postgres: PostgresServer, evidence: Path, forward: bool
+) -> None:
+    """It comes last: what was kept of them before is not overwritten by what is left afterwards."""
+    postgres.psql("GRANT EXECUTE ON FUNCTION pg_stat_statements_reset TO paramedic", database="covet")
+    postgres.psql("SELECT pg_sleep(0.3), 'slow one'", database="covet")
+    log = {"name": "log", "slowQueryLog": {"thresholdMilliseconds": 20, "resetStatistics": True}, "ttl": "3s"}
+    await _policy(world, log)
+    cuts = proxy.cuts
+    proxy.cut_on(b'pg_stat_statements_reset"()', forward=forward, then=world.operator.kill)
+    await world.incident()
+    await _killed(world, proxy, cuts)
+
+    await asyncio.to_thread(world.operator.restart)
+    found = await world.reaches("Resolved", timeout=40)
+
+    assert step(found)["state"] == "Reverted", story(found)
+    (kept,) = evidence.glob(f"{world.namespace}/**/slow-queries-before.json")
+    assert "pg_sleep" in kept.read_text()
+    assert postgres.psql(f"SHOW {SETTING}") == "-1"

@@ -95,3 +95,46 @@ def test_a_depth_that_is_not_known_changes_nothing() -> None:
         ACTION.plan(unknown, params(), "op")
     assert caught.value.reason is Reason.CONNECTION_FAILED
     assert not ACTION.restore(unknown, {"replicas": 7}, "op").is_empty
+
+
+# -- what was planned or shown is done, though the queue moves ---------------------------------------------------------
+
+
+def test_going_on_keeps_to_what_was_planned() -> None:
+    planned = ACTION.plan(seen(950), params(), "op")
+    again = ACTION.plan_again(seen(1010), params(), "op", planned.before, planned.after)
+    assert again.after == planned.after == {"replicas": 10}
+    assert again.forward == planned.forward
+    unknown = Observed(stored(workload(replicas=2)), seen=_Depth(problem="covet-queue: refused"))
+    assert ACTION.plan_again(unknown, params(), "op", planned.before, planned.after).after == planned.after
+
+
+@pytest.mark.parametrize("depth", [901, 1010, 5000, 0])
+def test_what_a_person_was_shown_stays_while_nobody_else_scales_it(depth: int) -> None:
+    shown = ACTION.plan(seen(950), params(), "op")
+    assert ACTION.plan_as_shown(seen(depth), params(), "op", shown.before, shown.after).after == shown.after
+    moved = ACTION.plan_as_shown(seen(depth, replicas=4), params(), "op", shown.before, shown.after)
+    assert moved.after == ACTION.plan(seen(depth, replicas=4), params(), "op").after, "planned anew"
+
+
+@pytest.mark.parametrize(
+    ("replicas", "related"),
+    [
+        (10, {}),
+        (2, {"hpa": [hpa(least=10, most=10)]}),
+        (2, {"scaledObject": [scaled_object(minReplicaCount=10)]}),
+    ],
+)
+def test_no_worker_is_taken_away_that_the_queue_needs_by_now(replicas: int, related: Json) -> None:
+    shown = ACTION.plan(seen(0, replicas, **related), params(), "op")
+    assert 9 in shown.after.values()
+    same = ACTION.plan_again(seen(50, replicas, **related), params(), "op", shown.before, shown.after)
+    assert same.after == shown.after
+    full = seen(2000, replicas, **related)
+    with pytest.raises(Refused, match="jobs needs more by now") as refusal:
+        ACTION.plan_again(full, params(), "op", shown.before, shown.after)
+    assert refusal.value.reason is Reason.TARGET_CHANGED
+    assert 20 in ACTION.plan_as_shown(full, params(), "op", shown.before, shown.after).after.values()
+    unknown = Observed(stored(workload(replicas=replicas)), related, seen=_Depth(problem="covet-queue: refused"))
+    with pytest.raises(Terminal, match="refused"):
+        ACTION.plan_again(unknown, params(), "op", shown.before, shown.after)

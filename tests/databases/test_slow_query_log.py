@@ -186,7 +186,7 @@ async def test_statistics_are_reset_only_when_asked_and_allowed(
 
     postgres.psql("SELECT 1 AS mark", database="covet")
     doctor = Doctor(clients(), target)
-    with pytest.raises(Refused, match="permission denied for function pg_stat_statements_reset"):
+    with pytest.raises(Refused, match=r'GRANT EXECUTE ON FUNCTION public\.pg_stat_statements_reset TO "paramedic"'):
         await doctor.act(thresholdMilliseconds=20, resetStatistics=True)
     assert _written(postgres) == "", "the setting is not touched when the step fails"
     change, _ = await doctor.act(thresholdMilliseconds=20)
@@ -195,6 +195,31 @@ async def test_statistics_are_reset_only_when_asked_and_allowed(
     postgres.psql("GRANT EXECUTE ON FUNCTION pg_stat_statements_reset TO paramedic", database="covet")
     await doctor.act(thresholdMilliseconds=20, resetStatistics=True)
     assert calls() <= 1  # the question itself
+
+
+@pytest.mark.parametrize("where", [b"ALTER SYSTEM SET", b'pg_stat_statements_reset"()'])
+@pytest.mark.parametrize("forward", [True, False], ids=["the server got it", "the server did not get it"])
+async def test_what_was_kept_before_a_reset_is_not_lost_by_going_on(
+    postgres: PostgresServer, target: BoundTarget, tmp_path: Path, where: bytes, forward: bool
+) -> None:
+    store = EvidenceStore(DirectoryBackend(_made(tmp_path / "evidence")))
+    postgres.psql("GRANT EXECUTE ON FUNCTION pg_stat_statements_reset TO paramedic", database="covet")
+    postgres.psql("SELECT pg_sleep(0.3), 'slow one'", database="covet")
+    with TcpProxy(postgres.port) as proxy:
+        doctor = Doctor(replace(clients_of(postgres_entry(proxy.port, tmp_path)), evidence=store), target)
+        change = await doctor.plan(thresholdMilliseconds=20, resetStatistics=True)
+        proxy.cut_on(where, forward=forward)
+        try:
+            report = await ACTION.apply(change, doctor.clients)
+            assert "the statistics of statements may not have been reset: " in report.message
+        except Unreachable:
+            if await doctor.settled(change) is Outcome.NOT_APPLIED:
+                await ACTION.apply(change, doctor.clients)
+        assert _in_force(postgres) == "20ms"
+        assert await doctor.settled(change) is Outcome.APPLIED
+    kept = next((tmp_path / "evidence").rglob("slow-queries-before.json")).read_text()
+    assert "pg_sleep" in kept
+    store.close()
 
 
 async def test_columns_of_older_versions(doctor: Doctor, postgres: PostgresServer) -> None:

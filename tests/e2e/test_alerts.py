@@ -174,3 +174,17 @@ async def test_alert_without_a_namespace_is_everybodys(world: World, admin: Api)
         await place.reaches("Verifying", "Resolved")
         assert await place.generation() == 2
     await admin.delete("v1/namespaces", other.namespace)
+
+
+async def test_an_open_incident_hears_of_its_alert_though_its_policy_was_edited(world: World) -> None:
+    await world.workload()
+    await world.policy(verify={"alertResolved": True, "timeout": "60s"})
+    await world.alert()
+    await world.reaches("Verifying")
+    await world.edit_policy({"match": {"alerts": [{"matchers": ['alertname="another"']}]}})
+    await world.policy(name="newer", priority=5, match={"alerts": [{"matchers": ['alertname="policy"']}]})
+    await world.alert()
+    await world.the_incident()
+    await world.alert(state="resolved")
+    await world.reaches("Resolved")
+    assert await world.generation() == 2

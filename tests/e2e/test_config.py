@@ -158,6 +158,20 @@ async def test_hands_off_a_secret_that_others_have_changed_since(world: World) -
     await nothing_leaks(world, OLD, NEW, encoded(OLD), encoded(NEW))
 
 
+async def test_a_person_is_called_where_the_values_from_before_are_gone(world: World) -> None:
+    await secrets(world)
+    await world.policy({"name": "rotate", "target": SECRET, "patchConfig": FROM_STANDBY, "ttl": "5s"})
+    await world.alert()
+    found = await world.says("Verified", timeout=30)
+    await world.admin.delete("v1/secrets", "credentials-before", world.namespace)
+    found = await world.reaches("Escalated", timeout=30)
+    assert (step(found)["state"], step(found)["revert"]["state"]) == ("Succeeded", "Failed"), story(found)
+    assert "Secret/credentials-before, which keeps the values from before" in step(found)["revert"]["message"]
+    assert "PutBack" not in reasons(found)
+    assert (await values(world, "credentials", "secrets"))["DB_PASSWORD"] == encoded(NEW)
+    await nothing_leaks(world, OLD, NEW, encoded(OLD), encoded(NEW))
+
+
 async def test_the_right_to_patch_alone_is_enough_but_not_for_a_lease(world: World) -> None:
     await secrets(world, verbs=("patch",))
     leased = {"name": "leased", "target": SECRET, "patchConfig": FROM_STANDBY, "ttl": "1h", "onFailure": "Continue"}

@@ -193,11 +193,15 @@ async def test_a_stage_that_does_not_get_well_is_taken_back_and_a_person_called(
     assert (failed["state"], failed["revert"]["state"]) == ("Reverted", "Succeeded")
     assert steps["recover-deployment-covet-app-to-100pct"]["state"] == "Pending", "the rest is left out"
     assert await selector(world) == {"app": "covet-app"}
-    assert await saved(world) == {"replicas": 8}, "so that recovery can be begun again"
+    assert await saved(world) == {"replicas": 8, "stage": 2}, "so that recovery can be begun again"
     assert "recover-deployment-covet-app-to-50pct" in condition(found, "Escalated")["message"]
 
     await world.admin.delete("v1/resourcequotas", "room", world.namespace)
     await world.edit("back", {"resolution": {"resolvedBy": "admin", "rootCause": "no room"}})
+    await opened(world, "EmergencyShutdown", "down-again")
+    await approve(world, "down-again", "shutdown")
+    await world.reaches("Resolved", name="down-again", timeout=40)
+    assert [await saved(world, name) for name in ("covet-app", "covet-worker")] == [{"replicas": 8}, {"replicas": 3}]
     await opened(world, "EmergencyRecovery", "again")
     await approve(world, "again", "recover")
     found = await world.reaches("Resolved", name="again", timeout=60)
@@ -313,8 +317,8 @@ async def test_missing_objects_and_named_targets_are_refused(world: World) -> No
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"mode": "Auto"}, "shutdown always waits for a person: in mode Auto, write approval: Required"),
-        ({"approval": "NotRequired"}, "shutdown always waits for a person: write approval: Required"),
+        ({"mode": "Auto"}, "shutdown always waits for a person: write approval: Required on the step"),
+        ({"approval": "NotRequired"}, "shutdown always waits for a person: write approval: Required on the step"),
         ({"workloads": [{"kind": "DaemonSet", "name": "covet-logs"}]}, 'supported values: "Deployment", "StatefulSet"'),
         ({"services": [], "workloads": []}, "name at least one object in services or workloads"),
     ],

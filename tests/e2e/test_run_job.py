@@ -1,5 +1,7 @@
 """``runJob``: one Job for a step, whatever happens to the operator, and what is told of it."""
 
+import asyncio
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -99,6 +101,35 @@ async def test_an_operator_that_comes_back_finds_its_job(world: World) -> None:
     found = await world.reaches("Resolved", timeout=40)
     assert (await the_job(world))["metadata"]["uid"] == made["metadata"]["uid"], story(found)
     await world.admin.patch("v1/nodes", NODE_NAME, {"metadata": {"labels": {room: None}}})
+
+
+@pytest.mark.parametrize("succeeds", [True, False])
+async def test_one_that_is_found_after_its_time_is_looked_at(world: World, succeeds: bool) -> None:
+    await world.workload()
+    room = f"room-{world.namespace}"
+    await world.policy(check(job(nodeSelector={room: "yes"}) | {"activeDeadlineSeconds": 3600}, timeout="6s"))
+    await world.incident()
+    made = await the_job(world)
+    await eventually(lambda: noted(world), what="the incident tells of its Job")
+    world.operator.kill()
+    if succeeds:
+        await world.admin.patch("v1/nodes", NODE_NAME, {"metadata": {"labels": {room: "yes"}}})
+        await eventually(lambda: succeeded(world), timeout=30, what="the Job has succeeded")
+    ends = datetime.fromisoformat(step(await world.the_incident())["startedAt"]) + timedelta(seconds=7)
+    await asyncio.sleep(max(0.0, (ends - datetime.now(UTC)).total_seconds()))
+    world.operator.start()
+    found = await world.reaches("Resolved" if succeeds else "Escalated", timeout=40)
+    assert step(found)["state"] == ("Succeeded" if succeeds else "Failed"), story(found)
+    assert f"Job {made['metadata']['name']} " in step(found)["message"]
+    if succeeds:
+        await world.admin.patch("v1/nodes", NODE_NAME, {"metadata": {"labels": {room: None}}})
+    else:
+        assert "it was deleted" in step(found)["message"]
+        await eventually(lambda: gone(world), what="the Job is gone")
+
+
+async def succeeded(world: World) -> bool:
+    return bool((await the_job(world)).get("status", {}).get("succeeded"))
 
 
 async def claimed_again(world: World) -> bool:

@@ -55,7 +55,7 @@ class Taken:
     def __init__(self) -> None:
         self.names: list[str] = []
 
-    async def take(self, alerts: Sequence[Alert], source: str) -> None:
+    async def take(self, alerts: Sequence[Alert], source: str, *, but: Any) -> None:
         self.names += [alert.labels["alertname"] for alert in alerts]
 
 

@@ -212,7 +212,7 @@ def test_other_requests(live: Live, method: str, path: str, status: int) -> None
         (f"Bearer {TOKEN[:-1]}", 401),
         (f"Bearer {TOKEN.upper()}", 401),
         ("Bearer \xff\xfe", 401),
-        ("Bearer " + "x" * 5000, 401),
+        ("Bearer " + "x" * 1500, 401),
     ],
 )
 def test_the_token(live: Live, header: str, status: int) -> None:

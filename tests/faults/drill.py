@@ -21,6 +21,7 @@ from faults.shapes import (
     BAD,
     DEPLOYMENTS,
     INCIDENTS,
+    KEPT,
     POLICIES,
     TARGET,
     Beside,
@@ -45,10 +46,21 @@ TOUCHED = {
     "incidents": INCIDENTS,
     "envoyfilters": ENVOY_FILTERS,
     "configmaps": "v1/configmaps",
+    "secrets": "v1/secrets",
+    "networkpolicies": "networking.k8s.io/v1/networkpolicies",
     "services": "v1/services",
     "jobs": "batch/v1/jobs",
 }
-CHANGED = ("deployments", "horizontalpodautoscalers", "envoyfilters", "configmaps", "services", "jobs")
+CHANGED = (
+    "deployments",
+    "horizontalpodautoscalers",
+    "envoyfilters",
+    "configmaps",
+    "secrets",
+    "networkpolicies",
+    "services",
+    "jobs",
+)
 
 
 @dataclass
@@ -108,6 +120,8 @@ class Drill:
         await new_namespace(admin, self.namespace)
         if beside and beside.existing:
             self._before = await admin.create(beside.existing, self.namespace)
+            for needed in beside.needs:
+                await admin.create(needed, self.namespace)
         await admin.create(self.shape.policy, self.namespace)
         created = time.time()
         await admin.create(deployment(), self.namespace)
@@ -328,7 +342,7 @@ def effects(writes: list[Request]) -> list[str]:
     return [
         f"{one.received_at} {one.verb} {one.uri}"
         for one in writes
-        if one.resource in CHANGED and one.status < 300 and "dryRun=" not in one.uri
+        if one.resource in CHANGED and one.status < 300 and "dryRun=" not in one.uri and one.name != KEPT
     ]
 
 

@@ -1,11 +1,13 @@
 """The remediations that the matrix breaks at every write: what is set up, what is written, how it must end."""
 
+import base64
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
 from products import ENVOY_FILTERS
 from testbed.faultproxy import Seen
+from testbed.operator_process import NAMESPACE, SERVICE_ACCOUNT
 
 Json = dict[str, Any]
 API = "paramedic.dev/v1alpha1"
@@ -30,6 +32,8 @@ class Beside:
     """As it is before the incident; None: the operations create it."""
     left: int = 0
     """How many objects that the operations created are there in the end."""
+    needs: tuple[Json, ...] = ()
+    """What else the operations need of the namespace."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +81,25 @@ def _policy(name: str, match: Json, steps: list[Json], **spec: Any) -> Json:
 
 
 _CONFIG: Json = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "config"}, "data": {"DB": "old"}}
+KEPT = "credentials-before"
+"""The Secret that keeps earlier values: written as often as it takes, as that changes nothing of the target."""
+_RBAC = "rbac.authorization.k8s.io/v1"
+
+
+def _secret(name: str, **values: str) -> Json:
+    data = {key: base64.b64encode(value.encode()).decode() for key, value in values.items()}
+    return {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "data": data}
+
+
+def _right_to_secrets(*names: str) -> tuple[Json, Json]:
+    rule = {"apiGroups": [""], "resources": ["secrets"], "resourceNames": list(names), "verbs": ["get", "patch"]}
+    meta: Json = {"apiVersion": _RBAC, "metadata": {"name": "secrets"}}
+    ref = {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "secrets"}
+    subject = {"kind": "ServiceAccount", "name": SERVICE_ACCOUNT, "namespace": NAMESPACE}
+    role = meta | {"kind": "Role", "rules": [rule]}
+    return role, meta | {"kind": "RoleBinding", "roleRef": ref, "subjects": [subject]}
+
+
 _FRONT: Json = {
     "apiVersion": "v1",
     "kind": "Service",
@@ -221,6 +244,53 @@ CONFIG = Shape(
     effects=2,
 )
 
+SECRET = Shape(
+    name="secret",
+    policy=_policy(
+        "secret",
+        {"incidents": {"types": ["HighLoad"]}},
+        [
+            {
+                "name": "secret",
+                "target": {"kind": "Secret", "name": "credentials"},
+                "patchConfig": {
+                    "valueFrom": [{"key": "DB", "secretName": "source", "secretKey": "DB"}],
+                    "restart": "Named",
+                    "workloads": [{"name": TARGET}],
+                },
+                "ttl": "6s",
+            }
+        ],
+    ),
+    by_alert=False,
+    released=False,
+    writes=(
+        "add finalizer",
+        "status secret=Executing",
+        "try deployment stamped",
+        "keep the earlier values",
+        "patch secret DB=new",
+        "patch deployment stamped",
+        "status secret=Verifying",
+        "status secret=Succeeded",
+        "status secret=Succeeded (back Executing)",
+        "try deployment unstamped",
+        "patch secret DB=old",
+        "forget the earlier values",
+        "patch deployment unstamped",
+        "remove finalizer",
+        "status secret=Reverted (back Succeeded), Resolved",
+    ),
+    changes=((1, GOOD),),
+    operations=((0, False), (0, True)),
+    beside=Beside(
+        "v1/secrets",
+        _secret("credentials", DB="old"),
+        needs=(_secret("source", DB="new"), _secret(KEPT), *_right_to_secrets("credentials", KEPT, "source")),
+    ),
+    effects=2,
+)
+
 PROCEDURES = Shape(
     name="procedures",
     policy=_policy(
@@ -285,6 +355,32 @@ BLOCK = Shape(
     stamps_target=False,
 )
 
+CLOSE = Shape(
+    name="close",
+    policy=_policy(
+        "close",
+        {"incidents": {"types": ["HighLoad"]}},
+        [{"name": "close", "blockTraffic": {"method": "NetworkPolicy"}, "ttl": "6s"}],
+    ),
+    by_alert=False,
+    released=False,
+    writes=(
+        "add finalizer",
+        "status close=Executing",
+        "POST networkpolicies",
+        "status close=Verifying",
+        "status close=Succeeded",
+        "status close=Succeeded (back Executing)",
+        "DELETE networkpolicies",
+        "remove finalizer",
+        "status close=Reverted (back Succeeded), Resolved",
+    ),
+    changes=((1, GOOD),),
+    operations=((0, False), (0, True)),
+    beside=Beside("networking.k8s.io/v1/networkpolicies"),
+    stamps_target=False,
+)
+
 JOB = Shape(
     name="job",
     policy=_policy(
@@ -342,8 +438,11 @@ EVIDENCE = Shape(
     reads=1,
 )
 
-SHAPES = {shape.name: shape for shape in (ROLLBACK, LEASE, UNDO, LIMIT, CONFIG, PROCEDURES, BLOCK, JOB, EVIDENCE)}
-ASIDE = ("event", "policy status", "status of")
+SHAPES = {
+    shape.name: shape
+    for shape in (ROLLBACK, LEASE, UNDO, LIMIT, CONFIG, SECRET, PROCEDURES, BLOCK, CLOSE, JOB, EVIDENCE)
+}
+ASIDE = ("event", "policy status", "status of", "look at secret")
 """Writes beside the remediation's own, at no fixed place among them."""
 
 
@@ -407,11 +506,22 @@ def label(write: Seen) -> str:
             return f"event {write.json['reason']}"
         case "configmaps", "PATCH":
             return f"patch configmap DB={write.json['data']['DB']}"
+        case "secrets", "PATCH":
+            return _change_of_secret(write)
         case resource, "PATCH":
             how = "try" if "dryRun" in write.query else "patch"
             return f"{how} {resource.removesuffix('s')} {_changed(write.json['spec'])}"
         case resource, method:
             return f"{method} {resource}"
+
+
+def _change_of_secret(write: Seen) -> str:
+    if "dryRun" in write.query:
+        return "look at secret"
+    (value,) = write.json["data"].values()
+    if write.name == KEPT:
+        return "keep the earlier values" if value else "forget the earlier values"
+    return f"patch secret DB={base64.b64decode(value).decode()}"
 
 
 def _said(status: Json) -> str:

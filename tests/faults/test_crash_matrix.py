@@ -24,8 +24,10 @@ EVENTS = {
     "undo": "event VerificationFailed",
     "limit": "event PutBack",
     "config": "event PutBack",
+    "secret": "event PutBack",
     "procedures": "event Applied",
     "block": "event PutBack",
+    "close": "event PutBack",
     "job": "event Applied",
     "evidence": "event Applied",
 }

@@ -215,6 +215,30 @@ async def test_an_intent_is_dropped_when_its_policy_holds(scene: Scene, fresh_na
 
 
 @pytest.mark.parametrize("who", ["the incident", "the policy"])
+async def test_what_was_to_be_put_back_waits_for_the_end_of_a_pause(scene: Scene, fresh_name: str, who: str) -> None:
+    """Killed when only the intent to put it back is stored."""
+    stage = await Stage.set_up(scene, fresh_name, {"scale": {"replicas": 3}, "ttl": "3s", "verify": {}})
+    operator = scene.ground.operator
+
+    def puts_back(seen: Seen) -> bool:
+        return seen.namespace == fresh_name and seen.is_write and "(back Executing)" in label(seen)
+
+    scene.ground.proxy.on(puts_back, Fault(after=lambda _: operator.kill(), answer=CUT))
+    await scene.admin.create(incident(), fresh_name)
+    await stage.sees(lambda: "revert" in stage.step(), "the intent is stored")
+    await eventually(lambda: not operator.alive, what="it is killed")
+    held = (INCIDENTS, "applied") if who == "the incident" else (POLICIES, "small")
+    await scene.admin.patch(*held, {"spec": {"paused": True}}, fresh_name)
+    await asyncio.to_thread(operator.start)
+    await stage.sees(lambda: "revert" not in stage.step(), "the intent is dropped")
+    assert stage.replicas() == [1, 3]
+    await scene.admin.patch(*held, {"spec": {"paused": False}}, fresh_name)
+    await stage.sees(lambda: stage.step()["state"] == "Reverted", "it is put back")
+    assert stage.replicas() == [1, 3, 1]
+    assert len(stage.changes()) == 2
+
+
+@pytest.mark.parametrize("who", ["the incident", "the policy"])
 async def test_a_job_that_was_not_made_waits_for_the_end_of_a_pause(scene: Scene, fresh_name: str, who: str) -> None:
     container = {"name": "check", "image": "check:1", "command": ["check"]}
     run = {"runJob": {"template": {"spec": {"containers": [container]}}}, "verify": {}}
@@ -242,6 +266,25 @@ async def test_a_job_that_was_made_is_seen_to_its_end_though_paused(scene: Scene
     await scene.admin.patch(POLICIES, "small", {"spec": {"paused": True}}, fresh_name)
     await asyncio.to_thread(operator.start)
     await stage.sees(lambda: phase(stage.find()) == "Resolved", "its end is told")
+    assert len(stage.changes()) == 1
+
+
+async def test_a_job_that_the_api_server_does_not_take_is_asked_for_ever_more_seldom(
+    scene: Scene, fresh_name: str
+) -> None:
+    """Without a pause between the attempts there would be hundreds, and as many writes of the status."""
+    container = {"name": "check", "image": "check:1", "command": ["check"]}
+    run = {"runJob": {"template": {"spec": {"containers": [container]}}}, "verify": {}}
+    stage = await Stage.set_up(scene, fresh_name, run)
+    asked: list[Seen] = []
+    refused = Fault(before=asked.append, forward=False, answer=Answer(500))
+    rule = scene.ground.proxy.on(stage.writes("POST jobs"), refused, times=ALWAYS)
+    await scene.admin.create(incident(), fresh_name)
+    await eventually(lambda: len(asked) >= 4, timeout=30, what="four attempts")
+    took = asked[3].at - asked[0].at
+    assert took >= 0.2 + 0.4 + 0.8, f"four attempts in {took:.1f} s"
+    scene.ground.proxy.forget(rule)
+    await stage.sees(lambda: phase(stage.find()) == "Resolved", "it goes on")
     assert len(stage.changes()) == 1
 
 

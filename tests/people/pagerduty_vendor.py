@@ -83,6 +83,11 @@ class Alert:
     events: list[Json] = field(default_factory=list)
     status: str = "triggered"
     notes: list[str] = field(default_factory=list)
+    keys: list[str] = field(default_factory=list)
+    """Of the alerts that are the incident's now: those of incidents that were merged into it, too."""
+
+    def __post_init__(self) -> None:
+        self.keys = [self.key]
 
     @property
     def actions(self) -> list[str]:
@@ -144,6 +149,13 @@ class FakePagerDuty(FakeVendor):
         """The alert of a key that is not resolved."""
         return next((a for a in self.alerts if a.key == key and a.status != "resolved"), None)
 
+    def merge(self, source: Alert, target: Alert) -> bytes:
+        """A person merges an incident into another, as the web app does; gives the body of the webhook of it."""
+        target.keys, source.keys, source.status = [*target.keys, *source.keys], [], "resolved"
+        reference = {"id": target.id, "type": "incident_reference", "summary": "[#1] the other"}
+        reason = {"type": "merge_resolve_reason", "incident": reference}
+        return webhook("incident.resolved", source.key, incident=source.id, reason=reason)
+
     # -- REST API -----------------------------------------------------------------------------------------------------
 
     def find(self, request: Request) -> Reply:
@@ -164,8 +176,11 @@ class FakePagerDuty(FakeVendor):
         return Reply(201, {"note": {"id": "PNOTE", "content": content}})
 
     def list_alerts(self, request: Request) -> Reply:
-        alert = self._of(request)
-        return Reply(200, {"alerts": [{"id": "A1", "alert_key": alert.key}], "limit": 100, "offset": 0, "more": False})
+        found = next((a for a in self.alerts if a.id == request.match["id"]), None)
+        if found is None:
+            return Reply(404, {"error": {"message": "Not Found", "code": 2100}})
+        alerts = [{"id": f"A{n}", "alert_key": key} for n, key in enumerate(found.keys)]
+        return Reply(200, {"alerts": alerts, "limit": 100, "offset": 0, "more": False})
 
     def _of(self, request: Request) -> Alert:
         return next(a for a in self.alerts if a.id == request.match["id"])
@@ -183,7 +198,9 @@ JANE = {
 INTEGRATION = {"id": "PINTEG1", "summary": "Paramedic", "type": "events_api_v2_inbound_integration_reference"}
 
 
-def webhook(kind: str, key: str | None, agent: Json | None = JANE, incident: str = "Q000") -> bytes:
+def webhook(
+    kind: str, key: str | None, agent: Json | None = JANE, incident: str = "QNONE", reason: Json | None = None
+) -> bytes:
     """The body of a v3 webhook, as PagerDuty's documentation shows it."""
     data = {
         "id": incident,
@@ -197,7 +214,7 @@ def webhook(kind: str, key: str | None, agent: Json | None = JANE, incident: str
         "title": "API returns 5xx — ünïcode",
         "service": {"id": "PF9KMXH", "summary": "API Service", "type": "service_reference"},
         "urgency": "high",
-        "resolve_reason": None,
+        "resolve_reason": reason,
     }
     event = {
         "id": "5ac64822-4adc-4fda-ade0-410becf0de4f",

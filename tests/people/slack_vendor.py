@@ -159,6 +159,7 @@ class Response(Schema):
     response_type: Literal["ephemeral"]
     replace_original: Literal[False]
     text: Annotated[str, Field(min_length=1, max_length=40_000)]
+    blocks: Annotated[list[Block], Field(min_length=1, max_length=50)]
 
 
 class Nothing(Schema):
@@ -475,8 +476,35 @@ def form_of(payload: Json) -> bytes:
 
 
 def marked_up(blocks: list[Json]) -> list[str]:
-    """What Slack would take for a mention or a link."""
-    return re.findall(r"<[^>]*>", json.dumps(blocks, ensure_ascii=False))
+    """What Slack would take for a mention or a link anywhere, and for emphasis, code, a quote or an emoji in what it
+    formats (docs.slack.dev/messaging/formatting-message-text). ``plain_text`` shows all that as it is, but for emoji.
+    """
+    found = re.findall(r"<[^>]*>", json.dumps(blocks, ensure_ascii=False))
+    for kind, text, emoji in _text_objects(blocks):
+        if kind == "mrkdwn":
+            found += [match[0] for pattern in _FORMATS for match in pattern.finditer(text)]
+        if kind == "mrkdwn" or emoji:
+            found += _EMOJI.findall(text)
+    return found
+
+
+_FORMATS = [
+    *(re.compile(rf"(?<!\w){re.escape(mark)}(?=\S)[^{mark}\n]+{re.escape(mark)}(?!\w)") for mark in "*_~`"),
+    re.compile(r"```"),
+    re.compile(r"^ *(?:&gt;|>).*", re.MULTILINE),
+]
+_EMOJI = re.compile(r":[a-z0-9_+'-]+:")
+
+
+def _text_objects(value: Any) -> list[tuple[str, str, bool]]:
+    """Kind, text and whether Slack makes emoji of names in it, of each text object."""
+    if isinstance(value, list):
+        return [found for item in value for found in _text_objects(item)]
+    if not isinstance(value, dict):
+        return []
+    if value.get("type") in ("plain_text", "mrkdwn"):
+        return [(value["type"], value["text"], value.get("emoji") is not False)]
+    return [found for item in value.values() for found in _text_objects(item)]
 
 
 def _ok(**fields: Any) -> Reply:

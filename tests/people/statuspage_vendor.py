@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from copy import deepcopy
+from itertools import count
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
@@ -41,12 +42,21 @@ class Update(Schema):
     incident: Changed
 
 
+class _Component(Schema):
+    status: ComponentStatus
+
+
+class ComponentUpdate(Schema):
+    component: _Component
+
+
 class FakeStatuspage(FakeVendor):
     """One page with its components. ``updates`` of an incident are what subscribers were sent, oldest first."""
 
     def __init__(self, *components: str) -> None:
         super().__init__()
         self.incidents: dict[str, Json] = {}
+        self._numbers = count()
         self.components: dict[str, str] = dict.fromkeys(components, "operational")
 
     def routes(self) -> list[Route]:
@@ -57,6 +67,7 @@ class FakeStatuspage(FakeVendor):
             Route("POST", incidents, Create, self._create),
             Route("GET", one, None, self._get),
             Route("PATCH", one, Update, self._update),
+            Route("PATCH", rf"/v1/pages/{PAGE_ID}/components/(?P<id>[a-z0-9]{{12}})", ComponentUpdate, self._set),
         ]
 
     @property
@@ -98,6 +109,13 @@ class FakeStatuspage(FakeVendor):
         known = self.incidents.get(request.match["id"])
         return Reply(200, known) if known else self.refuse(404, "incident not found")
 
+    def _set(self, request: Request) -> Reply:
+        known, status = request.match["id"], request.json["component"]["status"]
+        if known not in self.components:
+            return self.refuse(404, "component not found")
+        self.components[known] = status
+        return Reply(200, {"id": known, "status": status})
+
     def _apply(self, request: Request, known: Json | None) -> Reply:
         fields = request.json["incident"]
         unknown = {*fields.get("components", {}), *fields.get("component_ids", [])} - self.components.keys()
@@ -106,7 +124,7 @@ class FakeStatuspage(FakeVendor):
         return Reply(200 if known else 201, self._store(fields, known))
 
     def _store(self, fields: Json, known: Json | None = None) -> Json:
-        made = known or {"id": f"p31zjtct{len(self.incidents):04}", "incident_updates": [], "components": []}
+        made = known or {"id": f"p31zjtct{next(self._numbers):04}", "incident_updates": [], "components": []}
         made |= {key: deepcopy(value) for key, value in fields.items() if key not in ("body", "components")}
         made["shortlink"] = f"https://stspg.io/{made['id']}"
         self.components |= fields.get("components", {})

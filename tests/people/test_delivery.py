@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
+from paramedic.api import conditions as c
+from paramedic.api.incident import Notice
 from paramedic.api.people import ChannelSettings
 from paramedic.api.reasons import Reason
 from paramedic.channels.base import Message, PartlyTold, Told
@@ -70,6 +73,22 @@ class Book:
         draft = Draft(*found, datetime.now(UTC))
         change(draft)
         self._put(draft.incident.model_dump(mode="json", by_alias=True))
+
+    def add(self, new: Notice) -> None:
+        found = self.store.open_incident(self.key)
+        assert found is not None
+        raw = found[0].model_dump(mode="json", by_alias=True)
+        raw["status"]["notices"].append(new.to_wire())
+        self._put(raw)
+
+    def waiting(self) -> set[str]:
+        """The channels that have still to be told something."""
+        found = self.store.open_incident(self.key)
+        return {name for one in found[0].status.notices for name in one.pending} if found else set()
+
+    def said(self) -> list[str]:
+        found = self.store.open_incident(self.key)
+        return [entry.reason for entry in found[0].status.timeline] if found else []
 
     def untold(self) -> list[str]:
         found = self.store.open_incident(self.key)
@@ -144,6 +163,84 @@ async def test_what_was_told_is_kept_when_the_rest_cannot_be(problem: ParamedicE
     assert found[0].status.external == {"hook": "half of it"}
     assert found[0].status.notices[0].undelivered == undelivered
     assert channel.known == ([None] if undelivered else [None, "half of it"]), "the next try knows of it"
+
+
+class Answering:
+    """A channel whose vendor answers, or fails as long as it is told to."""
+
+    def __init__(self, name: str, problem: ParamedicError | None = None) -> None:
+        self.name, self.problem = name, problem
+
+    async def tell(self, _: Message) -> Told:
+        if self.problem:
+            raise self.problem
+        return {}
+
+    async def close(self) -> None:
+        """Holds nothing open."""
+
+
+def notified(book: Book) -> tuple[str, str, str]:
+    found = book.store.open_incident(book.key)
+    known = c.find(found[0].status.conditions, c.NOTIFIED) if found else None
+    return (known.status, known.reason, known.message) if known else ("", "", "")
+
+
+@asynccontextmanager
+async def delivering(book: Book, *channels: Answering) -> AsyncIterator[Callable[[str], None]]:
+    """What puts a notice for all of them on the incident, while they are told; another process after another."""
+    settings = [ChannelSettings.model_validate(HOOK.to_wire() | {"name": one.name}) for one in channels]
+    by_name = {one.name: one for one in channels}
+    delivery = Delivery(by_name, settings, book.store, book.amend, Metrics(), lambda: True)
+    task = asyncio.create_task(delivery.run())
+
+    def put(reason: str) -> None:
+        book.add(notice(reason=reason).model_copy(update={"pending": list(by_name)}))
+        delivery.wake(book.key, by_name)
+
+    delivery.wake_all()
+    try:
+        yield put
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+
+
+async def test_that_one_channel_is_told_does_not_hide_that_another_is_down() -> None:
+    pager, chat, book = Answering("pager", Retry("cannot be reached")), Answering("chat"), Book()
+    book.put()
+    down = ("False", "ChannelDown", "pager cannot be told for now: cannot be reached")
+    async with delivering(book, pager, chat) as put:
+        put("Applied")
+        await eventually(lambda: notified(book) == down, what="the pager is down")
+        put("Verified")
+        await eventually(lambda: book.waiting() == {"pager"}, what="the chat is told")
+        assert notified(book) == down
+        chat.problem = Retry("is busy")
+        put("Blocked")
+        both = f"{down[2]}; chat cannot be told for now: is busy"
+        await eventually(lambda: notified(book)[2] == both, what="the chat is down, too")
+    assert [entry for entry in book.said() if entry == "ChannelDown"] == ["ChannelDown"] * 2, "once for each"
+    chat.problem = None
+    async with delivering(book, pager, chat):  # the next process knows it from what is stored
+        await eventually(lambda: book.waiting() == {"pager"}, what="the chat is told")
+        assert notified(book) == down
+        pager.problem = None
+        await eventually(lambda: notified(book)[0] == "True", timeout=10, what="the pager answers again")
+    assert book.waiting() == set()
+
+
+async def test_what_a_channel_has_refused_for_good_is_seen_until_that_one_is_told_again() -> None:
+    problem = Terminal(Reason.NOTICE_UNDELIVERED, "it says no")
+    pager, chat, book = Answering("pager", problem), Answering("chat"), Book()
+    book.put()
+    refused = ("False", "NoticeUndelivered", "pager was not told: it says no")
+    async with delivering(book, pager, chat) as put:
+        put("Applied")
+        await eventually(lambda: notified(book) == refused and not book.untold(), what="the pager refuses")
+        pager.problem = None
+        put("Verified")
+        await eventually(lambda: notified(book)[0] == "True", what="the pager takes the next")
 
 
 class Gate:

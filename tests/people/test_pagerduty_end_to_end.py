@@ -310,9 +310,56 @@ async def test_each_call_rings_and_any_of_its_alerts_speaks_for_the_incident(
     await world.edit("breach", {"escalation": {"requestedBy": "admin", "message": "even more"}})
     await is_there(lambda: len(alerts()) == count + 1, "who works on it is no reason not to call others")
     assert alerts()[-1].status == "triggered"
-    assert (await call_back(world.operator, webhook("incident.resolved", alerts()[-1].key)))[0] == 200
+    assert (await call_back(world.operator, webhook("incident.resolved", alert.key)))[0] == 200
     await world.reaches("Resolved")
     await is_there(lambda: {a.status for a in alerts()} == {"resolved"}, "all are resolved with it")
+
+
+async def test_who_resolves_the_page_of_one_call_has_answered_it_and_the_outage_goes_on(
+    world: World, pager: FakePagerDuty
+) -> None:
+    alert = await paged(world, pager, "breach", type="SecurityBreach")
+    await world.says("SecurityBreach")
+    await world.edit("breach", {"escalation": {"requestedBy": "admin", "message": "more people"}})
+    await is_there(lambda: any(one.key.startswith(f"{alert.key}/") for one in pager.alerts), "a page of its own")
+    call = next(one for one in pager.alerts if one.key.startswith(f"{alert.key}/"))
+    call.status = "resolved"  # as PagerDuty had it before it told us
+    assert (await call_back(world.operator, webhook("incident.resolved", call.key, incident=call.id)))[0] == 200
+    found = (await world.stays("Open", 0.5))["status"]
+    assert "closure" not in found
+    assert found["acknowledgement"]["by"] == "Jane Doe (PagerDuty PLH1HKV)"
+    await is_there(lambda: alert.status == "acknowledged", "the page of the whole incident stays open")
+    assert (await call_back(world.operator, webhook("incident.resolved", alert.key, incident=alert.id)))[0] == 200
+    await world.reaches("Resolved")
+
+
+async def test_who_merges_a_page_into_another_has_closed_nothing(world: World, pager: FakePagerDuty) -> None:
+    """PagerDuty resolves what was merged, and names the person as who did it; the outage goes on."""
+    alert = await paged(world, pager)
+    theirs = Alert(f"Q{len(pager.alerts):03}", "of-another-tool")
+    pager.alerts.append(theirs)
+    status, text = await call_back(world.operator, pager.merge(alert, theirs))
+    assert (status, text.strip()) == (200, "merged into another incident, which goes on: nothing follows from it")
+    found = (await world.stays("Open", 0.5))["status"]
+    assert not {"acknowledgement", "closure"} & set(found)
+    for kind, wanted in (("incident.acknowledged", "acknowledgement"), ("incident.resolved", "closure")):
+        assert (await call_back(world.operator, webhook(kind, theirs.key, incident=theirs.id)))[0] == 200
+        assert wanted in (await world.the_incident())["status"], "its alert is that incident's now"
+    await world.reaches("Resolved")
+
+
+async def test_a_key_that_is_known_counts_while_the_alerts_cannot_be_asked_for(
+    world: World, pager: FakePagerDuty
+) -> None:
+    alert = await paged(world, pager)
+    (world.operator.folder / "token").write_text("a-wrong-one")
+    try:
+        body = webhook("incident.acknowledged", alert.key, incident=alert.id)
+        assert (await call_back(world.operator, body))[0] == 200
+        assert "acknowledgement" in (await world.the_incident())["status"]
+        assert (await call_back(world.operator, webhook("incident.resolved", None, incident=alert.id)))[0] == 503
+    finally:
+        (world.operator.folder / "token").write_text(TOKEN)
 
 
 async def test_outside_of_the_hours_nobody_is_paged_unless_it_turns_out_to_be_grave(

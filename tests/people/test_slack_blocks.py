@@ -15,7 +15,7 @@ from paramedic.core import slack_blocks as blocks
 from paramedic.core.slack_buttons import action_id, awaiting, read_press, shown
 from people.slack_vendor import Block, marked_up
 
-HOSTILE = "<!channel> <@U123ABC> <https://evil.example|click> & *bold* @here `x`\n> quoted"
+HOSTILE = "<!channel> <@U123ABC> <https://evil.example|click> & *bold* _so_ ~no~ @here `x` :tada: ```all\n> quoted"
 MESSAGE = TypeAdapter(list[Block])
 
 
@@ -51,15 +51,34 @@ def test_hostile_text_makes_no_mention_link_or_line_of_its_own() -> None:
     for found in everything:
         MESSAGE.validate_python(found)
         assert marked_up(found) == []
-    assert "<" not in blocks.topic(hostile)
+    assert marked_up([{"type": "mrkdwn", "text": blocks.topic(hostile)}]) == []
     header = everything[0][0]["text"]["text"]
     assert "\n" not in header
     assert header.startswith("P0: &lt;!channel&gt; &lt;@U123ABC&gt;")
 
 
-def test_markup_objects_are_verbatim_so_that_slack_links_nothing_by_itself() -> None:
-    found = blocks.text_blocks("see https://evil.example and @here")
-    assert all(b["text"]["verbatim"] is True for b in found)
+@pytest.mark.parametrize("mark", ["*bold*", "_so_", "~no~", "`x`", "```", ":tada:", "> quoted", "<!here>"])
+def test_what_slack_would_format_is_found(mark: str) -> None:
+    """Else the test above could not fail."""
+    text = f"P0: {mark}" if not mark.startswith(">") else f"&gt;{mark[1:]}"
+    assert marked_up([{"type": "section", "text": {"type": "mrkdwn", "text": text, "verbatim": True}}]) != []
+
+
+def test_of_a_line_only_whom_it_calls_and_where_it_leads_is_markup() -> None:
+    line = blocks.line_text(incident(title="*ALL CLEAR* :tada:"), notice("```", kind="Call", mentions=["U012AB3CD"]))
+    told, own = blocks.text_blocks(f"{line} <#C0000001>\n{line} <#C0000001>")
+    assert told["text"] == {
+        "type": "plain_text",
+        "text": "\n".join(["📣 P0: *ALL CLEAR* :tada:: ```"] * 2),
+        "emoji": False,
+    }
+    assert own["text"] == {"type": "mrkdwn", "text": "<@U012AB3CD> <#C0000001>", "verbatim": True}
+    MESSAGE.validate_python([told, own])
+
+
+@pytest.mark.parametrize("text", ["", "\n\n", "<@U012AB3CD>", "\n" + "x" * 5000])
+def test_a_text_without_words_is_still_a_message(text: str) -> None:
+    MESSAGE.validate_python(blocks.text_blocks(text))
 
 
 def test_only_ids_of_slacks_are_mentioned() -> None:

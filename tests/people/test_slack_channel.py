@@ -113,7 +113,7 @@ async def test_a_call_mentions_and_invites_and_is_seen_by_the_whole_channel(
     channel, shared = slack.channel("incident-api-down"), slack.channel("incident-response")
     assert channel.members == {"U0ALICE"}
     assert channel.thread[0].broadcast
-    assert "<@U0ALICE> <!subteam^S0ONCALL> P0" in channel.thread[0].words
+    assert channel.thread[0].words == "📣 P0: API returns 5xx: fact call.1\n<@U0ALICE> <!subteam^S0ONCALL>"
     assert "PABC123" not in channel.thread[0].words
     assert len(shared.messages) == 1
     assert f"<#{channel.id}>" in shared.main.words

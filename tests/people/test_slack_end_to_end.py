@@ -284,12 +284,12 @@ async def test_who_is_on_call_is_invited_and_mentioned(world: World, slack: Fake
 
 
 async def test_hostile_words_stay_words(world: World, slack: FakeSlack) -> None:
-    title = "<!channel> <@U0ALICE> <https://evil.example|click> {{ 7*7 }} & @here"
+    title = "<!channel> <@U0ALICE> <https://evil.example|click> {{ 7*7 }} & @here *ALL CLEAR* `x` ~y~ :tada: ```"
     await world.admin.create(incident("hostile", title=title), world.namespace)
     channel = await told_in(slack, world, "hostile")
     assert title in channel.main.words
     assert [mark for m in channel.messages for mark in marked_up(m.blocks)] == []
-    assert "<" not in channel.topic
+    assert marked_up([{"type": "mrkdwn", "text": channel.topic}]) == []
     shared = [m for m in slack.channel("incident-response").messages if f"<#{channel.id}>" in m.words]
     assert {mark for m in shared for mark in marked_up(m.blocks)} == {f"<#{channel.id}>"}
     press = slack.press(channel, "Acknowledge", NOBODY)
@@ -298,6 +298,7 @@ async def test_hostile_words_stay_words(world: World, slack: FakeSlack) -> None:
     assert "<!channel> alice (Slack U0NOBODY) may not" in answer
     sent = [r.json["text"] for r in slack.requests if r.path.startswith("/hooks")]
     assert [mark for text in sent for mark in marked_up([{"text": text}])] == []
+    assert [mark for r in slack.requests if r.path.startswith("/hooks") for mark in marked_up(r.json["blocks"])] == []
 
 
 # -- /incident ---------------------------------------------------------------------------------------------------------

@@ -324,6 +324,43 @@ async def test_a_wrong_key_can_be_put_right(channel: StatuspageIncidents, page: 
     assert page.statuses() == ["investigating"]
 
 
+@pytest.mark.parametrize("again", [False, True])
+async def test_what_a_person_has_deleted_there_is_told_anew(
+    channel: StatuspageIncidents, page: FakeStatuspage, again: bool
+) -> None:
+    told = await open_one(channel)
+    page.incidents.clear()
+    told |= await channel.tell(to_tell(incident(told, steps=[APPLIED]), notice(), again=again))
+    assert page.statuses() == ["identified"]
+    assert told["statuspage"] == page.only["id"]
+    await channel.tell(to_tell(resolved(external=told), notice("Resolved", "RemediationSucceeded")))
+    assert page.statuses() == ["identified", "resolved"]
+    assert page.components[API] == "operational"
+
+
+async def test_of_what_is_over_and_deleted_there_the_components_are_put_right(
+    channel: StatuspageIncidents, page: FakeStatuspage
+) -> None:
+    told = await open_one(channel)
+    page.incidents.clear()
+    assert page.components[API] == "partial_outage"
+    over = notice("Resolved", "RemediationSucceeded")
+    told |= await channel.tell(to_tell(resolved(external=told), over))
+    assert page.incidents == {}
+    assert page.components == {API: "operational", WORKER: "operational"}
+    assert await channel.tell(to_tell(resolved(external=told), over)) == {}
+
+
+async def test_a_component_that_another_incident_holds_down_stays_down_when_ours_was_deleted(
+    channel: StatuspageIncidents, page: FakeStatuspage
+) -> None:
+    told = await open_one(channel)
+    page.incidents.clear()
+    page.add("another", components={API: "major_outage"})
+    await channel.tell(to_tell(resolved(external=told), notice("Resolved", "RemediationSucceeded")))
+    assert page.components[API] == "major_outage"
+
+
 async def test_an_unknown_component_is_for_good(channel: StatuspageIncidents, page: FakeStatuspage) -> None:
     page.components.pop(API)
     with pytest.raises(Terminal, match="unknown components"):

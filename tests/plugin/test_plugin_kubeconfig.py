@@ -80,8 +80,16 @@ def test_files_lie_where_the_kubeconfig_lies(home: Path) -> None:
     assert credentials_of(login) == Credentials("t", "CERTIFICATE", "KEY")
 
 
-def test_what_cannot_be_used_is_said(home: Path) -> None:
+def test_files_that_are_not_there_are_named(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert f"there is no file {home / '.kube' / 'config'}; name a kubeconfig" in failed()
+    monkeypatch.setenv("KUBECONFIG", f"/nonexistent/a:{home / 'b'}")
+    for chosen in ({}, {"context": "c"}):
+        assert f"there is no file /nonexistent/a and {home / 'b'}; name a kubeconfig" in failed(**chosen)
+    write(home / "b", {})
     assert "no current context" in failed()
+
+
+def test_what_cannot_be_used_is_said(home: Path) -> None:
     assert "is not a file" in failed(kubeconfig=str(home / "missing"))
     path = str(write(home / "x", config()))
     assert "there is no context 'd'; there are: c" in failed(kubeconfig=path, context="d")

@@ -11,7 +11,7 @@ from typing import ClassVar
 from pydantic import Field
 
 from paramedic.actions.base import Action, Change, Clients, Json, Observed, Outcome, Report, State
-from paramedic.actions.databases import TYPES, Seen, provider
+from paramedic.actions.databases import TYPES, Seen, provider, verifying
 from paramedic.actions.outside import CONNECTION, as_target, connections_of
 from paramedic.api.base import Model, ObjectName
 from paramedic.api.diagnosis import ConnectionCheck
@@ -55,6 +55,10 @@ class AwaitDatabase(Action):
     undoable = False
     slow = True
     every_seconds: ClassVar[float] = 2.0
+
+    def connections_used(self, params: Json, target: str | None) -> tuple[tuple[str, tuple[str, ...]], ...]:
+        """The cluster's, and the one through which the writer is tried."""
+        return *super().connections_used(params, target), *verifying(params)
 
     def connection_checks(self, params: Json, target: str | None) -> tuple[ConnectionCheck, ...]:
         """The cluster, and the database through which the writer is tried."""

@@ -21,6 +21,8 @@ from paramedic.api.incident import AlertSource, Evidence, Finding, StepStatus
 from paramedic.api.policy import READING, Step
 from paramedic.api.reasons import Reason
 from paramedic.api.workload import WORKLOADS, BoundTarget, target_path
+from paramedic.core.rollout import rollout_result
+from paramedic.core.verify import Result
 from paramedic.errors import NotFound, PartlyDone, Refused, Terminal
 
 if TYPE_CHECKING:
@@ -157,6 +159,11 @@ class Delete:
 
 Write = Patch | Create | Apply | Delete
 
+# Said by the API server at `kubectl apply`, and on the condition Ready of a policy that came past it; {} is the action.
+NEEDS_APPROVAL = "{} always waits for a person: write approval: Required on the step"
+NEEDS_TTL = "{} is for a while only: set ttl, for example 30m, after which it is put back"
+NOT_UNDOABLE = "{} cannot be put back, so ttl and revertWhen make no sense on it"
+
 
 def _tell_nobody(text: object) -> None:
     """Where nobody listens."""
@@ -164,10 +171,12 @@ def _tell_nobody(text: object) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A planned change. ``forward`` makes it and ``inverse`` undoes it; ``before`` and ``after`` go on the status.
+    """A planned change. ``forward`` makes it; ``inverse`` is the state that undoing it would go back to, None where
+    there is none; ``before`` and ``after`` go on the status.
 
     ``work`` is what ``apply`` needs besides. A slow action has only that; the executor sets in how many ``seconds`` it
-    is to be done at most, ``tell`` for how it gets on, and ``note`` for what is to be added to ``after`` meanwhile.
+    is to be done at most, which ``attempt`` it is, ``tell`` for how it gets on, and ``note`` for what is to be added to
+    ``after`` meanwhile.
     ``no_undo`` says why this one could not be put back; as a leased mitigation it is then refused.
     """
 
@@ -178,6 +187,7 @@ class Change:
     message: str
     work: Any = None
     seconds: float = 0.0
+    attempt: int = 1
     no_undo: str = ""
     tell: Callable[[str], None] = _tell_nobody
     note: Callable[[State], None] = _tell_nobody
@@ -248,6 +258,12 @@ class Action:
         target.
         """
         return (target,) if self.connection_types and target else ()
+
+    def connections_used(self, params: Json, target: str | None) -> tuple[tuple[str, tuple[str, ...]], ...]:
+        """Every connection without which it cannot do its work with these parameters (as written), each with the types
+        that will do.
+        """
+        return tuple((name, self.connection_types) for name in self.connections_named(params, target))
 
     def connection_checks(self, params: Json, target: str | None) -> tuple[ConnectionCheck, ...]:
         """What a diagnosis of the incident looks at for a step with these parameters (as written). Raises ValueError
@@ -329,6 +345,10 @@ class Action:
                 f"{observed.kind}/{observed.name} was changed by others since ({describe(present)} instead of "
                 f"{describe({k: after.get(k) for k in present})}): hands off",
             )
+
+    def rollout(self, workload: Json, after: State, since: datetime | None) -> Result:
+        """How a workload is doing that the step has set off since then: what ``verify.rollout`` asks."""
+        return rollout_result(workload, since)
 
     def settled(self, observed: Observed, before: State, after: State, operation: str) -> Outcome:
         """What the target tells about the operation: its stamp, else its state."""

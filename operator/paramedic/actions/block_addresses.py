@@ -74,8 +74,8 @@ class BlockAddressesParams(Model):
     never_block: list[Cidr] = Field(
         default_factory=list,
         max_length=MOST_ADDRESSES,
-        description="Never these: partners, offices, monitoring. The load balancer's own networks, the cluster's and "
-        "the connection's neverBlock are never blocked either.",
+        description="Never these: partners, offices, monitoring. The load balancer's own networks, the cluster's (with "
+        "the NAT gateways of its VPC) and the connection's neverBlock are never blocked either.",
     )
     status_code: int = Field(403, ge=400, le=599, description="What they are answered.")
     shortest_prefix_ipv4: int = Field(
@@ -143,8 +143,9 @@ class BlockAddresses(Action):
         listener, never = await _listener(clients, target.namespace, target.name)
         seen = _Seen(tuple(await listener.rules()))
         try:
-            told = [*await listener.networks(), *never, *await _cluster_networks(clients.kube, told=bool(never))]
-            seen = replace(seen, protected=tuple(Protected(parse_network(cidr), what) for cidr, what in told))
+            own = [*await _gateways(listener, told=bool(never)), *await _nodes(clients.kube, told=bool(never))]
+            known = [*await listener.networks(), *never, *own]
+            seen = replace(seen, protected=tuple(Protected(parse_network(cidr), what) for cidr, what in known))
         except Refused as error:
             seen = replace(seen, unknown=error)
         return Observed(as_target(target, listener.arn), seen=seen)
@@ -227,26 +228,39 @@ async def _listener(clients: Clients, namespace: str, name: str) -> tuple[Listen
     ]
 
 
-async def _cluster_networks(kube: "Kube", *, told: bool) -> list[tuple[str, str]]:
+async def _gateways(listener: Listener, *, told: bool) -> list[tuple[str, str]]:
+    """Addresses from which the cluster's pods come when they ask for something public. As ``_nodes``."""
+    try:
+        return await listener.gateways()
+    except Refused as error:
+        return _require_told(error, "allow ec2:DescribeNatGateways", told=told)
+
+
+async def _nodes(kube: "Kube", *, told: bool) -> list[tuple[str, str]]:
     """Addresses of the cluster's nodes and their pods (those of Services are nobody's source). Where the nodes cannot
     be read, somebody must have told what is never to be blocked. Raises Refused.
     """
     try:
         nodes = await kube.list("/api/v1/nodes")
     except Refused as error:
-        if told:
-            return []
-        raise Refused(
-            Reason.FORBIDDEN,
-            f"{error}; so the cluster's own addresses are not known: add manifests/components/diagnose, or say by "
-            "neverBlock of the connection what must not be blocked",
-        ) from error
+        return _require_told(error, "add manifests/components/diagnose", told=told)
     found = [(cidr, "the cluster's pods") for node in nodes for cidr in node["spec"].get("podCIDRs") or []]
     for node in nodes:
         known = (node.get("status") or {}).get("addresses") or []
         mine = [one["address"] for one in known if one["type"] in _NODE_ADDRESSES and is_address(one["address"])]
         found += [(address, f"node {node['metadata']['name']}") for address in mine]
     return found
+
+
+def _require_told(error: Refused, remedy: str, *, told: bool) -> list[tuple[str, str]]:
+    """Nothing that is known beside what was told. Raises Refused where nobody has told anything."""
+    if told:
+        return []
+    raise Refused(
+        Reason.FORBIDDEN,
+        f"{error}; so the cluster's own addresses are not known: {remedy}, or say by neverBlock of the connection what "
+        "must not be blocked",
+    ) from error
 
 
 def _rules(observed: Observed) -> tuple[Rule, ...]:
@@ -287,7 +301,7 @@ def _chosen(observed: Observed, params: BlockAddressesParams) -> tuple[list[str]
             kept.append(network)
     if not kept:
         raise Refused(Reason.ADDRESS_PROTECTED, f"nothing is left to block: {'; '.join(left_out)}"[:1000])
-    return merged(kept), left_out
+    return merged(kept, params.bounds), left_out
 
 
 def _from_incident(observed: Observed, params: BlockAddressesParams) -> list[Network]:

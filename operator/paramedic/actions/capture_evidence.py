@@ -5,6 +5,7 @@
 import asyncio
 import ipaddress
 import re
+from dataclasses import replace
 from datetime import timedelta
 from typing import Annotated, Literal
 
@@ -14,7 +15,7 @@ from paramedic.actions.base import Action, Change, Clients, Json, Observed, Outc
 from paramedic.api.base import Duration, Model, ObjectName, format_duration, rule
 from paramedic.api.diagnosis import ConnectionCheck
 from paramedic.api.reasons import Reason
-from paramedic.api.workload import WORKLOADS, BoundTarget
+from paramedic.api.workload import WITH_PODS, BoundTarget
 from paramedic.clients.pg_dump import Selection
 from paramedic.core.selectors import as_query
 from paramedic.errors import Refused
@@ -178,15 +179,19 @@ class CaptureEvidence(Action):
     name = "captureEvidence"
     summary = "Keeps logs, Events, manifests and rollout history, each with its SHA-256, and captures packets."
     params = CaptureEvidenceParams
-    kinds = (*WORKLOADS, "Service")
+    kinds = WITH_PODS
     undoable = False
     slow = True
     connection_types = ("postgres", "aws")
 
     def connections_named(self, params: Json, target: str | None) -> tuple[str, ...]:
         """The dump's and the snapshots'."""
-        named = [str(params[part].get("connection", "")) for part in ("databaseDump", "snapshots") if part in params]
-        return tuple(named)
+        return tuple(name for name, _ in self.connections_used(params, target))
+
+    def connections_used(self, params: Json, target: str | None) -> tuple[tuple[str, tuple[str, ...]], ...]:
+        """The same, each of the type that it is used as."""
+        parts = (("databaseDump", ("postgres",)), ("snapshots", ("aws",)))
+        return tuple((str(params[part].get("connection", "")), types) for part, types in parts if part in params)
 
     def connection_checks(self, params: Json, target: str | None) -> tuple[ConnectionCheck, ...]:
         """What is kept as evidence need not be what is in trouble."""
@@ -246,6 +251,7 @@ class CaptureEvidence(Action):
         waiting = "waiting for other captures to end"
         async with store.shares.turn(wanted.namespace, ends, lambda: change.tell(waiting)) as share:
             change.tell(change.message)
+            wanted = replace(wanted, attempt=change.attempt)
             captured = await capture(wanted, clients.kube, store, ends - now(), clients.connections, share)
         result = {"items": captured.kept, "bytes": captured.size_bytes, "lacking": len(captured.lacking)}
         return Report(str(captured), result, captured.items, failed=not captured.kept)

@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from paramedic.actions.base import Action, Change, Clients, Json, Observed, Outcome, Report, State
-from paramedic.actions.databases import TYPES, Seen, provider, with_lags
+from paramedic.actions.databases import TYPES, Seen, provider, verification_problem, verifying, with_lags
 from paramedic.actions.emergency import part_name, with_condition
 from paramedic.actions.outside import CONNECTION, as_target
 from paramedic.api.base import Duration, Model, ObjectName, format_duration
@@ -108,20 +108,28 @@ class DatabaseFailover(Action):
     leasable = False
 
     def expand(self, step: Step) -> list[Step]:
-        """The failover, the wait for it and, where a ConfigMap is named, its new value. What verifies comes last."""
+        """The failover, the wait for it and, where a ConfigMap is named, its new value: as soon as the writer is known,
+        whatever a connection to it says, for the old one serves nobody any more. What verifies comes last.
+        """
         params = DatabaseFailoverParams.model_validate(step.params)
         asked, awaited = part_name(step.name, "failover"), part_name(step.name, "await")
-        waiting = {"writer": params.target_instance or from_step(asked, "after.writer")}
-        if params.verify_connection:
-            waiting["verifyConnection"] = params.verify_connection
-        verify = Verify() if params.config_map else step.verify
-        parts = [
-            _part(step, asked, self.name, step.params, verify=verify),
-            _part(step, awaited, "awaitDatabase", waiting, verify=Verify()),
-        ]
-        if params.config_map:
-            parts.append(_config_part(step, params.config_map, awaited))
+        writer = {"writer": params.target_instance or from_step(asked, "after.writer")}
+        through = {"verifyConnection": params.verify_connection} if params.verify_connection else {}
+        failover = _part(step, asked, self.name, step.params, verify=Verify() if params.config_map else step.verify)
+        if not params.config_map:
+            waiting = _part(step, awaited, "awaitDatabase", writer | through, verify=Verify())
+            return with_condition([failover, waiting], step.when)
+        waiting = _part(step, awaited, "awaitDatabase", writer, verify=Verify())
+        parts = [failover, waiting, _config_part(step, params.config_map, awaited)]
+        if through:
+            parts.append(
+                _part(step, part_name(step.name, "verify"), "awaitDatabase", writer | through, verify=Verify())
+            )
         return with_condition(parts, step.when)
+
+    def connections_used(self, params: Json, target: str | None) -> tuple[tuple[str, tuple[str, ...]], ...]:
+        """The cluster's, and the one that is to verify the failover."""
+        return *super().connections_used(params, target), *verifying(params)
 
     async def observe(self, target: BoundTarget, clients: Clients) -> Observed:
         """Reads the cluster. Raises Retry while a failover that was asked for may be about to begin."""
@@ -138,13 +146,18 @@ class DatabaseFailover(Action):
         return Observed(as_target(target, database.identity), seen=seen, acted_at=acted_at)
 
     async def observe_for(self, target: BoundTarget, params: Json, clients: Clients) -> Observed:
-        """The same; where the provider tells no lags, with those that the connection to the writer tells."""
+        """The same, and whether the failover could be verified; where the provider tells no lags, with those that the
+        connection to the writer tells.
+        """
         observed = await self.observe(target, clients)
         seen, through = observed.seen, params.get("verifyConnection")
-        if seen.database.lag_source or not through:
+        if not through:
             return observed
-        database = await with_lags(clients, target.namespace, str(through), seen.database)
-        return replace(observed, seen=replace(seen, database=database))
+        problem = await verification_problem(clients, target.namespace, str(through))
+        database = seen.database
+        if not database.lag_source:
+            database = await with_lags(clients, target.namespace, str(through), database)
+        return replace(observed, seen=replace(seen, database=database, cannot_verify=problem))
 
     def state(self, observed: Observed) -> State:
         """Who writes."""
@@ -249,6 +262,7 @@ def _incident(observed: Observed) -> str:
 def _require_ready(observed: Observed) -> None:
     """The same trouble may have opened incidents in several namespaces: only the first of them has it fail over."""
     database = _database(observed)
+    _require_verification(observed)
     first = taken_over_since(database, observed.since, _incident(observed)) if observed.since else None
     if first:
         raise Refused(
@@ -262,6 +276,14 @@ def _require_ready(observed: Observed) -> None:
         raise Refused(
             Reason.DATABASE_NOT_READY, f"{observed.name} is {database.status}: no failover can be begun from there"
         )
+
+
+def _require_verification(observed: Observed) -> None:
+    """Raises Refused: there must be no failover of which nobody could tell whether the new writer takes writes."""
+    problem = observed.seen.cannot_verify
+    if problem:
+        reason = problem.reason if isinstance(problem, Refused | Terminal) else Reason.CONNECTION_FAILED
+        raise Refused(reason, f"{observed.name}: whether it takes writes could not be verified: {problem}")
 
 
 def _wait_for_others(observed: Observed) -> None:

@@ -2,18 +2,24 @@
 
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Protocol
+from typing import LiteralString, Protocol
 
-from paramedic.actions.base import Clients
+from paramedic.actions.base import Clients, Json
 from paramedic.actions.outside import connections_of
+from paramedic.api.connection import PostgresServer
 from paramedic.api.reasons import Reason
 from paramedic.clients.aurora import Aurora
 from paramedic.clients.cloudnativepg import CloudNativePGCluster
+from paramedic.clients.credentials import LoginWrong
+from paramedic.clients.postgres import Session
 from paramedic.clients.postgres_lag import replica_lags
 from paramedic.core.failover import Asked, Database
-from paramedic.errors import ParamedicError, Terminal
+from paramedic.errors import ParamedicError, Refused, Retry, Terminal
 
 TYPES = ("aurora", "cloudNativePG")
+_CONNECT_SECONDS = 5.0
+_STATEMENT_SECONDS = 3.0
+_MAY_WRITE: LiteralString = "SELECT has_database_privilege(current_database(), 'TEMPORARY') AS may"
 
 
 class Provider(Protocol):
@@ -31,11 +37,14 @@ class Provider(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """A look at a database cluster; ``under_way``: the request by which it is failing over."""
+    """A look at a database cluster; ``under_way``: the request by which it is failing over; ``cannot_verify``: why
+    nobody could tell afterwards whether the new writer takes writes.
+    """
 
     database: Database
     snapshot: str = ""
     under_way: Asked | None = None
+    cannot_verify: ParamedicError | None = None
 
 
 async def provider(clients: Clients, namespace: str, name: str) -> Provider:
@@ -47,6 +56,37 @@ async def provider(clients: Clients, namespace: str, name: str) -> Provider:
     if found.type == "aurora":
         return Aurora(await connections.aws(namespace, name, "aurora"))
     raise Terminal(Reason.CONNECTION_UNKNOWN, f"connection {name} is of type {found.type}, not {' or '.join(TYPES)}")
+
+
+def verifying(params: Json) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    """The connection that is to tell whether the writer takes writes, if one is named, with the type that will do."""
+    name = params.get("verifyConnection")
+    return ((str(name), ("postgres",)),) if name else ()
+
+
+async def verification_problem(clients: Clients, namespace: str, name: str) -> ParamedicError | None:
+    """What is wrong with a connection of type postgres itself, so that no writer could be tried through it. That its
+    server does not answer, or has trouble of its own, is none: that is what a failover is for.
+    """
+    connections = connections_of(clients)
+    try:
+        await connections.check(namespace, name, "postgres")
+        server = await connections.postgres(namespace, name)
+        async with server.session(_STATEMENT_SECONDS, connect_seconds=_CONNECT_SECONDS, tries=1) as session:
+            return await _right_problem(session, name, server.server)
+    except (Refused, Terminal, LoginWrong) as error:
+        return error
+    except Retry:
+        return None
+
+
+async def _right_problem(session: Session, name: str, server: PostgresServer) -> Refused | None:
+    try:
+        may = (await session.rows(_MAY_WRITE))[0]["may"]
+    except ParamedicError:
+        return None
+    grant = f'GRANT TEMPORARY ON DATABASE "{server.database}" TO "{server.username}"'
+    return None if may else Refused(Reason.FORBIDDEN, f"{name}: {server.username} lacks a right: {grant}")
 
 
 async def with_lags(clients: Clients, namespace: str, name: str, database: Database) -> Database:

@@ -14,8 +14,14 @@ from typing import Any, Literal
 
 from pydantic import ConfigDict, Field
 
-from paramedic.actions.base import Clients, Json, Observed, annotation, read_target
-from paramedic.actions.scaling import read_hpas
+from paramedic.actions.base import Clients, Json, Observed, Patch, annotation, patch_of, read_target
+from paramedic.actions.scaling import (
+    ScaledObjectChoice,
+    hpa_of,
+    read_with_autoscalers,
+    scaled_object_of,
+    scaled_object_path,
+)
 from paramedic.api import ANNOTATION_BEFORE_SHUTDOWN
 from paramedic.api.base import Model, ObjectName, rule
 from paramedic.api.policy import Step
@@ -26,6 +32,16 @@ from paramedic.errors import Refused
 
 KINDS = ("Service", "Deployment", "StatefulSet")
 EMERGENCY_SELECTOR = {"app": "emergency-shutdown"}
+# KEDA takes the workload to that number and does no more until the annotation is gone (KEDA, "Pausing autoscaling").
+PAUSED_REPLICAS = "autoscaling.keda.sh/paused-replicas"
+_PAUSED = "autoscaling.keda.sh/paused"
+NOT_PAUSED = "none"
+Pause = int | str
+"""The number of replicas at which KEDA's scaling is paused, or NOT_PAUSED."""
+SCALED_OBJECT = (
+    "Where KEDA scales a workload: refuse, or pause its ScaledObject by the annotation "
+    "autoscaling.keda.sh/paused-replicas (for which the policy's author needs the right)."
+)
 Saved = dict[str, Any]
 _LONGEST_NAME = 63
 _NOTHING_NAMED = "name at least one object in services or workloads"
@@ -51,6 +67,7 @@ class EmergencyObjects(Model):
 
     services: list[ObjectName] = Field(default_factory=list, max_length=8, description="Services, in order.")
     workloads: list[ScaledWorkload] = Field(default_factory=list, max_length=8, description="Workloads, in order.")
+    scaled_object: ScaledObjectChoice = Field("Refuse", description=SCALED_OBJECT)
 
     def objects(self) -> list[tuple[str, str]]:
         """Kind and name of each, Services first. Raises ValueError when one is named twice or there is none."""
@@ -98,15 +115,62 @@ def with_condition(parts: list[Step], when: str | None) -> list[Step]:
 
 
 async def read_scaled(target: BoundTarget, clients: Clients) -> Observed:
-    """The object and, of a workload, the HPA that owns it."""
+    """The object and, of a workload, the HPA or the ScaledObject that owns it."""
     if target.kind == "Service":
         return Observed(await read_target(target, clients.kube))
-    return Observed(await read_target(target, clients.kube), {"hpa": await read_hpas(target, clients)})
+    return await read_with_autoscalers(target, clients)
 
 
-def hpa_of(observed: Observed) -> Json | None:
-    """The HPA that scales the workload."""
-    return next(iter(observed.related.get("hpa", [])), None)
+def pause_of(scaled: Json) -> Pause:
+    """Where KEDA's scaling is paused. What is no number does not pause it at one."""
+    text = annotation(scaled, PAUSED_REPLICAS)
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= 7 else NOT_PAUSED
+
+
+def keeps_off(scaled: Json, pause: Pause) -> bool:
+    """Whether KEDA, with that pause, leaves the workload alone once it is there."""
+    return pause != NOT_PAUSED or annotation(scaled, _PAUSED) == "true"
+
+
+def pause_for(observed: Observed, choice: ScaledObjectChoice, wanted: Pause) -> Pause | None:
+    """Where KEDA's scaling is to be paused; None where KEDA does not scale the workload. Raises Refused when KEDA would
+    do something else and the policy does not allow to change its ScaledObject.
+    """
+    scaled = scaled_object_of(observed)
+    if scaled is None or choice == "Patch" or pause_of(scaled) == wanted:
+        return wanted if scaled else None
+    if pause_of(scaled) == NOT_PAUSED and keeps_off(scaled, NOT_PAUSED):
+        return NOT_PAUSED  # paused wherever it is
+    named = f"ScaledObject/{scaled['metadata']['name']}"
+    what = "removed" if wanted == NOT_PAUSED else f'set to "{wanted}"'
+    raise Refused(
+        Reason.INVALID_PARAMETERS,
+        f"KEDA's {named} scales {observed.name}: write scaledObject: Patch to have its annotation {PAUSED_REPLICAS} "
+        f"{what}, or do that by hand",
+    )
+
+
+def write_pause(observed: Observed, pause: Pause, operation: str) -> Patch | None:
+    """The patch of the ScaledObject; None where it is gone."""
+    scaled = scaled_object_of(observed)
+    if scaled is None:
+        return None
+    path = scaled_object_path(scaled, observed.target["metadata"]["namespace"])
+    patch = patch_of(scaled, path, {}, operation, observed.incident)
+    patch.body["metadata"]["annotations"][PAUSED_REPLICAS] = None if pause == NOT_PAUSED else str(pause)
+    return patch
+
+
+def pause_before(saved: Saved) -> Pause:
+    """The pause from before the shutdown. One that the workload had not followed was made for the shutdown itself."""
+    pause: Pause = saved.get("scaledObject", {}).get("pausedReplicas", NOT_PAUSED)
+    return pause if pause == saved["replicas"] else NOT_PAUSED
+
+
+def scaled_object_saved(scaled: Json) -> Json:
+    """What is saved of a ScaledObject."""
+    pause = pause_of(scaled)
+    return {"name": scaled["metadata"]["name"]} | ({"pausedReplicas": pause} if pause != NOT_PAUSED else {})
 
 
 def bounds_of(hpa: Json) -> Json:
@@ -116,11 +180,13 @@ def bounds_of(hpa: Json) -> Json:
 
 
 def present_of(observed: Observed) -> Saved:
-    """What a shutdown saves of the object: its selector, or its replicas and what the HPA allows."""
-    spec, hpa = observed.target["spec"], hpa_of(observed)
+    """What a shutdown saves of the object: its selector, or its replicas and what the HPA allows or KEDA pauses."""
+    spec, hpa, scaled = observed.target["spec"], hpa_of(observed), scaled_object_of(observed)
     if observed.kind == "Service":
         return {"selector": dict(spec.get("selector") or {})}
     saved: Saved = {"replicas": int(spec.get("replicas", 1))}
+    if scaled:
+        return saved | {"scaledObject": scaled_object_saved(scaled)}
     return saved | ({"hpa": {"name": hpa["metadata"]["name"]} | bounds_of(hpa)} if hpa else {})
 
 
@@ -140,6 +206,35 @@ def saved_of(obj: Json) -> Saved | None:
             "remove it",
         ) from error
     return checked
+
+
+def still_saved(observed: Observed) -> Saved | None:
+    """What an earlier shutdown has saved, while the object is still down or where an unfinished recovery has left it.
+    None when it gives way to what is: others have gone on from there, or nobody can read it.
+    """
+    try:
+        saved = saved_of(observed.target)
+    except Refused:
+        return None
+    present = observed.target["spec"]
+    if saved is None or ("selector" if observed.kind == "Service" else "replicas") not in saved:
+        return None
+    if observed.kind == "Service":
+        down = (present.get("selector") or {}) == saved.get("meanwhile", EMERGENCY_SELECTOR)
+    else:
+        down = int(present.get("replicas", 1)) in (0, saved.get("stage")) or _is_held(observed, saved)
+    return saved if down else None
+
+
+def _is_held(observed: Observed, saved: Saved) -> bool:
+    """Whether what scales the workload is still held as a stage of a recovery holds it."""
+    hpa, scaled = hpa_of(observed), scaled_object_of(observed)
+    if hpa and saved.get("hpa", {}).get("name") == hpa["metadata"]["name"]:
+        least, most = bounds_of(hpa).values()
+        return bool(least == most and saved["hpa"]["minReplicas"] != saved["hpa"]["maxReplicas"])
+    if scaled and saved.get("scaledObject", {}).get("name") == scaled["metadata"]["name"]:
+        return pause_of(scaled) not in (NOT_PAUSED, saved["scaledObject"].get("pausedReplicas"))
+    return False
 
 
 def as_annotation(saved: Saved | None) -> Json:
@@ -172,6 +267,14 @@ def _fields(found: Json) -> Iterator[tuple[str, Any]]:
         hpa = found["hpa"]
         bounds = {k: _count(hpa[k]) for k in ("minReplicas", "maxReplicas")}
         yield "hpa", {"name": str(hpa["name"])} | bounds
+    if found.get("scaledObject"):
+        scaled = found["scaledObject"]
+        paused = {"pausedReplicas": _count(scaled["pausedReplicas"])} if "pausedReplicas" in scaled else {}
+        yield "scaledObject", {"name": str(scaled["name"])} | paused
+    if "stage" in found:
+        yield "stage", _count(found["stage"])
+    if "meanwhile" in found:
+        yield "meanwhile", {str(k): str(v) for k, v in found["meanwhile"].items()}
     if found.get("manifest"):
         yield "manifest", str(found["manifest"])
     if not {"selector", "replicas"} & set(found):

@@ -28,19 +28,28 @@ from paramedic.actions.compound import CompoundAction, Parts
 from paramedic.actions.emergency import (
     EMERGENCY_SELECTOR,
     KINDS,
+    PAUSED_REPLICAS,
+    SCALED_OBJECT,
     SOMETHING_NAMED,
     EmergencyObjects,
+    Pause,
     Saved,
     as_annotation,
     bounds_of,
-    hpa_of,
+    keeps_off,
     part,
+    pause_before,
+    pause_for,
+    pause_of,
     read_scaled,
     replicas_at,
     saved_of,
+    scaled_object_saved,
     with_condition,
+    write_pause,
 )
 from paramedic.actions.job_template import RunJobParams
+from paramedic.actions.scaling import ScaledObjectChoice, hpa_of, scaled_object_of
 from paramedic.api import ANNOTATION_BEFORE_SHUTDOWN, ANNOTATION_INCIDENT, ANNOTATION_OPERATION
 from paramedic.api.base import Model, ObjectName, rule
 from paramedic.api.checks import Verify
@@ -52,6 +61,7 @@ from paramedic.core.saved_manifests import digest_of, manifests_of, saved_by, to
 from paramedic.errors import NotFound, Refused
 
 HPA = "HorizontalPodAutoscaler"
+SCALED = "ScaledObject"
 AUTOSCALED = "autoscaled"
 _STAGE = r"^(100|[1-9]?[0-9])%$"
 _STAGE_SCHEMA = {
@@ -138,10 +148,13 @@ class RecoverPart(Model):
     stages: list[int | str] = Field(default_factory=list, description="The stages up to this one.")
     last: bool = Field(False, description="Whether it is the last stage.")
     from_: ManifestSource | None = Field(None, alias="from", description="Where the manifests are.")
+    scaled_object: ScaledObjectChoice = Field("Refuse", description=SCALED_OBJECT)
 
 
 class Recover(CompoundAction):
-    """A workload goes up together with the bounds of its HPA, which would otherwise leave no stages."""
+    """A workload goes up together with the bounds of its HPA, or the pause of KEDA, which would otherwise leave no
+    stages.
+    """
 
     name = "recover"
     summary = (
@@ -160,7 +173,7 @@ class Recover(CompoundAction):
         return with_condition([*_preparations(step, params), *_stages(step, params)], step.when)
 
     async def observe(self, target: BoundTarget, clients: Clients) -> Observed:
-        """Reads the object and the HPA that owns it."""
+        """Reads the object and what scales it."""
         return await read_scaled(target, clients)
 
     async def observe_for(self, target: BoundTarget, params: Json, clients: Clients) -> Observed:
@@ -176,21 +189,26 @@ class Recover(CompoundAction):
         return Observed(observed.target, related)
 
     def parts(self, observed: Observed) -> Parts:
-        """The HPA first: it must not act on replicas that its bounds do not allow yet."""
-        hpa = hpa_of(observed)
+        """The HPA first: it must not act on replicas that its bounds do not allow yet. KEDA's pause last: KEDA acts on
+        it at once.
+        """
+        hpa, scaled = hpa_of(observed), scaled_object_of(observed)
         own = {f"{observed.kind}/{observed.name}": observed.target}
-        return ({f"{HPA}/{hpa['metadata']['name']}": hpa} if hpa else {}) | own
+        bounds = {f"{HPA}/{hpa['metadata']['name']}": hpa} if hpa else {}
+        return bounds | own | ({f"{SCALED}/{scaled['metadata']['name']}": scaled} if scaled else {})
 
     def state(self, observed: Observed) -> State:
-        """Bounds, replicas or selector, and what is saved; nothing empty, as a status keeps none.
+        """Bounds, replicas or selector, what is saved, and KEDA's pause; nothing empty, as a status keeps none.
 
-        Replicas that an HPA is free to change are not ours.
+        Replicas that an HPA or KEDA is free to change are not ours.
         """
         hpa, spec = hpa_of(observed), observed.target["spec"]
-        present = dict(spec.get("selector") or {}) if observed.kind == "Service" else _replicas(spec, hpa)
+        present = dict(spec.get("selector") or {}) if observed.kind == "Service" else _replicas(observed)
         own = _own(observed, present, saved_of(observed.target))
         bounds = {f"{HPA}/{hpa['metadata']['name']}": bounds_of(hpa)} if hpa else {}
-        return bounds | {f"{observed.kind}/{observed.name}": own}
+        scaled = scaled_object_of(observed)
+        pause = _paused(observed, pause_of(scaled)) if scaled else {}
+        return bounds | {f"{observed.kind}/{observed.name}": own} | pause
 
     def plan(self, observed: Observed, params: RecoverPart, operation: str) -> Change:
         """The part's change. Raises Refused when there is nothing to go back to, or others have come in between."""
@@ -203,6 +221,20 @@ class Recover(CompoundAction):
                 return self._traffic(observed, operation)
             case "Scale":
                 return self._scale(observed, params, operation)
+
+    def plan_again(
+        self, observed: Observed, params: RecoverPart, operation: str, before: State, after: State
+    ) -> Change:
+        """Once the object itself is done its saved state tells nothing any more: the rest follows from the intent."""
+        if annotation(observed.target, ANNOTATION_OPERATION) == operation:
+            return self.change_to(observed, after, operation, f"{observed.name}: the rest of it")
+        return super().plan_again(observed, params, operation, before, after)
+
+    def restore(self, observed: Observed, before: State, operation: str) -> Change:
+        """Back to the earlier states, in the opposite order, but for KEDA's pause."""
+        pauses = [part for part in before if part.startswith(f"{SCALED}/")]
+        backwards = [part for part in reversed(before) if part not in pauses] + pauses
+        return self.change_to(observed, {p: before[p] for p in backwards}, operation, f"{observed.name}: as before")
 
     def settled(self, observed: Observed, before: State, after: State, operation: str) -> Outcome:
         """Once its bounds are moved, an HPA may have brought the replicas there before us: then what is saved tells."""
@@ -217,8 +249,13 @@ class Recover(CompoundAction):
     def write_part(
         self, observed: Observed, part: str, obj: Json | None, wanted: Any, operation: str
     ) -> Iterator[Write]:
-        """One patch of the HPA or of the object itself."""
-        assert obj is not None
+        """One patch of the HPA, of the ScaledObject or of the object itself; none of what is gone meanwhile."""
+        if obj is None:
+            return
+        if part.startswith(f"{SCALED}/"):
+            pause = write_pause(observed, wanted["pausedReplicas"], operation)
+            yield from [pause] if pause else []
+            return
         namespace = observed.target["metadata"]["namespace"]
         if part.startswith(f"{HPA}/"):
             path = f"/apis/autoscaling/v2/namespaces/{namespace}/horizontalpodautoscalers/{obj['metadata']['name']}"
@@ -252,6 +289,7 @@ class Recover(CompoundAction):
                     f"nothing is saved on {names} (annotation {ANNOTATION_BEFORE_SHUTDOWN}): bring it back by hand, or "
                     "from manifests (recover.from)",
                 )
+            _require_leave(observed.related["objects"], params.scaled_object)
             told = "the saved state is there"
         state = self.state(observed)
         return Change(state, state, (), None, told)
@@ -264,7 +302,8 @@ class Recover(CompoundAction):
         earlier = saved_of(observed.target) or {}
         bounds = earlier.get("hpa") or ({"name": hpa["metadata"]["name"]} | bounds_of(hpa) if hpa else None)
         mark = f"{params.from_.config_map} {params.from_.sha256[:12]}"
-        saved: Saved = saved_by(manifest) | ({"hpa": bounds} if bounds else {}) | {"manifest": mark}
+        kept = {"scaledObject": earlier["scaledObject"]} if "scaledObject" in earlier else {}
+        saved: Saved = saved_by(manifest) | ({"hpa": bounds} if bounds else {}) | kept | {"manifest": mark}
         before, own = self.state(observed), f"{observed.kind}/{observed.name}"
         after = before | {own: before[own] | {"saved": saved}}
         message = f"{observed.name}: manifest of ConfigMap/{params.from_.config_map} applied"
@@ -295,20 +334,21 @@ class Recover(CompoundAction):
             return Change(before, before, (), None, f"{observed.name}: nothing is saved, its replicas stay")
         present, wanted = int(observed.target["spec"].get("replicas", 1)), replicas_at(params.stages, saved["replicas"])
         _stands_where_it_was_left(observed, present, replicas_at(params.stages[:-1], saved["replicas"]))
-        after = _after(observed, before, saved, max(present, wanted) if params.last else wanted, last=params.last)
         if present > wanted and not params.last:
             return Change(before, before, (), None, f"{observed.name}: others have scaled it to {present}, it stays")
+        after = _after(observed, before, saved, max(present, wanted), params)
         if after == before:
             return Change(before, before, (), None, f"{observed.name}: stays at {present} replicas")
         change = f"replicas {present} → {wanted} of {saved['replicas']}"
-        message = f"{observed.name}: {change if present < wanted else f'recovered, with {present} replicas already'}"
-        return self.change_to(observed, after, operation, message)
+        already = f"recovered, with {present} replicas already" if params.last else f"stays at {present} replicas"
+        return self.change_to(observed, after, operation, f"{observed.name}: {change if present < wanted else already}")
 
 
 def _preparations(step: Step, params: RecoverParams) -> Iterator[Step]:
     """Looking at what there is, applying manifests, checking the database: nothing of it can tell whether it helped."""
     source = {"from": params.from_.to_wire()} if params.from_ else {}
-    named = {"objects": [list(one) for one in params.objects()]} | source
+    pause = {"scaledObject": "Patch"} if params.scaled_object == "Patch" else {}
+    named = {"objects": [list(one) for one in params.objects()]} | source | pause
     first = (*params.scaled(), *params.objects())[0]
     yield part(step, "check", first, "recover", {"do": "Check"} | named, verify=_NO_CHECK)
     for kind, name in params.objects() if params.from_ else ():
@@ -321,11 +361,12 @@ def _preparations(step: Step, params: RecoverParams) -> Iterator[Step]:
 
 def _stages(step: Step, params: RecoverParams) -> Iterator[Step]:
     """Every workload to the first stage, then the traffic, then the other stages."""
+    pause = {"scaledObject": "Patch"} if params.scaled_object == "Patch" else {}
     for number in range(1, len(params.stages) + 1):
         upto, last = params.stages[:number], number == len(params.stages)
         for kind, name in params.scaled():
             suffix = f"{kind.lower()}-{name}-to-{str(upto[-1]).replace('%', 'pct')}"
-            scale = {"do": "Scale", "stages": upto, "last": last}
+            scale = {"do": "Scale", "stages": upto, "last": last} | pause
             yield part(step, suffix, (kind, name), "recover", scale)
         for name in params.services if number == 1 else ():
             yield part(step, f"service-{name}", ("Service", name), "recover", {"do": "Traffic"})
@@ -371,11 +412,31 @@ def _is_down(obj: Json) -> bool:
     return bool(spec.get("replicas", 1) == 0)
 
 
-def _replicas(spec: Json, hpa: Json | None) -> int | str:
-    replicas = int(spec.get("replicas", 1))
-    if hpa is None or replicas == 0:
-        return replicas
-    return AUTOSCALED if _is_free(bounds_of(hpa), replicas) else replicas
+def _replicas(observed: Observed) -> int | str:
+    replicas, hpa = int(observed.target["spec"].get("replicas", 1)), hpa_of(observed)
+    if scaled := scaled_object_of(observed):
+        free = not keeps_off(scaled, pause_of(scaled))
+    else:
+        free = hpa is not None and _is_free(bounds_of(hpa), replicas)
+    return AUTOSCALED if free and replicas else replicas
+
+
+def _paused(observed: Observed, pause: Pause) -> State:
+    """The part of a state that is about KEDA."""
+    scaled = scaled_object_of(observed)
+    return {f"{SCALED}/{scaled['metadata']['name']}": {"pausedReplicas": pause}} if scaled else {}
+
+
+def _require_leave(objects: list[Json], choice: ScaledObjectChoice) -> None:
+    """Raises Refused when a shutdown has paused KEDA and the policy does not allow to change its ScaledObject."""
+    paused = [o for o in objects if "scaledObject" in (saved_of(o) or {})]
+    if paused and choice == "Refuse":
+        names = ", ".join(f"{o['kind']}/{o['metadata']['name']}" for o in paused)
+        raise Refused(
+            Reason.INVALID_PARAMETERS,
+            f"KEDA scales {names} and is paused: write scaledObject: Patch in recover to have its annotation "
+            f"{PAUSED_REPLICAS} raised with each stage and removed in the last",
+        )
 
 
 def _stands_where_it_was_left(observed: Observed, present: int, left: int) -> None:
@@ -387,16 +448,42 @@ def _stands_where_it_was_left(observed: Observed, present: int, left: int) -> No
         )
 
 
-def _after(observed: Observed, before: State, saved: Saved, wanted: int, *, last: bool) -> State:
-    """Bounds first, then the replicas: in every stage but the last an HPA may choose nothing."""
-    own, hpa = f"{observed.kind}/{observed.name}", hpa_of(observed)
+def _after(observed: Observed, before: State, saved: Saved, wanted: int, params: RecoverPart) -> State:
+    """Bounds first, then the replicas: in every stage but the last an HPA or KEDA may choose nothing. The stage is
+    written down with what is saved, so that a shutdown knows an unfinished recovery.
+    """
+    own, hpa, last = f"{observed.kind}/{observed.name}", hpa_of(observed), params.last
+    if scaled := scaled_object_of(observed):
+        return _after_with_keda(observed, before, _with_scaled_object(saved, scaled), wanted, params)
     bounds: State = {}
     if hpa and saved.get("hpa", {}).get("name") == hpa["metadata"]["name"] and saved["replicas"]:
         allowed = {k: saved["hpa"][k] for k in ("minReplicas", "maxReplicas")}
         bounds = {f"{HPA}/{hpa['metadata']['name']}": allowed if last else {k: max(1, wanted) for k in allowed}}
     free = bool(bounds) and last and _is_free(saved["hpa"], wanted)
     replicas = AUTOSCALED if free else wanted
-    return before | bounds | {own: _own(observed, replicas, None if last else saved)}
+    return before | bounds | {own: _own(observed, replicas, None if last else _at_stage(saved, wanted))}
+
+
+def _after_with_keda(observed: Observed, before: State, saved: Saved, wanted: int, params: RecoverPart) -> State:
+    """Held by its pause at each stage; in the last it is as before the shutdown. Raises Refused when it may not be."""
+    scaled, last = scaled_object_of(observed), params.last
+    pause = pause_for(observed, params.scaled_object, pause_before(saved) if last else wanted)
+    assert scaled is not None
+    assert pause is not None
+    free = wanted and not keeps_off(scaled, pause)
+    own = _own(observed, AUTOSCALED if free else wanted, None if last else _at_stage(saved, wanted))
+    return before | {f"{observed.kind}/{observed.name}": own} | _paused(observed, pause)
+
+
+def _with_scaled_object(saved: Saved, scaled: Json) -> Saved:
+    """What is saved, with how a ScaledObject was before the first stage that no shutdown has seen."""
+    known = saved.get("scaledObject", {}).get("name") == scaled["metadata"]["name"]
+    return saved if known else saved | {"scaledObject": scaled_object_saved(scaled)}
+
+
+def _at_stage(saved: Saved, wanted: int) -> Saved:
+    """What is saved, with the stage that is reached; none when nothing comes back."""
+    return saved | ({"stage": wanted} if wanted else {})
 
 
 def _own(observed: Observed, present: Any, saved: Saved | None) -> Json:

@@ -11,8 +11,11 @@ from datetime import UTC, datetime
 from paramedic.actions.base import Action, Change, Clients, Json, Observed, Outcome, Report, State, annotation
 from paramedic.actions.job_template import RunJobParams, job_manifest, job_name
 from paramedic.api import ANNOTATION_OPERATION
+from paramedic.api.base import parse_time
 from paramedic.api.incident import Evidence
 from paramedic.api.reasons import Reason
+from paramedic.clients.evidence import EvidenceStore
+from paramedic.clients.evidence_shares import Share
 from paramedic.core.jobs import JobEnd, job_end, last_lines, newest_pod, output_of, result_of, told
 from paramedic.core.redact import clean
 from paramedic.errors import AlreadyExists, Conflict, NotFound, ParamedicError, Refused, Retry, Terminal
@@ -24,6 +27,8 @@ _TAIL_BYTES = 64 * 1024
 _MOST_FOR_THE_END_SECONDS = 10.0
 _READ_SECONDS = 10.0
 _KEPT_LONGER_SECONDS = 900
+_MOST_LOG_BYTES = 64 * 1024 * 1024
+_TURN_SECONDS = 5.0
 _NOTED = "uid"
 _EVER_SECONDS = 10 * 365 * 86400
 
@@ -129,11 +134,12 @@ class _Run:
         log = await self._tail(pod)
         evidence = await self._keep_log(pod)
         now = datetime.now(UTC)
-        message = told(self._work.name, end, pod, self._elapsed(), now)
+        seconds = max(self._elapsed(), (now - parse_time(job["metadata"]["creationTimestamp"])).total_seconds())
+        message = told(self._work.name, end, pod, seconds, now)
         if end is None:
             message += await self._delete(job)
         lines, output = last_lines(log, self._work.log_lines), output_of(log)
-        result = result_of(self._work.name, end, pod, self._elapsed(), lines, output)
+        result = result_of(self._work.name, end, pod, seconds, lines, output)
         return Report(message, result, evidence, failed=not (end and end.succeeded))
 
     async def _made(self) -> Json:
@@ -189,12 +195,28 @@ class _Run:
         return kept
 
     async def _keep_log(self, pod: Json | None) -> tuple[Evidence, ...]:
-        """The whole logs of all pods of the Job, where there is a store; what goes wrong is said in their notes."""
+        """The whole logs of all pods of the Job, where there is a store with room for them, and few others wait for it;
+        what goes wrong is said in their notes.
+        """
         store = self._clients.evidence
         if store is None or pod is None:
             return ()
-        about, whose = {"job": self._work.name}, (self._work.namespace, self._work.incident, self._work.operation)
-        async with store.collection(*whose, about=about, seconds=self._patience()) as kept:
+        waits_until = asyncio.get_running_loop().time() + min(_TURN_SECONDS, self._patience())
+        try:
+            async with store.shares.turn(self._work.namespace, waits_until, lambda: None) as share:
+                return await self._keep_in(store, share)
+        except Terminal as error:
+            return (Evidence(name="logs", note=f"not captured: {clean(error, 250)}"),)
+
+    async def _keep_in(self, store: EvidenceStore, share: Share) -> tuple[Evidence, ...]:
+        whose = self._work.namespace, self._work.incident, self._work.operation
+        async with store.collection(
+            *whose,
+            about={"job": self._work.name},
+            total_bytes=_MOST_LOG_BYTES,
+            seconds=self._patience(),
+            share=share,
+        ) as kept:
             try:
                 sources = log_sources(
                     self._clients.kube, self._work.namespace, self._selector, _EVER_SECONDS, previous=False

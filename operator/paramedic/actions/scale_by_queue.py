@@ -1,15 +1,17 @@
 """``scaleByQueue``: as many workers as a queue in Redis needs (runbook 3, "Queue Backlog")."""
 
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from pydantic import ConfigDict, Field
 
-from paramedic.actions.base import Change, Clients, Json, Observed
+from paramedic.actions.base import Change, Clients, Json, Observed, State, describe, same_state
 from paramedic.actions.outside import connections_of
 from paramedic.actions.scaling import (
     SCALED_OBJECT,
     ScaledObjectChoice,
     Scaling,
+    least_in,
     least_replicas,
     require_leave,
     state_with,
@@ -92,15 +94,41 @@ class ScaleByQueue(Scaling):
 
     def plan(self, observed: Observed, params: ScaleByQueueParams, operation: str) -> Change:
         """The patch to as many as the queue needs. Raises Refused; Terminal when the queue's depth is not known."""
-        queue = observed.seen
-        assert isinstance(queue, _Depth)
-        if queue.problem:
-            raise Terminal(queue.reason, queue.problem)
         require_leave(observed, params.scaled_object)
-        sizing = Sizing(params.per_replica, params.least, params.most, params.shrink_by)
-        wanted = wanted_replicas(queue.entries, least_replicas(observed), sizing)
+        wanted = _wanted(observed, params)
         change = self.change_to(observed, state_with(observed, self.state(observed), wanted), operation)
-        return replace(change, message=f"{change.message} ({queue.entries} in {params.key})")
+        return replace(change, message=f"{change.message} ({observed.seen.entries} in {params.key})")
+
+    def plan_again(
+        self, observed: Observed, params: ScaleByQueueParams, operation: str, before: State, after: State
+    ) -> Change:
+        """To as many as were planned, though the queue goes on moving. Raises as ``plan``; Refused, too, when that
+        would take workers away that the queue needs by now.
+        """
+        require_leave(observed, params.scaled_object)
+        if least_in(after) < least_replicas(observed) and _wanted(observed, params) > least_in(after):
+            message = f"{observed.name}: {params.key} needs more by now than {describe(after)}, as was planned"
+            raise Refused(Reason.TARGET_CHANGED, message)
+        return self.change_to(observed, after, operation)
+
+    def plan_as_shown(
+        self, observed: Observed, params: ScaleByQueueParams, operation: str, before: State, after: State
+    ) -> Change:
+        """To as many as a person was shown, as long as the workload is as it was then; else planned anew."""
+        if after and same_state(self.state(observed), before):
+            with suppress(Refused):
+                return self.plan_again(observed, params, operation, before, after)
+        return self.plan(observed, params, operation)
+
+
+def _wanted(observed: Observed, params: ScaleByQueueParams) -> int:
+    """As many as the queue needs. Raises Terminal when its depth is not known."""
+    queue = observed.seen
+    assert isinstance(queue, _Depth)
+    if queue.problem:
+        raise Terminal(queue.reason, queue.problem)
+    sizing = Sizing(params.per_replica, params.least, params.most, params.shrink_by)
+    return wanted_replicas(queue.entries, least_replicas(observed), sizing)
 
 
 async def _read_depth(target: BoundTarget, params: Json, clients: Clients) -> _Depth:

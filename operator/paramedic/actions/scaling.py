@@ -41,15 +41,11 @@ class Scaling(Action):
 
     async def observe(self, target: BoundTarget, clients: Clients) -> Observed:
         """Reads the workload and what scales it."""
-        workload, hpas, scaled = await asyncio.gather(
-            read_target(target, clients.kube), read_hpas(target, clients), _read_scaled_objects(target, clients)
-        )
-        # KEDA has an HPA of its own do the work, and puts back what is changed there.
-        return Observed(workload, {"hpa": [], "scaledObject": scaled} if scaled else {"hpa": hpas})
+        return await read_with_autoscalers(target, clients)
 
     def state(self, observed: Observed) -> State:
         """Replicas, or the bounds of what scales the workload. Raises Refused when several ScaledObjects do."""
-        scaled, hpa = _scaled_object(observed), _hpa(observed)
+        scaled, hpa = scaled_object_of(observed), hpa_of(observed)
         if scaled:
             return {name: scaled["spec"].get(name, _DEFAULT) for name in (_LEAST, _MOST)}
         if hpa:
@@ -74,7 +70,35 @@ class Scaling(Action):
         return Change(before, after, (_write(observed, after, operation),), before, message)
 
 
-async def read_hpas(target: BoundTarget, clients: Clients) -> list[Json]:
+async def read_with_autoscalers(target: BoundTarget, clients: Clients) -> Observed:
+    """The workload and what scales it. Raises NotFound, Refused, Retry, Terminal."""
+    workload, hpas, scaled = await asyncio.gather(
+        read_target(target, clients.kube), _read_hpas(target, clients), _read_scaled_objects(target, clients)
+    )
+    # KEDA has an HPA of its own do the work, and puts back what is changed there.
+    return Observed(workload, {"hpa": [], "scaledObject": scaled} if scaled else {"hpa": hpas})
+
+
+def hpa_of(observed: Observed) -> Json | None:
+    """The HPA that scales the workload."""
+    return next(iter(observed.related.get("hpa", [])), None)
+
+
+def scaled_object_of(observed: Observed) -> Json | None:
+    """The ScaledObject that scales the target. Raises Refused when there are several."""
+    found = observed.related.get("scaledObject", [])
+    if len(found) > 1:
+        names = ", ".join(s["metadata"]["name"] for s in found)
+        raise Refused(Reason.INVALID_PARAMETERS, f"several ScaledObjects scale {observed.name}: {names}")
+    return found[0] if found else None
+
+
+def scaled_object_path(scaled: Json, namespace: str) -> str:
+    """Where the API server has it."""
+    return f"{_KEDA.format(namespace)}/{scaled['metadata']['name']}"
+
+
+async def _read_hpas(target: BoundTarget, clients: Clients) -> list[Json]:
     """The HPAs that scale the target. Raises Refused, Retry, Terminal."""
     found = await clients.kube.list(_HPA.format(target.namespace))
     return [one for one in found if _scales(one, target)]
@@ -82,17 +106,23 @@ async def read_hpas(target: BoundTarget, clients: Clients) -> list[Json]:
 
 def least_replicas(observed: Observed) -> int:
     """The lower bound of what scales the workload, or its replicas where nothing does."""
-    scaled, hpa = _scaled_object(observed), _hpa(observed)
+    scaled, hpa = scaled_object_of(observed), hpa_of(observed)
     if scaled:
         return int(scaled["spec"].get(_LEAST, 0))
     return int(hpa["spec"].get("minReplicas", 1) if hpa else observed.target["spec"].get("replicas", 1))
+
+
+def least_in(state: State) -> int:
+    """The lower bound that a state holds, or its replicas."""
+    value = next(state[name] for name in ("replicas", "minReplicas", _LEAST) if name in state)
+    return 0 if value == _DEFAULT else int(value)
 
 
 def require_leave(observed: Observed, choice: ScaledObjectChoice) -> None:
     """Raises Refused when KEDA scales the workload and the policy does not allow to change its ScaledObject, or when
     that is paused.
     """
-    scaled = _scaled_object(observed)
+    scaled = scaled_object_of(observed)
     if scaled is None:
         return
     named = f"ScaledObject/{scaled['metadata']['name']}"
@@ -109,7 +139,7 @@ def state_with(observed: Observed, before: State, wanted: int, cap: int | None =
     """The state with so many replicas. Where something else scales the workload, they are its lower bound, and its
     upper one is ``cap``, if given, and no lower than that.
     """
-    scaled = _scaled_object(observed)
+    scaled = scaled_object_of(observed)
     if scaled:
         return _bounds_with(scaled["spec"], before, wanted, cap)
     if "replicas" in before:
@@ -131,9 +161,9 @@ def _bounds_with(spec: Json, before: State, wanted: int, cap: int | None) -> Sta
 
 def _write(observed: Observed, after: State, operation: str) -> Patch:
     """The patch of what holds the state: the workload, its HPA, or its ScaledObject."""
-    scaled, hpa, namespace = _scaled_object(observed), _hpa(observed), observed.target["metadata"]["namespace"]
+    scaled, hpa, namespace = scaled_object_of(observed), hpa_of(observed), observed.target["metadata"]["namespace"]
     if scaled:
-        holder, path = scaled, f"{_KEDA.format(namespace)}/{scaled['metadata']['name']}"
+        holder, path = scaled, scaled_object_path(scaled, namespace)
     elif hpa:
         holder, path = hpa, f"{_HPA.format(namespace)}/{hpa['metadata']['name']}"
     else:
@@ -154,19 +184,6 @@ async def _read_scaled_objects(target: BoundTarget, clients: Clients) -> list[Js
 def _scales(autoscaler: Json, target: BoundTarget) -> bool:
     ref = autoscaler["spec"]["scaleTargetRef"]
     return bool(ref.get("kind", "Deployment") == target.kind and ref["name"] == target.name)
-
-
-def _hpa(observed: Observed) -> Json | None:
-    return next(iter(observed.related.get("hpa", [])), None)
-
-
-def _scaled_object(observed: Observed) -> Json | None:
-    """The one that scales the target. Raises Refused when there are several."""
-    found = observed.related.get("scaledObject", [])
-    if len(found) > 1:
-        names = ", ".join(s["metadata"]["name"] for s in found)
-        raise Refused(Reason.INVALID_PARAMETERS, f"several ScaledObjects scale {observed.name}: {names}")
-    return found[0] if found else None
 
 
 def _describe_change(before: State, after: State) -> str:

@@ -13,16 +13,18 @@ from paramedic.api.base import Model
 from paramedic.api.incident import Evidence
 from paramedic.api.reasons import Reason
 from paramedic.api.workload import BoundTarget
+from paramedic.clients.postgres import Postgres
 from paramedic.clients.postgres_statements import (
     PARAMETER,
     Statistics,
     read_setting,
+    require_reset,
     reset_statistics,
     slowest,
     write_setting,
 )
 from paramedic.core.slowlog import OFF, Setting, described
-from paramedic.errors import Refused
+from paramedic.errors import ParamedicError, Refused
 
 _TOLD = 5
 
@@ -108,15 +110,19 @@ class SlowQueryLog(Action):
         return _change(self.state(observed), before, message, work)
 
     async def apply(self, change: Change, clients: Clients) -> Report:
-        """Keeps the slowest statements, then sets the threshold. Raises Refused, Terminal, Unreachable."""
+        """Keeps the slowest statements, sets the threshold, then begins the statistics anew: once more after a crash,
+        it would keep what is left of them. Raises Refused, Terminal, Unreachable.
+        """
         work: _Work = change.work
         database = await connections_of(clients).postgres(work.namespace, work.connection)
         statistics = await slowest(database, work.top)
+        resets = work.reset and not statistics.lacking
+        if resets:
+            await require_reset(database)
         evidence = await _keep(work, statistics, clients)
-        if work.reset and not statistics.lacking:
-            await reset_statistics(database)
         await write_setting(database, work.value)
-        return _report(change, statistics, evidence)
+        kept = await _reset(database) if resets else ""
+        return _report(change, statistics, evidence, kept)
 
     def settled(self, observed: Observed, before: State, after: State, operation: str) -> Outcome:
         """Not applied, too, when it is written and not loaded: then it is done again."""
@@ -161,15 +167,25 @@ async def _keep(work: _Work, statistics: Statistics, clients: Clients) -> tuple[
     return tuple(kept.items)
 
 
+async def _reset(database: Postgres) -> str:
+    """Begins the statistics anew. The setting is made by then: what stands in the way is returned, and not raised."""
+    try:
+        await reset_statistics(database)
+    except ParamedicError as error:
+        return f" (the statistics of statements may not have been reset: {error})"
+    return ""
+
+
 async def _lines(statistics: Statistics) -> AsyncGenerator[bytes, None]:
     yield json.dumps([one.to_json() for one in statistics.statements], indent=1).encode()
 
 
-def _report(change: Change, statistics: Statistics, evidence: tuple[Evidence, ...]) -> Report:
+def _report(change: Change, statistics: Statistics, evidence: tuple[Evidence, ...], kept: str) -> Report:
+    """``kept``: why the statistics may not have been reset."""
     slowest_ones = [
         {"query": one.query, "calls": one.calls, "meanMilliseconds": one.mean_milliseconds}
         for one in statistics.statements[:_TOLD]
     ]
     result: dict[str, Any] = {"top": slowest_ones} | ({"lacking": statistics.lacking} if statistics.lacking else {})
     note = f" (no statistics of statements: {statistics.lacking})" if statistics.lacking else ""
-    return Report(change.message + note, result, evidence)
+    return Report(change.message + note + kept, result, evidence)

@@ -45,7 +45,9 @@ class PostgresServer(_Fixed):
     host: _Host = Field(description="Host name or address; with verify-full the name in its certificate.")
     port: _Port = Field(5432, description="Port.")
     database: str = Field(min_length=1, max_length=63, description="Database to connect to.")
-    username: str = Field(min_length=1, max_length=63, description="Role; README.md says which rights it needs.")
+    username: str = Field(
+        min_length=1, max_length=63, description="Role; manifests/README.md says which rights it needs."
+    )
     sslmode: SslMode = Field("verify-full", description="As in libpq; what is weaker than verify-full is your risk.")
 
 

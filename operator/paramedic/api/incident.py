@@ -11,6 +11,7 @@ from paramedic.api.checklist import ChecklistText
 from paramedic.api.checks import RevertWhen, Verify
 from paramedic.api.conditions import Condition
 from paramedic.api.policy import Guards, IncidentType, Mode, OnFailure, Severity, Strategy
+from paramedic.api.reasons import Reason
 from paramedic.api.workload import BoundTarget, TargetRef
 
 Phase = Literal["Open", "Blocked", "AwaitingApproval", "Remediating", "Verifying", "Escalated", "Resolved"]
@@ -135,7 +136,11 @@ class IncidentSpec(Model):
         description="Addresses or CIDRs, IPv4 and IPv6, that the trouble comes from, for a policy whose blockAddresses "
         "has addressesFromIncident. They cannot be changed after creation.",
     )
-    paused: bool = Field(False, description="A person takes over: nothing further is done while true.")
+    paused: bool = Field(
+        False,
+        description="A person takes over. While true no step is done, nothing is put back (a ttl that runs out waits) "
+        "and the alert's end does not close the incident. Set it to false, or write spec.resolution.",
+    )
     acknowledged_by: UserName | None = Field(None, description="Who works on it; your own user name.")
     commander: UserName | None = Field(None, description="Who leads the response; by default who acknowledged first.")
     approvals: list[Approval] = Field(
@@ -213,6 +218,7 @@ class Revert(StatusModel):
     after: dict[str, Any] | None = Field(None, description="Fields after.", json_schema_extra=Opaque)
     started_at: Time | None = Field(None, description="When its intent was written.")
     finished_at: Time | None = Field(None, description="When it ended.")
+    failure: str = Field("", description="Why it could not be done: CamelCase constant.")
 
 
 class StepStatus(StatusModel):
@@ -255,6 +261,14 @@ class StepStatus(StatusModel):
         acted = self.state in ("Executing", "Verifying", "Succeeded", "Failed", "Unknown") and self.after is not None
         there = self.kept_by is None and (self.revert is None or self.revert.state == "Executing")
         return leased and acted and there
+
+    @property
+    def is_left_in_place(self) -> bool:
+        """Whether something temporary of this step could not be put back: not where others have changed it since."""
+        if self.revert is None or self.revert.state != "Failed" or self.kept_by is not None:
+            return False
+        leased = self.ttl is not None or self.revert_when is not None
+        return leased and self.revert.failure != Reason.TARGET_CHANGED
 
 
 class EscalationStatus(StatusModel):
@@ -334,6 +348,14 @@ class Notice(StatusModel):
     undelivered: list[str] = Field(default_factory=list, description="Channels that could not be told, for good.")
 
 
+class Untold(StatusModel):
+    """A channel that has not taken what it was told last."""
+
+    channel: str = Field(description="Its name in the settings.")
+    reason: str = Field("", description="CamelCase constant.")
+    message: str = Field("", description="What is the matter, for a person.")
+
+
 class Evidence(StatusModel):
     """Something kept for later."""
 
@@ -409,6 +431,9 @@ class IncidentStatus(StatusModel):
     notices: list[Notice] = Field(
         default_factory=list,
         description="What people are told: the newest 50 and what is still to be told, at most 300.",
+    )
+    untold: list[Untold] = Field(
+        default_factory=list, description="Channels that did not take what they were told last; see Notified."
     )
     attend_at: Time | None = Field(
         None, description="When Paramedic looks at the ended incident again: for its checklist, or to prune it."

@@ -1,5 +1,6 @@
 """What the settings say about people: how fast each severity is answered, who is called, and by which channels."""
 
+import re
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -12,6 +13,8 @@ from paramedic.api.base import Duration, Model, NamespaceName, ObjectName, Url
 from paramedic.api.incident import NoticeKind
 from paramedic.api.policy import Severity, Window
 
+SLACK_USER = re.compile(r"[UW][A-Z0-9]{2,20}", re.ASCII)
+SLACK_GROUP = re.compile(r"S[A-Z0-9]{2,20}", re.ASCII)
 _Text = Annotated[str, Field(max_length=16384)]
 
 
@@ -71,7 +74,7 @@ class Level(Model):
     """One level of a team's escalation: who is called, and after how long the next one is."""
 
     name: str = Field(max_length=128, description='For example "On-call engineer".')
-    contacts: list[Contact] = Field(default_factory=list, max_length=16)
+    contacts: list[Contact] = Field(min_length=1, max_length=16, description="At least one: else it reaches nobody.")
     next_after: Duration = Field(
         timedelta(minutes=15), description="Then the next level is called, unless somebody has acknowledged."
     )
@@ -281,20 +284,45 @@ class Templates(Model):
     shutdown_notice: _Text | None = None
 
 
-def wrong_references(people: PeopleSettings, channels: list[ChannelSettings], notify: list[str]) -> Iterator[str]:
-    """One line for each channel that is there twice, and for each contact and ``notify`` whose channel is not there."""
+def wrong_channels(channels: list[ChannelSettings], notify: list[str]) -> Iterator[str]:
+    """One line for each channel that is there twice, and for each of ``notify`` that is not there."""
     names = [channel.name for channel in channels]
     yield from (f"channels: {name} is there twice" for name in sorted(set(names)) if names.count(name) > 1)
-    known = ", ".join(names) or "none is named"
-    wanted = [("notify", name) for name in notify] + [
-        (f"people.teams: {team.name}, level {number} ({level.name})", contact.channel)
-        for team in people.teams
-        for number, level in enumerate(team.levels, 1)
-        for contact in level.contacts
-    ]
-    for where, name in wanted:
-        if name not in names:
-            yield f"{where} names the channel {name}, and there is no such channel: {known}"
+    yield from (_no_such_channel("notify", name, channels) for name in notify if name not in names)
+
+
+def wrong_contacts(people: PeopleSettings, channels: list[ChannelSettings]) -> Iterator[str]:
+    """One line for each contact whose channel is not there, or by whose channel nobody would be reached."""
+    by_name = {channel.name: channel for channel in channels}
+    for team in people.teams:
+        for number, level in enumerate(team.levels, 1):
+            where = f"people.teams: {team.name}, level {number} ({level.name})"
+            for contact in level.contacts:
+                channel = by_name.get(contact.channel)
+                if channel is None:
+                    yield _no_such_channel(where, contact.channel, channels)
+                elif problem := _reaches_nobody(contact, channel):
+                    yield f"{where}: {problem}"
+
+
+def _no_such_channel(where: str, name: str, channels: list[ChannelSettings]) -> str:
+    known = ", ".join(channel.name for channel in channels) or "none is named"
+    return f"{where} names the channel {name}, and there is no such channel: {known}"
+
+
+def _reaches_nobody(contact: Contact, channel: ChannelSettings) -> str | None:
+    """Why a call by this channel would not reach who is meant."""
+    mention = contact.mention or ""
+    if channel.statuspage:
+        return f"{channel.name} is a public status page, which calls nobody: name another channel"
+    if channel.webhook and channel.webhook.kinds and "Call" not in channel.webhook.kinds:
+        return f"{channel.name} is not told of calls: add Call to its kinds"
+    if channel.slack and mention and not (SLACK_USER.fullmatch(mention) or SLACK_GROUP.fullmatch(mention)):
+        return (
+            f"{mention} is no id of Slack's, so nobody would be mentioned: write the member id (U… or W…, in Slack: "
+            "Profile, ⋮, Copy member ID) or a user group's (S…, in its address in Slack)"
+        )
+    return None
 
 
 def _unique(what: str, names: list[str]) -> None:

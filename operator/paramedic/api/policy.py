@@ -26,6 +26,8 @@ Mode = Literal["Observe", "Approve", "Auto"]
 Strategy = Literal["UntilRecovered", "Sequence"]
 OnFailure = Literal["Continue", "Stop", "Escalate"]
 Severity = Literal["P0", "P1", "P2", "P3"]
+MOST_MATCHERS = 128
+"""In all entries of a policy."""
 READING = frozenset({"diagnose", "captureEvidence", "awaitDatabase"})
 """Actions that change nothing of what is in trouble: by themselves they are no remedy, and nothing is verified."""
 _EVIDENCE_THAT_COSTS = frozenset({"networkCapture", "snapshots", "databaseDump"})
@@ -79,7 +81,12 @@ class Match(Model):
                 rule(
                     "(has(self.alerts) && size(self.alerts) > 0) || has(self.incidents)",
                     "match needs alerts, incidents, or both: as it stands the policy would never act",
-                )
+                ),
+                rule(
+                    f"!has(self.alerts) || self.alerts.map(a, size(a.matchers)).sum() <= {MOST_MATCHERS}",
+                    f"a policy may have {MOST_MATCHERS} matchers in all: join values in one regular expression, or "
+                    "divide it into several policies",
+                ),
             ]
         }
     )
@@ -186,18 +193,24 @@ class Step(Model):
     name: StepName = Field(description="Name of the step, unique in the policy; approvals refer to it.")
     when: CelExpression | None = Field(
         None,
-        description="CEL over alert, incident and target; the step is skipped when false. "
-        "Example: target.lastRolloutAge < duration('30m')",
+        description="CEL; the step is skipped when false. Example: target.lastRolloutAge < duration('30m'). It knows "
+        "alert.{labels,annotations,firing,age}, incident.{name,namespace,title,type,severity,age}, "
+        "target.{kind,name,labels,replicas,readyReplicas,availableReplicas,updatedReplicas,lastRolloutAge}, "
+        "findings[].{reason,message,object} and steps['NAME'].{state,reason,message,result}.",
     )
     target: TargetSelector | None = Field(None, description="Instead of the policy's target.")
     approval: Literal["Required", "NotRequired"] | None = Field(
-        None, description="Required: wait for a person, whatever the mode."
+        None, description="Required: wait for a person, whatever the mode. NotRequired: do not, even in mode Approve."
     )
     timeout: Duration = Field(timedelta(minutes=5), description="For carrying the step out, without verification.")
     ttl: Duration | None = Field(None, description="A leased mitigation: put back after this.")
     revert_when: RevertWhen | None = Field(None, description="Put a leased mitigation back early when this holds.")
     verify: Verify | None = Field(None, description="Instead of the policy's verify.")
-    on_failure: OnFailure = Field("Escalate", description="What follows when the step fails.")
+    on_failure: OnFailure = Field(
+        "Escalate",
+        description="What follows when the step fails. Continue: the next step. Escalate: people are called at once, "
+        "and Paramedic does nothing further. Stop: nothing further; people are called when that lasts too long.",
+    )
 
     @model_validator(mode="after")
     def _one_action(self) -> Self:

@@ -39,6 +39,11 @@ class Reason(_Documented):
     # The policy itself
     POLICY_VALID = "PolicyValid", "The policy can be used."
     POLICY_INVALID = "PolicyInvalid", "The policy has a mistake that only reading it whole can show; see the message."
+    POLICY_WITHOUT_ROOM = (
+        "PolicyWithoutRoom",
+        "The matchers of the namespace's older policies take all the memory that one namespace may have: this policy "
+        "answers to nothing until some of them are deleted or made simpler.",
+    )
     # What held it back
     ALLOWED = "Allowed", "Every guard let the action pass."
     PAUSED = "Paused", "spec.paused is true on the incident: a person has taken over."
@@ -142,7 +147,7 @@ class Reason(_Documented):
     SECURITY_BREACH = "SecurityBreach", "A security incident: people are called at once."
     SEVERAL_SERVICES = "SeveralServices", "Several services of the namespace fail at the same time."
     HANDED_OVER = "HandedOver", "Paramedic does nothing further by itself; people are called."
-    BLOCKED_TOO_LONG = "BlockedTooLong", "A guard has held the remedy back for too long (people.responses)."
+    BLOCKED_TOO_LONG = "BlockedTooLong", "The remedy was held back, or has stopped, for too long (people.responses)."
     APPROVAL_OVERDUE = "ApprovalOverdue", "A step has waited for approval for too long (people.responses)."
     REQUESTED = "Requested", "A person has asked for more people (spec.escalation)."
     UNANSWERED = "Unanswered", "Nobody has acknowledged: the next level of the team is called."

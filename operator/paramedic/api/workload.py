@@ -7,6 +7,8 @@ from pydantic import ConfigDict, Field
 from paramedic.api.base import Model, ObjectName, StatusModel, rule
 
 WORKLOADS = ("Deployment", "StatefulSet", "DaemonSet")
+WITH_PODS = (*WORKLOADS, "Service")
+"""Kinds that say which pods are theirs."""
 TargetKind = Literal[
     "Deployment", "StatefulSet", "DaemonSet", "Service", "Ingress", "HTTPRoute", "ConfigMap", "Secret", "Connection"
 ]

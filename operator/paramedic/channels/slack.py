@@ -14,6 +14,7 @@ from paramedic.api.reasons import Reason
 from paramedic.channels.base import Message, Told
 from paramedic.channels.slack_places import CLOCK_SKEW, MAIN, Places
 from paramedic.clients.slack import ChannelGone, Seen, Slack
+from paramedic.core import markup
 from paramedic.core import slack_blocks as blocks
 from paramedic.core.messages import TextName
 from paramedic.core.slack_buttons import awaiting
@@ -166,9 +167,9 @@ class _Telling:
         """The longer texts, where everybody in the channel sees them."""
         for name, of in _TEXTS.items():
             if new := self._untold(name, [n for n in notices if of(n)]):
-                text = await self._messages.text(name, self._incident, blocks.escape)
-                body = blocks.text_blocks(text)
-                await self._post(name, channel, thread, text[: blocks.MAX_TEXT], body, new, broadcast=True)
+                text = await self._messages.text(name, self._incident, markup.plain)
+                body = blocks.text_blocks(blocks.escape(text))
+                await self._post(name, channel, thread, blocks.fit(text), body, new, broadcast=True)
 
     async def _keep_current(self, channel: str, thread: str) -> None:
         """The main message, the topic and the last question, as things are now."""

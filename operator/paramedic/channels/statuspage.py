@@ -6,6 +6,7 @@ from typing import Any
 from paramedic.api.incident import Incident
 from paramedic.api.people import ChannelSettings
 from paramedic.channels.base import Message, Told
+from paramedic.clients.http_json import Absent
 from paramedic.clients.statuspage import Statuspage
 from paramedic.core import markup
 from paramedic.core.status_page import (
@@ -37,16 +38,19 @@ class StatuspageIncidents:
 
     async def tell(self, message: Message) -> Told:
         """At most one posting. Raises as ``Channel.tell``."""
-        number = message.external.get(self.name)
+        number = message.external.get(self.name) or None
         news = posting(message.incident, message.notices, message.external.get(f"{self.name}/told"))
         if news is None:
             return {}
         others = await self._page.unresolved() if number is None or self._components else []
         if number is None:
             return await self._open(message, news, others)
-        if message.again and _mark(await self._page.incident(number)) == news.mark:
-            return self._kept(number, news)
-        return await self._post(message, number, news, others)
+        try:
+            if message.again and _mark(await self._page.incident(number)) == news.mark:
+                return self._kept(number, news)
+            return await self._post(message, number, news, others)
+        except Absent:
+            return await self._tell_anew(message, news, await self._page.unresolved())
 
     async def close(self) -> None:
         """Ends the connections."""
@@ -65,6 +69,17 @@ class StatuspageIncidents:
             return told
         made = await self._page.create(await self._fields(message, news, others))
         return self._kept(str(made["id"]), news)
+
+    async def _tell_anew(self, message: Message, news: Posting, others: list[Json]) -> Told:
+        """A person has deleted it there: it is made again; of what is over by now only the components are put right,
+        which the page leaves as they were.
+        """
+        if told := await self._open(message, news, others):
+            return told
+        ids = concerned(message.incident, self._components)
+        for component, status in component_statuses(ids, news.component, others).items():
+            await self._page.set_component(component, status)
+        return self._kept("", news)
 
     async def _post(self, message: Message, number: str, news: Posting, others: list[Json]) -> Told:
         rest = [other for other in others if other.get("id") != number]

@@ -14,7 +14,7 @@ from paramedic.api.base import format_time, parse_time
 from paramedic.api.connection import AuroraCluster
 from paramedic.clients.aws import Aws, AwsFault
 from paramedic.core.failover import Asked, Database, Member, Phase, Snapshot
-from paramedic.errors import Conflict
+from paramedic.errors import Conflict, Refused, Terminal
 
 Json = dict[str, Any]
 _TAG_TO = "paramedic.dev/failover-to"
@@ -25,6 +25,10 @@ _EVENTS_WINDOW_MINUTES = 24 * 60
 _FAILOVER_CATEGORY = "failover"
 _NOT_NOW = frozenset({"InvalidDBClusterStateFault", "InvalidDBClusterState"})
 _asking: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()  # by cluster: whoever's connection it is
+_not_taken: dict[str, Asked] = {}
+"""By cluster: the stamp that this process has written for a request that AWS has refused since. It stands for nothing;
+one of the same operation that another process has written does.
+"""
 
 
 class Aurora:
@@ -85,7 +89,7 @@ class Aurora:
         """
         async with _asking.setdefault(database.identity, asyncio.Lock()):
             cluster = await self._cluster()
-            _require_as_seen(self._name, cluster, database)
+            _require_as_seen(self._name, cluster, database, _not_taken.pop(database.identity, None))
             tags = {
                 ANNOTATION_OPERATION: operation,
                 ANNOTATION_INCIDENT: incident,
@@ -99,7 +103,11 @@ class Aurora:
                 ResourceName=cluster["DBClusterArn"],
                 Tags=[{"Key": key, "Value": value} for key, value in tags.items()],
             )
-            await self._fail_over(to)
+            try:
+                await self._fail_over(to)
+            except (Refused, Terminal):
+                _not_taken[database.identity] = Asked(operation, to, parse_time(tags[_TAG_AT]), incident)
+                raise
 
     async def _fail_over(self, to: str) -> None:
         try:
@@ -190,11 +198,13 @@ def _asked(cluster: Json) -> Asked | None:
     return Asked(tags.get(ANNOTATION_OPERATION, ""), tags.get(_TAG_TO, ""), at, tags.get(ANNOTATION_INCIDENT, ""))
 
 
-def _require_as_seen(name: str, cluster: Json, database: Database) -> None:
-    """Raises Conflict: the stamp of a request that came before must not be written over."""
+def _require_as_seen(name: str, cluster: Json, database: Database, not_taken: Asked | None) -> None:
+    """Raises Conflict: the stamp of a request that came before must not be written over, but for one of our own that
+    was ``not_taken``.
+    """
     if _writer(cluster) != database.writer:
         raise Conflict(f"{name}: the writer is {_writer(cluster)} now, not {database.writer}")
-    if _asked(cluster) != database.asked:
+    if _asked(cluster) not in (database.asked, not_taken or database.asked):
         raise Conflict(f"{name}: another failover has been asked for meanwhile")
     if _phase(cluster["Status"]) is not Phase.AVAILABLE:
         raise Conflict(f"{name} is {cluster['Status']} now")

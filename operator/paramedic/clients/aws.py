@@ -1,4 +1,4 @@
-"""AWS' APIs through boto3 (the extra ``paramedic[aws]``), in threads of their own, with its adaptive retries.
+"""AWS' APIs through botocore (of the extra ``paramedic[aws]``), in threads of their own, with its adaptive retries.
 
 What changes something is sent once, for a lost answer does not say that nothing was done; it is repeated only when AWS
 itself can tell (a client token).
@@ -6,9 +6,11 @@ itself can tell (a client token).
 
 import asyncio
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import cache
 from typing import Any
 
 from paramedic.api.connection import AwsAccess, Keys
@@ -74,7 +76,7 @@ class Aws:
         self._clients: dict[tuple[str, int], Any] = {}
         self._one_at_a_time = threading.Lock()  # making a client is not safe in threads, using one is
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="aws")
-        self._session = _session(access, keys)
+        self._session = new_session(access.region, keys)
 
     async def read(self, service: str, operation: str, **arguments: Any) -> Json:
         """One request that changes nothing, for example ``read("rds", "describe_db_clusters", …)``.
@@ -109,7 +111,7 @@ class Aws:
         return found
 
     def close(self) -> None:
-        """Ends the threads."""
+        """Ends the threads, at the end of the process: what waits for its turn is given up."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def _run(self, service: str, operation: str, arguments: Json, attempts: int, *, uncertain: bool) -> Json:
@@ -119,17 +121,32 @@ class Aws:
 
         return await self._in_thread(service, operation, call, uncertain=uncertain)
 
-    async def _in_thread(self, service: str, operation: str, call: Any, *, uncertain: bool) -> Json:
+    async def _in_thread(self, service: str, operation: str, call: Callable[[], Json], *, uncertain: bool) -> Json:
         from botocore.exceptions import BotoCoreError, ClientError
 
         where = f"{self.name}: {service} {operation} in {self.access.region}"
         try:
-            answer: Json = await asyncio.get_running_loop().run_in_executor(self._threads, call)
+            return await self._answer(where, call)
         except ClientError as error:
             raise _translated(where, _iam_action(service, error), error.response, uncertain=uncertain) from error
         except BotoCoreError as error:
             raise _unanswered(where, error, uncertain=uncertain) from error
-        return answer
+
+    async def _answer(self, where: str, call: Callable[[], Json]) -> Json:
+        """What a thread makes of the call. Raises what the call does, and Unreachable where it did not even begin:
+        the threads have ended, or there is none to be had.
+        """
+        try:
+            asked = asyncio.get_running_loop().run_in_executor(self._threads, call)
+        except RuntimeError as error:
+            raise Unreachable(f"{where}: not asked: {error}") from error
+        try:
+            return await asked
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            raise Unreachable(f"{where}: not asked: given up while it waited for its turn") from None
 
     def _client(self, service: str, attempts: int) -> Any:
         from botocore.config import Config
@@ -144,23 +161,32 @@ class Aws:
                     user_agent_extra="paramedic",
                 )
                 url = self.access.endpoint_url
-                self._clients[key] = self._session.client(service, endpoint_url=url, config=config)
+                self._clients[key] = self._session.create_client(service, endpoint_url=url, config=config)
             return self._clients[key]
 
 
-def _session(access: AwsAccess, keys: Keys | None) -> Any:
-    require("aws")
-    import boto3
+def new_session(region: str, keys: Keys | None = None) -> Any:
+    """A session of botocore in a region, by these keys or AWS' default chain. Raises Terminal without the library.
 
-    if keys is None:
-        return boto3.Session(region_name=access.region)
-    token = keys.session_token.get_secret_value() if keys.session_token else None
-    return boto3.Session(
-        aws_access_key_id=keys.access_key_id.get_secret_value(),
-        aws_secret_access_key=keys.secret_access_key.get_secret_value(),
-        aws_session_token=token,
-        region_name=access.region,
-    )
+    All have the descriptions of AWS' services in common, for each would read some 25 MB of them.
+    """
+    require("aws")
+    from botocore.session import Session
+
+    session = Session()
+    session.register_component("data_loader", _descriptions())
+    session.set_config_variable("region", region)
+    if keys is not None:
+        token = keys.session_token.get_secret_value() if keys.session_token else None
+        session.set_credentials(keys.access_key_id.get_secret_value(), keys.secret_access_key.get_secret_value(), token)
+    return session
+
+
+@cache
+def _descriptions() -> Any:
+    from botocore.session import Session
+
+    return Session().get_component("data_loader")
 
 
 def _iam_action(service: str, error: Any) -> str:

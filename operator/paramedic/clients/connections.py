@@ -3,9 +3,10 @@
 import asyncio
 import base64
 import binascii
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
+from weakref import WeakValueDictionary
 
 from pydantic import SecretStr, ValidationError
 
@@ -26,6 +27,7 @@ from paramedic.api.connection import (
 )
 from paramedic.api.reasons import Reason
 from paramedic.clients.aws import Aws, Patience
+from paramedic.clients.aws_pool import AwsPool
 from paramedic.clients.credentials import Credentials, Way
 from paramedic.clients.extras import require
 from paramedic.clients.kube import Kube
@@ -34,9 +36,7 @@ from paramedic.clients.redis import Redis
 from paramedic.errors import NotFound, Refused, Terminal
 
 _AT_ONCE = 2
-_MOST_KEPT = 64
 Json = dict[str, Any]
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +66,8 @@ class Connections:
         self._configured = configured
         self._kube = kube
         self._allow_loopback = allow_loopback  # for tests
-        self._turns: dict[Endpoint, asyncio.Semaphore] = {}
-        self._aws: dict[tuple[Endpoint, Keys | None, Patience | None], Aws] = {}
+        self._turns: WeakValueDictionary[Endpoint, asyncio.Semaphore] = WeakValueDictionary()  # those in use
+        self._aws = AwsPool()
 
     async def find(self, namespace: str, name: str) -> Connection:
         """The connection that this name stands for in this namespace."""
@@ -94,12 +94,8 @@ class Connections:
         """
         found = await self._of_type(namespace, name, *types)
         assert isinstance(found.endpoint, AwsAccess)
-        key = found.endpoint, found.credentials.keys, patience
-        if key not in self._aws:
-            for forgotten in _make_room(self._aws):
-                forgotten.close()
-            self._aws[key] = Aws(name, found.endpoint, found.credentials.keys, patience)
-        return self._aws[key]
+        owner = f"namespace {namespace}" if found.guarded else f"the settings' {name}"
+        return self._aws.get(owner, name, found.endpoint, found.credentials.keys, patience)
 
     async def cloud_native_pg(self, namespace: str, name: str) -> CloudNativePG:
         """Where a Cluster of CloudNativePG is."""
@@ -109,14 +105,17 @@ class Connections:
 
     def close(self) -> None:
         """Ends what is open."""
-        for one in self._aws.values():
-            one.close()
+        self._aws.close()
 
     async def check(self, namespace: str, name: str, *types: str) -> None:
-        """Whether there is such a connection of one of these types, and its library; nothing is connected to."""
+        """Whether there is such a connection of one of these types, its library, and the files that it names; nothing
+        is connected to.
+        """
         found = await self._of_type(namespace, name, *types)
-        if isinstance(found.endpoint, AwsAccess):
-            require("aws")
+        for extra in _extras(found):
+            require(extra)
+        found.credentials.password()
+        found.credentials.ca()
 
     async def _of_type(self, namespace: str, name: str, *types: str) -> Connection:
         found = await self.find(namespace, name)
@@ -130,8 +129,6 @@ class Connections:
         return Way(found.credentials, self._turn(found.endpoint), found.guarded, self._allow_loopback)
 
     def _turn(self, endpoint: Endpoint) -> asyncio.Semaphore:
-        if endpoint not in self._turns:
-            _make_room(self._turns)
         return self._turns.setdefault(endpoint, asyncio.Semaphore(_AT_ONCE))
 
     async def _secret(self, namespace: str, name: str) -> Json:
@@ -152,6 +149,14 @@ class Connections:
                 f"paramedic-connection-{name} -n {namespace} --role=paramedic-connection-{name} "
                 f"--serviceaccount={SYSTEM_NAMESPACE}:paramedic",
             ) from error
+
+
+def _extras(found: Connection) -> Iterator[str]:
+    """The libraries that a connection takes."""
+    kinds = ((PostgresServer, "postgres"), (RedisServer, "redis"), (AwsAccess, "aws"))
+    yield from (extra for kind, extra in kinds if isinstance(found.endpoint, kind))
+    if found.credentials.iam_region:
+        yield "aws"
 
 
 def _files(endpoint: Endpoint) -> Credentials:
@@ -194,8 +199,3 @@ def _credentials(endpoint: Endpoint, values: dict[str, str]) -> Credentials:
     return Credentials(
         password_value=None if password is None else SecretStr(password.removesuffix("\n")), ca_pem=values.get("ca.crt")
     )
-
-
-def _make_room(kept: dict[Any, T]) -> list[T]:
-    """Forgets the oldest where there are too many, and returns it; what is in use goes on without being known here."""
-    return [kept.pop(next(iter(kept)))] if len(kept) >= _MOST_KEPT else []

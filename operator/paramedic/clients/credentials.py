@@ -38,6 +38,10 @@ class LoginRefused(Unreachable):
     """The server answers, and does not let Paramedic in."""
 
 
+class LoginWrong(LoginRefused):
+    """The server says that the login is wrong, or has no right to it: no trouble of its own."""
+
+
 class NoConnectionLeft(Unreachable):
     """The server answers, and has no connection left."""
 

@@ -28,6 +28,7 @@ _TOO_MANY = frozenset({420, 429})
 _NOT_LET_IN = frozenset({401, 403, 407})
 # Not worked on, by what these mean: the same may be accepted later.
 _NOT_YET = frozenset({408, 425})
+_ABSENT = frozenset({404, 410})
 _PATIENCE, _MOST_PATIENCE = timedelta(seconds=30), timedelta(hours=1)
 # Not the default executor: a vendor's name that does not resolve must not hold up the API server's.
 _threads = ThreadPoolExecutor(4, thread_name_prefix="vendors-dns")
@@ -40,6 +41,10 @@ class Answer:
     status: int
     body: Any
     headers: Mapping[str, str]
+
+
+class Absent(Terminal):
+    """What was asked for is not there (any more)."""
 
 
 class HttpJson:
@@ -133,7 +138,7 @@ def refusal(status: int, told: str, retry_after: str | None, *, uncertain: bool)
         return Retry(told, after=_patience(retry_after), uncertain=uncertain)
     if status // 100 == 3:
         return Terminal(Reason.NOTICE_UNDELIVERED, f"{told}: redirects are not followed; name the final URL")
-    return Terminal(Reason.NOTICE_UNDELIVERED, told)
+    return (Absent if status in _ABSENT else Terminal)(Reason.NOTICE_UNDELIVERED, told)
 
 
 def _patience(text: str | None) -> timedelta | None:

@@ -59,17 +59,26 @@ class Listener:
 
     async def networks(self) -> list[tuple[str, str]]:
         """CIDRs of the load balancer's VPC and subnets, where its health checks come from, each with what it is."""
-        listeners = await self._aws.read("elbv2", "describe_listeners", ListenerArns=[self.arn])
-        balancer = await self._aws.read(
-            "elbv2", "describe_load_balancers", LoadBalancerArns=[listeners["Listeners"][0]["LoadBalancerArn"]]
-        )
-        found = balancer["LoadBalancers"][0]
-        vpcs = await self._aws.read("ec2", "describe_vpcs", VpcIds=[found["VpcId"]])
-        zones = [zone["SubnetId"] for zone in found.get("AvailabilityZones", []) if zone.get("SubnetId")]
+        balancer = await self._balancer()
+        vpcs = await self._aws.read("ec2", "describe_vpcs", VpcIds=[balancer["VpcId"]])
+        zones = [zone["SubnetId"] for zone in balancer.get("AvailabilityZones", []) if zone.get("SubnetId")]
         subnets = await self._aws.read("ec2", "describe_subnets", SubnetIds=zones) if zones else {"Subnets": []}
         return [
             *((cidr, "in the load balancer's VPC") for vpc in vpcs["Vpcs"] for cidr in _cidrs(vpc)),
             *((cidr, "in the load balancer's subnets") for subnet in subnets["Subnets"] for cidr in _cidrs(subnet)),
+        ]
+
+    async def gateways(self) -> list[tuple[str, str]]:
+        """Public addresses of the NAT gateways in the load balancer's VPC: what runs there comes from them when it asks
+        for its own public name.
+        """
+        where = [{"Name": "vpc-id", "Values": [(await self._balancer())["VpcId"]]}]
+        found = await self._aws.items("ec2", "describe_nat_gateways", "NatGateways", Filter=where)
+        return [
+            (address["PublicIp"], f"the NAT gateway {gateway['NatGatewayId']}")
+            for gateway in found
+            for address in gateway.get("NatGatewayAddresses") or []
+            if address.get("PublicIp")
         ]
 
     async def rules(self) -> list[Rule]:
@@ -108,6 +117,13 @@ class Listener:
             await self._aws.write("elbv2", "delete_rule", idempotent=True, RuleArn=arn)
         except NotFound:
             return
+
+    async def _balancer(self) -> Json:
+        listeners = await self._aws.read("elbv2", "describe_listeners", ListenerArns=[self.arn])
+        arns = [listeners["Listeners"][0]["LoadBalancerArn"]]
+        found: Json = await self._aws.read("elbv2", "describe_load_balancers", LoadBalancerArns=arns)
+        balancer: Json = found["LoadBalancers"][0]
+        return balancer
 
     async def _create(self, block: Block, priority: int) -> None:
         answer = {"StatusCode": str(block.status_code), "ContentType": "text/plain", "MessageBody": "Blocked"}

@@ -17,7 +17,7 @@ import certifi
 
 from paramedic.api.connection import PostgresServer
 from paramedic.api.reasons import Reason
-from paramedic.clients.credentials import LoginRefused, NoConnectionLeft, Way
+from paramedic.clients.credentials import LoginRefused, LoginWrong, NoConnectionLeft, Way
 from paramedic.clients.extras import require
 from paramedic.clients.rds_token import rds_token
 from paramedic.errors import ParamedicError, Refused, Terminal, Unreachable
@@ -41,6 +41,15 @@ _NONE_LEFT = (
     "no more connections allowed",
 )
 _NOT_SERVING = ("the database system is", "not accepting connections")
+# Not "authentication failed" alone: RDS says "PAM authentication failed" also when AWS IAM does not follow.
+_WRONG_LOGIN = (
+    "password authentication failed",
+    "SASL authentication failed",
+    "no pg_hba.conf entry",
+    "not permitted to log in",
+    "permission denied for database",
+    '" does not exist',
+)
 _SQLSTATES_OF_LACKING_RIGHTS = ("42501", "25006")
 _MOST_CHARACTERS = 400
 
@@ -202,7 +211,7 @@ def _connect_failure(name: str, error: Exception, password: str | None, seconds:
     if any(words in text for words in _NONE_LEFT):
         return NoConnectionLeft(told)
     if "FATAL" in text and not any(words in text for words in _NOT_SERVING):
-        return LoginRefused(told)
+        return LoginWrong(told) if any(words in text for words in _WRONG_LOGIN) else LoginRefused(told)
     return Unreachable(told)
 
 

@@ -31,6 +31,11 @@ FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace
   JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = 'pg_stat_statements'
   JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0
 WHERE e.extname = 'pg_stat_statements' GROUP BY n.nspname"""
+_MAY_RESET: LiteralString = """
+SELECT n.nspname AS schema, session_user AS "user", has_function_privilege(p.oid, 'EXECUTE') AS may
+FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace
+  JOIN pg_proc p ON p.pronamespace = n.oid AND p.proname = 'pg_stat_statements_reset'
+WHERE e.extname = 'pg_stat_statements'"""
 _TOP: LiteralString = """
 SELECT left(query, 8192) AS query, calls::int8 AS calls, rows::int8 AS rows,
        {total}::float8 AS total, {mean}::float8 AS mean
@@ -102,6 +107,15 @@ async def slowest(database: Postgres, top: int) -> Statistics:
         except (Refused, Terminal) as error:
             return Statistics(lacking=str(error))
     return Statistics(tuple(map(_statement, rows)))
+
+
+async def require_reset(database: Postgres) -> None:
+    """Raises Refused with the right that lacks to forget all statistics of statements, Terminal, Unreachable."""
+    async with database.session() as session:
+        row = next(iter(await session.rows(_MAY_RESET)), None)
+    if row is not None and not row["may"]:
+        grant = f'GRANT EXECUTE ON FUNCTION {row["schema"]}.pg_stat_statements_reset TO "{row["user"]}"'
+        raise Refused(Reason.FORBIDDEN, f"{database.name}: {row['user']} lacks a right for resetStatistics: {grant}")
 
 
 async def reset_statistics(database: Postgres) -> None:

@@ -187,9 +187,11 @@ class Slack:
                 return found
         return found
 
-    async def respond(self, url: str, text: str) -> None:
-        """Answers whoever pressed a button or wrote a command, for that person's eyes only; ``text`` is markup."""
-        body = {"response_type": "ephemeral", "replace_original": False, "text": text}
+    async def respond(self, url: str, text: str, blocks: list[Json]) -> None:
+        """Answers whoever pressed a button or wrote a command, for that person's eyes only; ``text`` is markup, and
+        shown where the blocks cannot be.
+        """
+        body = {"response_type": "ephemeral", "replace_original": False, "text": text, "blocks": blocks}
         await self._http.send("POST", url, body)
 
     async def close(self) -> None:

@@ -48,6 +48,10 @@ class Statuspage:
         made: Json = await self._send("PATCH", f"/incidents/{number}", {"incident": incident})
         return made
 
+    async def set_component(self, component: str, status: str) -> None:
+        """What the page shows of a component, apart from any incident."""
+        await self._send("PATCH", f"/components/{component}", {"component": {"status": status}})
+
     async def close(self) -> None:
         """Ends the connections."""
         await self._http.close()

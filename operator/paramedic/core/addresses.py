@@ -1,11 +1,14 @@
 """Source addresses that are to be kept out: read strictly, and never those that must stay reachable."""
 
 import re
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, collapse_addresses, ip_network
+from typing import TypeVar
 
 Network = IPv4Network | IPv6Network
+_OneVersion = TypeVar("_OneVersion", IPv4Network, IPv6Network)
 _SEPARATORS = re.compile(r"[,; \t\r\n]+")
 _LONGEST_ADDRESS = 49
 _LONGEST_TEXT = 8192
@@ -95,11 +98,13 @@ def first_overlap(network: Network, protected: Iterable[Protected]) -> Protected
     return next((one for one in protected if _overlap(network, one.network)), None)
 
 
-def merged(networks: Iterable[Network]) -> list[str]:
-    """The same addresses in as few CIDRs as possible, in a fixed order, IPv4 first."""
+def merged(networks: Iterable[Network], bounds: Bounds) -> list[str]:
+    """The same addresses in as few CIDRs as possible, none of them larger than may be blocked, in a fixed order, IPv4
+    first.
+    """
     chosen = list(networks)
-    v4 = collapse_addresses(n for n in chosen if isinstance(n, IPv4Network))
-    v6 = collapse_addresses(n for n in chosen if isinstance(n, IPv6Network))
+    v4 = _collapsed((n for n in chosen if isinstance(n, IPv4Network)), bounds.ipv4)
+    v6 = _collapsed((n for n in chosen if isinstance(n, IPv6Network)), bounds.ipv6)
     return [str(one) for one in (*v4, *v6)]
 
 
@@ -112,6 +117,15 @@ def _overlap(one: Network, other: Network) -> bool:
     if isinstance(one, IPv4Network) and isinstance(other, IPv4Network):
         return one.overlaps(other)
     return isinstance(one, IPv6Network) and isinstance(other, IPv6Network) and one.overlaps(other)
+
+
+def _collapsed(networks: Iterable[_OneVersion], shortest: int) -> Iterator[_OneVersion]:
+    """Neighbours as one, as long as they are in the same network with the ``shortest`` prefix."""
+    alike = defaultdict(list)
+    for network in networks:
+        alike[network.supernet(new_prefix=min(network.prefixlen, shortest))].append(network)
+    for _, group in sorted(alike.items()):
+        yield from collapse_addresses(group)
 
 
 def _loose(text: str) -> Network | None:

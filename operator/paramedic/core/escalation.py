@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from paramedic.api.base import format_duration
-from paramedic.api.incident import EscalationStatus, Incident
+from paramedic.api.incident import EscalationStatus, Incident, IncidentStatus, StepStatus
 from paramedic.api.people import Level, PeopleSettings, Response, Team
 from paramedic.api.policy import Window
 from paramedic.api.reasons import Reason
@@ -23,6 +23,8 @@ SECURITY_BREACH = "SecurityBreach"
 _RAISING = frozenset({Reason.NOT_RESOLVED, Reason.REQUESTED})
 """What calls the next level, where the present one has been called already."""
 _SETTLED_BY_ACKNOWLEDGEMENT = frozenset({Reason.NOT_ACKNOWLEDGED, Reason.UNANSWERED})
+_SAID_BEFORE = frozenset({Reason.HANDED_OVER, Reason.NOT_PUT_BACK})
+"""What stands on the timeline already, by who has handed over."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +119,11 @@ def next_hours(incident: Incident, settings: PeopleSettings, now: datetime) -> d
     return min(filter(None, (schedule.next_opening(window, now) for window in windows)), default=None)
 
 
+def not_put_back(step: StepStatus, problem: str) -> str:
+    """How people are told that a step's change is still there."""
+    return f"step {step.name} could not be put back: {problem}"
+
+
 def called_channels(incident: Incident, settings: PeopleSettings) -> frozenset[str]:
     """The channels of the levels that the incident has come to, by which people were called or are about to be."""
     known = incident.status.escalation
@@ -178,10 +185,12 @@ class _Round:
             status.waiting = wanted
             return
         self.changed, status.waiting, status.since = True, [], self._now
+        own_words = {trigger.key: trigger.message for trigger in _left_in_place(self._incident.status)}
         for waiting in wanted:
             level, _, trigger = waiting.partition(".")
             if self._team:
-                self._make_call(self._team, int(level), trigger, Reason.CALLED, status.message)
+                text = own_words.get(trigger, status.message)
+                self._make_call(self._team, int(level), trigger, Reason.CALLED, text)
         if wanted:
             self.decision.facts.append((Reason.CALLED, f"{self._who()} is called now: {status.message}"))
 
@@ -195,19 +204,20 @@ class _Round:
             status.level, status.since = status.level + 1, self._now
 
     def _call(self, trigger: str, reason: Reason, message: str) -> None:
-        status, known_already = self.decision.status, reason is Reason.HANDED_OVER
+        status = self.decision.status
         self.changed = True
         if not status.handed_over and reason is not Reason.UNANSWERED:
             status.reason, status.message = str(reason), message
         later = bool(self._hours) and not _is_open(self._hours, self._now)
-        if not known_already:
+        if reason not in _SAID_BEFORE:
             self.decision.facts.append((reason, f"escalated to {self._who()}: {message}" + _LATER[later]))
         if self._team is None:
             return
         if later:
             status.waiting.append(f"{status.level}.{trigger}")
         else:
-            self._make_call(self._team, status.level, trigger, status.reason if known_already else reason, message)
+            fact = status.reason if reason is Reason.HANDED_OVER else reason
+            self._make_call(self._team, status.level, trigger, fact, message)
 
     def _make_call(self, team: Team, number: int, trigger: str, fact: str, message: str) -> None:
         level = team.levels[min(number, len(team.levels)) - 1]
@@ -243,6 +253,7 @@ def _triggers(incident: Incident, response: Response) -> Iterator[Trigger]:
         yield Trigger(opened, Reason.SEVERAL_SERVICES, incident.spec.title)
     if status.escalation and status.escalation.handed_over:
         yield Trigger(status.escalation.since, Reason.HANDED_OVER, status.escalation.message)
+        yield from _left_in_place(status)
     if asked := incident.spec.escalation:
         text = f"{asked.requested_by} asks for more people: {asked.message}"
         yield Trigger(opened, Reason.REQUESTED, text, short_hash(asked.requested_by, asked.message))
@@ -250,6 +261,16 @@ def _triggers(incident: Incident, response: Response) -> Iterator[Trigger]:
     if status.parent is None and said.resolution(incident) is None:
         yield from _clocks(incident, response, opened)
     yield from _waits(incident, response)
+
+
+def _left_in_place(status: IncidentStatus) -> Iterator[Trigger]:
+    """Changes that could not be put back after people had been called for something else: one for each step."""
+    handed_over = status.escalation.message if status.escalation else ""
+    for step in status.steps:
+        if step.revert and step.revert.state == "Failed" and step.revert.finished_at:
+            text = not_put_back(step, step.revert.message)
+            if text != handed_over:  # else that was the call
+                yield Trigger(step.revert.finished_at, Reason.NOT_PUT_BACK, text, step.name)
 
 
 def _clocks(incident: Incident, response: Response, opened: datetime) -> Iterator[Trigger]:

@@ -61,6 +61,7 @@ class Refusal:
 
 
 Check = Callable[[Guards, Situation], Refusal | None]
+"""Named by what must hold; it answers with a refusal where that does not."""
 
 
 def first_refusal(guards: Guards, situation: Situation) -> Refusal | None:
@@ -134,9 +135,12 @@ def target_has_cooled_down(guards: Guards, s: Situation) -> Refusal | None:
 
 
 def policy_has_actions_left(guards: Guards, s: Situation) -> Refusal | None:
-    """At most ``rateLimit.actions`` in any ``rateLimit.period``."""
+    """At most ``rateLimit.actions`` in any ``rateLimit.period``, of remedies and of evidence each: what was captured
+    takes no remedy away.
+    """
     limit = guards.rate_limit
-    recent = sorted(a.at for a in s.under_policy if a.at > s.now - limit.period)
+    alike = (a for a in s.under_policy if (a.target is None) == s.for_evidence)
+    recent = sorted(a.at for a in alike if a.at > s.now - limit.period)
     if len(recent) < limit.actions:
         return None
     return Refusal(
@@ -173,17 +177,20 @@ def namespace_is_healthy_enough(guards: Guards, s: Situation) -> Refusal | None:
     )
 
 
-CHECKS: tuple[Check, ...] = (
-    policy_is_not_paused,
-    incident_is_fresh,
-    no_deny_window_is_open,
-    an_allow_window_is_open,
-    target_is_not_busy,
-    target_has_cooled_down,
-    policy_has_actions_left,
-    few_remediations_are_open,
-    namespace_is_healthy_enough,
-)
+_BY_REASON: dict[Reason, Check] = {
+    Reason.POLICY_PAUSED: policy_is_not_paused,
+    Reason.MAX_AGE: incident_is_fresh,
+    Reason.DENIED_BY_WINDOW: no_deny_window_is_open,
+    Reason.OUTSIDE_WINDOW: an_allow_window_is_open,
+    Reason.TARGET_BUSY: target_is_not_busy,
+    Reason.COOLDOWN: target_has_cooled_down,
+    Reason.RATE_LIMITED: policy_has_actions_left,
+    Reason.MAX_CONCURRENT: few_remediations_are_open,
+    Reason.MIN_HEALTHY: namespace_is_healthy_enough,
+}
+GUARDS = tuple(_BY_REASON)
+"""The reasons for which a guard may refuse."""
+CHECKS = tuple(_BY_REASON.values())
 
 # A rate limit, a window or a freeze says whether to begin. Half of a procedure is worse than the whole or none of it.
 CHECKS_UNDER_WAY: tuple[Check, ...] = (policy_is_not_paused, target_is_not_busy, target_has_cooled_down)
@@ -194,18 +201,6 @@ CHECKS_OF_EVIDENCE: tuple[Check, ...] = (
     no_deny_window_is_open,
     an_allow_window_is_open,
     policy_has_actions_left,
-)
-
-GUARDS = (
-    Reason.POLICY_PAUSED,
-    Reason.MAX_AGE,
-    Reason.DENIED_BY_WINDOW,
-    Reason.OUTSIDE_WINDOW,
-    Reason.TARGET_BUSY,
-    Reason.COOLDOWN,
-    Reason.RATE_LIMITED,
-    Reason.MAX_CONCURRENT,
-    Reason.MIN_HEALTHY,
 )
 
 

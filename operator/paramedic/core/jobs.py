@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from paramedic.api.base import parse_time
-from paramedic.core.manifests import without_secrets
+from paramedic.core.manifests import without_secret_values
 from paramedic.core.pods import last_end, troubles
 from paramedic.core.redact import clean, clean_lines
 
@@ -15,6 +15,8 @@ Json = dict[str, Any]
 LOG_BYTES = 4096
 _LONGEST_LINE = 1000
 _ENDS = ("Complete", "Failed")
+_DEEPEST = 32
+_GREATEST = 1 << 63
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,15 +83,41 @@ def last_lines(log: bytes, count: int) -> str:
 
 
 def output_of(log: bytes) -> Json:
-    """The last line's values when it is a JSON object, fit for a status; else nothing."""
+    """The last line's values when it is a JSON object, fit for a status; else nothing. What the API server would not
+    take there (halves of characters, numbers beyond 64 bits, deep nesting) is no such object: nothing else of the
+    Incident could be stored beside it.
+    """
     lines = log.decode(errors="replace").strip().splitlines()
     if not lines or len(lines[-1]) > LOG_BYTES:
         return {}
     try:
-        found = json.loads(lines[-1])
+        found = json.loads(lines[-1], parse_int=_whole_number, parse_constant=_no_number)
+        json.dumps(found, ensure_ascii=False, allow_nan=False).encode()
     except (ValueError, RecursionError):
         return {}
-    return without_secrets({"data": found})["data"] if isinstance(found, dict) else {}
+    return without_secret_values(found) if isinstance(found, dict) and _depth(found) <= _DEEPEST else {}
+
+
+def _whole_number(text: str) -> int:
+    number = int(text)
+    if not -_GREATEST <= number < _GREATEST:
+        raise ValueError(f"{text[:20]} is beyond 64 bits")
+    return number
+
+
+def _no_number(name: str) -> float:
+    raise ValueError(f"{name} is no JSON")
+
+
+def _depth(value: Any) -> int:
+    depth, level = 0, [value]
+    while level := [v for one in level for v in _inside(one)]:
+        depth += 1
+    return depth
+
+
+def _inside(value: Any) -> list[Any]:
+    return list(value.values()) if isinstance(value, dict) else value if isinstance(value, list) else []
 
 
 def result_of(

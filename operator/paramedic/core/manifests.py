@@ -23,6 +23,17 @@ def without_secrets(manifest: Json) -> Json:
     }
 
 
+def without_secret_values(value: Any) -> Any:
+    """A copy of what somebody has written throughout, such as a Job's output: whatever stands under a key whose name is
+    that of a secret is hidden, at any depth; true, false and null stay, which tell no secret.
+    """
+    if isinstance(value, dict):
+        return {_text(k): _under(k, v) for k, v in _with_named_value_hidden(value).items()}
+    if isinstance(value, list):
+        return _words(value) if all(isinstance(v, str) for v in value) else [without_secret_values(v) for v in value]
+    return _text(value) if isinstance(value, str) else value
+
+
 def secret_references(manifest: Json) -> Iterator[tuple[str, str]]:
     """Names of Secrets that a manifest refers to, each with a key of it, or with an empty one for the whole."""
     yield from _references(manifest)
@@ -37,18 +48,18 @@ def _metadata(metadata: Any) -> Any:
 
 def _inner(value: Any, parent: str) -> Any:
     if isinstance(value, dict):
-        return _named_value(value) or {k: _of_key(k, v, parent) for k, v in value.items()}
+        return {k: _of_key(k, v, parent) for k, v in _with_named_value_hidden(value).items()}
     if isinstance(value, list):
         return _words(value) if all(isinstance(v, str) for v in value) else [_inner(v, "") for v in value]
     return _text(value) if isinstance(value, str) else value
 
 
-def _named_value(value: Json) -> Json | None:
-    """An environment variable or header whose name tells that it is a secret, hidden; None for anything else."""
-    name, text = value.get("name"), value.get("value")
-    if isinstance(name, str) and isinstance(text, str) and _is_secret(name):
+def _with_named_value_hidden(value: Json) -> Json:
+    """Of an environment variable or header whose name tells that it is a secret."""
+    name = value.get("name")
+    if isinstance(name, str) and value.get("value") is not None and _is_secret(name):
         return value | {"value": HIDDEN}
-    return None
+    return value
 
 
 def _of_key(key: str, value: Any, parent: str) -> Any:
@@ -57,6 +68,12 @@ def _of_key(key: str, value: Any, parent: str) -> Any:
     if parent in _FREE_KEYS and isinstance(value, str) and _is_secret(key):
         return HIDDEN
     return _inner(value, key)
+
+
+def _under(key: str, value: Any) -> Any:
+    if value is None or isinstance(value, bool):
+        return value
+    return HIDDEN if _is_secret(key) else without_secret_values(value)
 
 
 def _words(values: list[str]) -> list[str]:

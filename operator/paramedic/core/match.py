@@ -3,8 +3,8 @@
 import json
 import re
 from collections.abc import Iterable
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import lru_cache
 from typing import Any
 
 from paramedic.api import API_VERSION, FINALIZER, LABEL_MANAGED_BY, SYSTEM_NAMESPACE
@@ -22,6 +22,32 @@ _SEVERITIES: tuple[Severity, ...] = ("P0", "P1", "P2", "P3")
 _LAST_ORDER = datetime.max.replace(tzinfo=UTC)
 
 
+@dataclass(frozen=True, slots=True)
+class CompiledPolicy:
+    """A policy with its matchers, entry by entry, as they are held against alerts."""
+
+    policy: RemediationPolicy
+    entries: tuple[tuple[Matcher, ...], ...]
+
+    @property
+    def bytes(self) -> int:
+        """How much memory the matchers take at most."""
+        return sum(matcher.bytes for entry in self.entries for matcher in entry)
+
+    def matching(self, alert: Alert) -> list[tuple[Matcher, ...]]:
+        """The entries that the alert passes."""
+        return [entry for entry in self.entries if all_match(entry, alert.labels)]
+
+
+def compile_policy(policy: RemediationPolicy) -> CompiledPolicy:
+    """Raises ValueError when a matcher cannot be read."""
+    entries = (
+        tuple(matcher for text in entry.matchers for matcher in parse_matchers(text))
+        for entry in policy.spec.match.alerts
+    )
+    return CompiledPolicy(policy, tuple(entries))
+
+
 def by_precedence(policies: Iterable[RemediationPolicy]) -> list[RemediationPolicy]:
     """Highest priority first, then the oldest, then by name."""
     return sorted(
@@ -30,7 +56,7 @@ def by_precedence(policies: Iterable[RemediationPolicy]) -> list[RemediationPoli
 
 
 def policies_for_alert(
-    policies: Iterable[RemediationPolicy], alert: Alert, system_namespace: str = SYSTEM_NAMESPACE
+    policies: Iterable[CompiledPolicy], alert: Alert, system_namespace: str = SYSTEM_NAMESPACE
 ) -> list[tuple[RemediationPolicy, str]]:
     """The policy that answers to the alert in each namespace that it concerns, with that namespace.
 
@@ -38,9 +64,9 @@ def policies_for_alert(
     alert from others.
     """
     chosen: dict[str, RemediationPolicy] = {}
-    matching = [p for p in policies if _matching_entries(p, alert)]
-    for policy in by_precedence(matching):
-        namespace = _namespace_for(policy, alert, system_namespace)
+    matching = {p.policy.key: (p.policy, entries) for p in policies if (entries := p.matching(alert))}
+    for policy in by_precedence(policy for policy, _ in matching.values()):
+        namespace = _namespace_for(policy, matching[policy.key][1], alert, system_namespace)
         if namespace:
             chosen.setdefault(namespace, policy)
     return [(policy, namespace) for namespace, policy in chosen.items()]
@@ -146,23 +172,15 @@ def _reference(policy: RemediationPolicy, namespace: str) -> dict[str, str]:
     return {"name": policy.metadata.name} | ({} if own == namespace else {"namespace": own})
 
 
-def _matching_entries(policy: RemediationPolicy, alert: Alert) -> list[tuple[Matcher, ...]]:
-    compiled = (_matchers(tuple(entry.matchers)) for entry in policy.spec.match.alerts)
-    return [matchers for matchers in compiled if all_match(matchers, alert.labels)]
-
-
-@lru_cache(maxsize=4096)
-def _matchers(texts: tuple[str, ...]) -> tuple[Matcher, ...]:
-    return tuple(matcher for text in texts for matcher in parse_matchers(text))
-
-
-def _namespace_for(policy: RemediationPolicy, alert: Alert, system_namespace: str) -> str | None:
+def _namespace_for(
+    policy: RemediationPolicy, matching: Iterable[tuple[Matcher, ...]], alert: Alert, system_namespace: str
+) -> str | None:
     """An alert about another namespace is not this policy's, unless the matchers speak of the namespace themselves."""
     said = alert.labels.get("namespace", "")
     own = policy.metadata.namespace
     if own == system_namespace and policy.spec.namespaces:
         return said if said in policy.spec.namespaces else None
-    meant = any(m.label == "namespace" for entry in _matching_entries(policy, alert) for m in entry)
+    meant = any(m.label == "namespace" for entry in matching for m in entry)
     return own if said in ("", own) or meant else None
 
 

@@ -14,7 +14,6 @@ empty list, and a brace without its counterpart, are refused.
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import Any
 
 import re2
@@ -28,9 +27,16 @@ _TOKEN = re.compile(rf'[{_SPACES}]*(?:([{{}},])|(=~|=|!=|!~)|("(?:[^"\\]|\\.)*")
 _UTF8_ESCAPE = re.compile(r"\\(?:([abfnrtv\\\"])|u([0-9a-fA-F]{4})|U([0-9a-fA-F]{8})|(.?))", re.DOTALL)
 _UTF8_ESCAPES = dict(zip('abfnrtv\\"', '\a\b\f\n\r\t\v\\"', strict=True))
 _NEEDS_QUOTES = re.compile(f"[{_RESERVED}]")
-_RE2_OPTIONS = re2.Options()
-_RE2_OPTIONS.log_errors = False
-_RE2_OPTIONS.max_mem = 1 << 18  # bytes; tenants write them, and there may be hundreds
+# Tenants write the patterns, and there may be thousands. RE2 keeps within max_mem bytes with the program and what it
+# remembers of earlier texts, so each pattern gets the least in which it can be compiled: for "critical|page" that is
+# the first of these, for a list of 25 long names the second, for "\p{L}+" the third.
+_RE2_BYTES = (1 << 11, 1 << 13, 1 << 15)
+_MOST_BYTES = 1 << 16
+_TOO_LARGE = "pattern too large"
+_OWN_BYTES = 2048  # of a matcher without its program, measured
+# Of a class of Unicode: RE2 keeps its ranges beside the program, uncounted, even where the pattern never comes to it.
+_CLASS_BYTES = 6 * 1024
+_UNICODE_CLASS = re.compile(r"\\[pP]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +47,12 @@ class Matcher:
     operator: str
     value: str
     pattern: Any = field(default=None, compare=False, repr=False)
+    pattern_bytes: int = field(default=0, compare=False, repr=False)
+
+    @property
+    def bytes(self) -> int:
+        """How much memory it takes at most."""
+        return _OWN_BYTES + self.pattern_bytes
 
     def matches(self, labels: Mapping[str, str]) -> bool:
         """Whether an alert with these labels passes."""
@@ -60,7 +72,6 @@ class Matcher:
         return f'{label}{self.operator}"{_escape(self.value)}"'
 
 
-@lru_cache(maxsize=4096)
 def parse_matchers(text: str) -> tuple[Matcher, ...]:
     """Reads one matcher or a list of them. Raises ValueError that says what is wrong and where."""
     if not text.strip(_SPACES + "{}"):
@@ -181,14 +192,31 @@ def _resolve(escape: re.Match[str]) -> str:
 
 
 def _matcher(label: str, operator: str, value: str) -> Matcher:
-    return Matcher(label, operator, value, _compile(value) if "~" in operator else None)
+    return Matcher(label, operator, value, *(_compile(value) if "~" in operator else (None, 0)))
 
 
-def _compile(pattern: str) -> Any:
-    try:
-        return re2.compile(f"^(?:{pattern})$", _RE2_OPTIONS)  # type: ignore[no-untyped-call]
-    except re2.error as error:
-        raise ValueError(f"{pattern!r} is not an RE2 regular expression: {_reason(error)}") from error
+def _compile(pattern: str) -> tuple[Any, int]:
+    """The pattern, compiled, and how many bytes it takes at most. Raises ValueError when these are too many."""
+    classes = _CLASS_BYTES * len(_UNICODE_CLASS.findall(pattern))
+    for allowed in _RE2_BYTES:
+        if classes + allowed > _MOST_BYTES:
+            break
+        try:
+            return re2.compile(f"^(?:{pattern})$", _options(allowed)), classes + allowed  # type: ignore[no-untyped-call]
+        except re2.error as error:
+            if _TOO_LARGE not in _reason(error):
+                raise ValueError(f"{pattern!r} is not an RE2 regular expression: {_reason(error)}") from error
+    raise ValueError(
+        f"{pattern!r} takes more than {_MOST_BYTES // 1024} KiB of memory: write it with fewer repetitions and "
+        "classes of Unicode characters, or divide it between entries"
+    )
+
+
+def _options(allowed: int) -> re2.Options:
+    options = re2.Options()
+    options.log_errors = False
+    options.max_mem = allowed
+    return options
 
 
 def _reason(error: re2.error) -> str:

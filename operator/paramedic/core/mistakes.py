@@ -6,12 +6,15 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import yaml
 from pydantic import BaseModel
 from pydantic.alias_generators import to_camel
 
 from paramedic.api.base import OBJECT_NAME_PATTERN
 from paramedic.api.policy import SCHEDULE_PATTERN
 
+FREE_KEYS = "externalLabels"
+"""The setting whose keys are names of somebody else's."""
 _SNAKE = re.compile(r"(?<=[a-z0-9])([A-Z]+)")
 _PATTERNS = {
     OBJECT_NAME_PATTERN: "lower-case letters, digits, - and . are allowed, for example on-call",
@@ -31,6 +34,22 @@ def explain(errors: Iterable[Mapping[str, Any]], written: Any, model: type[BaseM
     """
     names = sorted({to_camel(name) for name in _names(model)})
     return [line for error in errors for line in _lines(error, written, names)]
+
+
+def written_twice(text: str) -> Iterator[str]:
+    """One line for each setting that is there twice in one place: YAML itself would take the last and say nothing.
+    Raises YAMLError.
+    """
+    waiting, seen = [(yaml.compose(text, Loader=yaml.SafeLoader), False)], set[int]()
+    while waiting:
+        node, is_free = waiting.pop(0)
+        if isinstance(node, yaml.CollectionNode) and id(node) not in seen:
+            seen.add(id(node))  # an alias is the same node again
+            if isinstance(node, yaml.MappingNode):
+                yield from _twice(node, is_free=is_free)
+                waiting += [(value, key.value == FREE_KEYS) for key, value in node.value]
+            else:
+                waiting += [(item, is_free) for item in node.value]
 
 
 def where(location: Sequence[str | int], written: Any) -> str:
@@ -55,6 +74,15 @@ def unreadable_files(model: BaseModel, path: str = "") -> Iterator[str]:
             yield from _problem_of(value, here)
         for label, inner in _models(value):
             yield from unreadable_files(inner, here + label)
+
+
+def _twice(node: yaml.MappingNode, *, is_free: bool) -> Iterator[str]:
+    first: dict[str, int] = {}
+    for key, _ in node.value:
+        line, name = key.start_mark.line + 1, str(key.value) if is_free else snake_case(str(key.value))
+        if name in first and key.tag != "tag:yaml.org,2002:merge":
+            yield f"line {line}: {key.value} is there twice, first on line {first[name]}: leave one"
+        first.setdefault(name, line)
 
 
 def _lines(error: Mapping[str, Any], written: Any, names: list[str]) -> Iterator[str]:

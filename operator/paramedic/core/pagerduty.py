@@ -70,6 +70,11 @@ def uid_of(key: str) -> str | None:
     return key.removeprefix(_KEY).partition("/")[0] if key.startswith(_KEY) else None
 
 
+def is_whole(key: str) -> bool:
+    """Whether it is the key of the page that stands for the whole incident; the others stand for one call each."""
+    return key.startswith(_KEY) and "/" not in key
+
+
 def events(incident: Incident, notices: Sequence[Notice], paged: Paged, *, again: bool) -> list[Event]:
     """The events that the notices, oldest first, come to, without those that were accepted before; of what is over only
     its end. Several of them page people once, unless one may have been told already (``again``): then what has come

@@ -203,10 +203,11 @@ def is_handed_over(incident: Incident) -> bool:
 
 
 def is_remediating(incident: Incident) -> bool:
-    """Whether it counts against ``maxConcurrent``: it has acted and is not over, or left to people; also while it waits
-    for a consent or a guard.
+    """Whether it counts against ``maxConcurrent``: it has acted and is not over, or left to people (a person who has
+    paused it works on it); also while it waits for a consent or a guard.
     """
-    phase, stopped = incident.status.phase, any(map(_stops_here, incident.status.steps))
+    phase = incident.status.phase
+    stopped = incident.spec.paused or any(map(_stops_here, incident.status.steps))
     under_way = phase in ("Remediating", "Verifying")
     return has_acted(incident) and (under_way or (phase not in ("Resolved", "Escalated") and not stopped))
 
@@ -267,6 +268,11 @@ def _obey_resolution(incident: Incident, now: datetime, leases_over: frozenset[i
     if (kept := _to_keep(incident, said.keep)) is not None:
         return Keep(kept)
     due = _put_back_what_is_due(incident, now, leases_over)
+    if due is None and (left := _left_in_place(incident)):
+        return Wait(
+            f"closed by {said.resolved_by}, but {left} could not be put back: do that by hand, then name it in "
+            "spec.resolution.keep"
+        )
     if due or not holds_mitigation(incident):
         cause = f": {said.root_cause}" if said.root_cause else ""
         return due or Resolve(Reason.RESOLVED_BY_PERSON, f"closed by {said.resolved_by}{cause}")
@@ -276,7 +282,13 @@ def _obey_resolution(incident: Incident, now: datetime, leases_over: frozenset[i
 def _to_keep(incident: Incident, names: list[str]) -> int | None:
     """The next step that a person has made permanent, by its own name or that of its procedure."""
     steps = enumerate(incident.status.steps)
-    return next((i for i, s in steps if s.holds_mitigation and (s.name in names or s.part_of in names)), None)
+    there = ((i, s) for i, s in steps if s.holds_mitigation or s.is_left_in_place)
+    return next((i for i, s in there if s.name in names or s.part_of in names), None)
+
+
+def _left_in_place(incident: Incident) -> str:
+    """The names of steps whose temporary change could not be put back, and is nobody's yet."""
+    return ", ".join(step.name for step in incident.status.steps if step.is_left_in_place)
 
 
 def _obey_pause(incident: Incident) -> Move | None:
@@ -331,7 +343,7 @@ def _end_with_the_alert(incident: Incident) -> Move | None:
         return Resolve(Reason.RESOLVED_WITHOUT_ACTION, "the alert ended before anything was done")
     if holds_mitigation(incident):
         return _wait_for_leases(incident, "the alert has ended")
-    if _is_procedure(incident) and _unfinished(incident):
+    if (_is_procedure(incident) and _unfinished(incident)) or _left_in_place(incident):
         return None
     return Resolve(Reason.REMEDIATION_SUCCEEDED, f"the alert has ended; {_summary(incident)}")
 

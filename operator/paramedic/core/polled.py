@@ -7,6 +7,8 @@ different values: in doubt an alert counts as known, and as still firing.
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
 
 from paramedic.core.alert import Alert
 
@@ -18,10 +20,30 @@ def agree(one: Labels, other: Labels) -> bool:
     return all(other[name] == value for name, value in one.items() if name in other)
 
 
-def missed(firing: Iterable[Alert], open_alerts: Iterable[Labels]) -> list[Alert]:
-    """Firing alerts that no open incident may be about."""
-    known = _by_name(open_alerts)
-    return [a for a in firing if not any(agree(a.labels, k) for k in known[a.labels.get("alertname", "")])]
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What an incident is about: its namespace, its alert's labels, and when it was closed, if it was."""
+
+    namespace: str
+    labels: Labels
+    closed_at: datetime | None = None
+
+    def may_be(self, alert: Alert) -> bool:
+        """Whether it may be about this alert: not when that has begun after it was closed."""
+        return agree(alert.labels, self.labels) and (self.closed_at is None or alert.starts_at <= self.closed_at)
+
+
+class KnownAlerts:
+    """Which firing alerts are known, in each namespace: one team's incident is none of another's."""
+
+    def __init__(self, known: Iterable[Known]) -> None:
+        self._known: dict[tuple[str, str], list[Known]] = defaultdict(list)
+        for one in known:
+            self._known[one.namespace, one.labels.get("alertname", "")].append(one)
+
+    def include(self, alert: Alert, namespace: str) -> bool:
+        """Whether an incident of the namespace may be about the alert."""
+        return any(one.may_be(alert) for one in self._known.get((namespace, alert.labels.get("alertname", "")), ()))
 
 
 def has_ended(alert: Labels, firing: Mapping[str, list[Labels]], rules: set[str]) -> bool:
@@ -32,11 +54,7 @@ def has_ended(alert: Labels, firing: Mapping[str, list[Labels]], rules: set[str]
 
 def by_name(alerts: Iterable[Alert]) -> Mapping[str, list[Labels]]:
     """The alerts' labels by alert name."""
-    return _by_name(a.labels for a in alerts)
-
-
-def _by_name(labels: Iterable[Labels]) -> dict[str, list[Labels]]:
     grouped: dict[str, list[Labels]] = defaultdict(list)
-    for entry in labels:
-        grouped[entry.get("alertname", "")].append(entry)
+    for alert in alerts:
+        grouped[alert.labels.get("alertname", "")].append(alert.labels)
     return grouped

@@ -24,8 +24,12 @@ _KEY_BLOCK = _pattern(
 # The end of a key whose beginning was cut off, as the last lines of a log may begin anywhere.
 _KEY_TAIL = _pattern(r"(?s)\A[A-Za-z0-9+/=\s\\]*-----END [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----")
 _WORDS = (
-    r"[\w.-]*(?:passwd|password|passphrase|passcode|pwd|secret|token|api[_.-]?key|apikey|access[_.-]?key|private[_.-]?key"
-    r"|client[_.-]?key|signing[_.-]?key|credentials?|session[_.-]?id|cookie|signature|dsn)[\w.-]*"
+    r"(?:[\w.-]*(?:passwd|password|passphrase|passcode|pwd|pgpass|secret|token|api[_.-]?key|apikey|access[_.-]?key"
+    r"|private[_.-]?key|client[_.-]?key|signing[_.-]?key|(?:en|de)cryption[_.-]?key|master[_.-]?key|ssh[_.-]?key"
+    r"|fernet[_.-]?key|account[_.-]?key|shared[_.-]?key|hmac[_.-]?key|credentials?|session[_.-]?id|cookie|signature|dsn)"
+    r"[\w.-]*"
+    # A word of its own: neither basalt nor saltstack.
+    r"|\b(?:[\w.-]*[_.-])?salt|\b[\w.-]*(?-i:[a-z0-9]Salt))"
 )
 _VALUE = r"""(?:\[[^\]]*\]?|"(?:[^"\\]|\\.)*"?|\\+"(?:[^"\\]|\\[^"])*\\*"?|\\*'[^']*'?|[^\s"',;&}\])]+)"""
 _PATTERNS = tuple(
@@ -34,17 +38,19 @@ _PATTERNS = tuple(
         # Whole headers, whatever their scheme.
         (
             r"(?i)((?:proxy-)?authorization|x-[\w-]*(?:key|token|auth)|(?:set-)?cookie)([\"'\\]*\s*[:=]\s*)[^\r\n]+",
-            r"\1\2",
+            rf"\1\2{HIDDEN}",
         ),
-        (r"(?i)\b(bearer|basic)\s+[\w.~+/=-]{8,}", r"\1 "),
+        (r"(?i)\b(bearer|basic)\s+[\w.~+/=-]{8,}", rf"\1 {HIDDEN}"),
         # key=value, key: value, "key": "value", --key value
-        (rf"(?i)({_WORDS})([\"'\\]*\s*(?:=>|[:=])\s*){_VALUE}", r"\1\2"),
-        (rf"(?i)(\b[\w.-]*[_.-]pass|[\"']pass)([\"'\\]*\s*(?:=>|[:=])\s*){_VALUE}", r"\1\2"),
-        (rf"(?i)(--{_WORDS}\s+){_VALUE}", r"\1"),
+        (rf"(?i)({_WORDS})([\"'\\]*\s*(?:=>|[:=])\s*){_VALUE}", rf"\1\2{HIDDEN}"),
+        (rf"(?i)(\b[\w.-]*[_.-]pass|[\"']pass)([\"'\\]*\s*(?:=>|[:=])\s*){_VALUE}", rf"\1\2{HIDDEN}"),
+        (rf"(?i)(--{_WORDS}\s+){_VALUE}", rf"\1{HIDDEN}"),
+        # <password>value</password>
+        (rf"(?i)(<(?:\w+:)?{_WORDS}(?:\s[^<>]*)?>)(?:<!\[CDATA\[[^\]]*\]\]>|[^<])+(</)", rf"\1{HIDDEN}\2"),
         # curl -u user:password
-        (r"(\s(?:-u|--user|--proxy-user)[\s=]+[\"']?)[^\s:\"']+:[^\s\"']+", r"\1"),
-        # The user and password of a URL.
-        (r"([A-Za-z][\w+.-]*://)[^\s/\"']*@", r"\1"),
+        (r"(\s(?:-u|--user|--proxy-user)[\s=]+[\"']?)[^\s:\"']+:[^\s\"']+", rf"\1{HIDDEN}"),
+        # The user and password of a URL; its host must stay readable.
+        (r"([A-Za-z][\w+.-]*://)[^\s/\"']*@", rf"\1{HIDDEN}@"),
     )
 )
 # A value of several lines in YAML; those belong to it that are indented deeper than its key.
@@ -63,10 +69,8 @@ def redacted(text: str) -> str:
     """The text with what looks like a secret replaced; line breaks stay."""
     text = _without_blocks(_ESCAPES.sub("", text))
     text = _KEY_TAIL.sub(HIDDEN, _KEY_BLOCK.sub(HIDDEN, text))
-    for pattern, kept in _PATTERNS:
-        # A URL's host must stay readable behind what was hidden before it.
-        behind = f"{HIDDEN}@" if pattern is _PATTERNS[-1][0] else HIDDEN
-        text = pattern.sub(kept + behind, text)
+    for pattern, replacement in _PATTERNS:
+        text = pattern.sub(replacement, text)
     return str(_TOKENS.sub(HIDDEN, text))
 
 

@@ -60,6 +60,7 @@ _ANYTHING = (
     ("create", "batch", "jobs"),
     ("patch", "networking.k8s.io", "ingresses"),
     ("create", "networking.k8s.io", "networkpolicies"),
+    ("patch", GROUP, "connections"),
 )
 
 

@@ -1,7 +1,8 @@
 """What an incident looks like in Slack: pure.
 
-Titles, labels and messages are hostile text. They stand in ``plain_text`` objects, or escaped in ``mrkdwn`` ones that
-are ``verbatim``: Slack then makes no mention, link or markup of them. Limits: docs.slack.dev/reference/block-kit.
+Titles, labels and messages are hostile text. They stand in ``plain_text`` objects only: to escape ``& < >`` keeps Slack
+from making mentions and links of them in a ``mrkdwn`` one, but not emphasis, code, quotes or emoji. What stands in
+``mrkdwn`` is Paramedic's own: whom it calls, and where it leads. Limits: docs.slack.dev/reference/block-kit.
 """
 
 import re
@@ -11,6 +12,7 @@ from hashlib import sha256
 from typing import Any
 
 from paramedic.api.incident import Incident, Notice, NoticeKind, StepState, StepStatus
+from paramedic.api.people import SLACK_GROUP, SLACK_USER
 from paramedic.core import people
 from paramedic.core.slack_buttons import ButtonAction, action_id, awaiting, shown
 from paramedic.core.templates import one_line
@@ -36,8 +38,9 @@ _SYMBOLS: dict[StepState, str] = {
     "Reverted": "↩",
 }
 _SIGNS: dict[NoticeKind, str] = {"Opened": "🚨", "Call": "📣", "Resolved": "✅"}
-_USER = re.compile(r"[UW][A-Z0-9]{2,20}", re.ASCII)
-_GROUP = re.compile(r"S[A-Z0-9]{2,20}", re.ASCII)
+# Only a topic has no plain form: there these are replaced by the full-width characters that look like them.
+_FULL_WIDTH = str.maketrans("*_~`:", "＊＿～｀：")
+_OWN_MARKUP = re.compile(r" ?(<[^<>]*>)")
 
 
 def escape(text: str) -> str:
@@ -61,11 +64,6 @@ def fit(text: str, limit: int = MAX_TEXT) -> str:
 def plain(text: str, limit: int = MAX_TEXT) -> Block:
     """A text object in which nothing but the text itself can be."""
     return _plain_escaped(fit(text, limit))
-
-
-def markup(text: str) -> Block:
-    """A text object of Slack's markup; the caller has escaped what is not meant as such."""
-    return {"type": "mrkdwn", "text": text[:MAX_TEXT], "verbatim": True}
 
 
 def section(text: str) -> Block:
@@ -126,8 +124,15 @@ def notices_blocks(notices: Sequence[Notice]) -> list[Block]:
 
 
 def text_blocks(text: str) -> list[Block]:
-    """A longer text in Slack's markup, whose facts are escaped already."""
-    return [{"type": "section", "text": markup(part)} for part in _paragraphs(text[:_MAX_MESSAGE].split("\n"))]
+    """A longer text whose facts are escaped. Those stay plain; the mentions and links in it, which then are Paramedic's
+    own, stand below.
+    """
+    own = " ".join(dict.fromkeys(_OWN_MARKUP.findall(text)))[:MAX_TEXT]
+    words = _OWN_MARKUP.sub("", text)[:_MAX_MESSAGE]
+    parts = [part for part in _paragraphs(words.split("\n")) if part.strip()] or ["–"]
+    told: list[Block] = [{"type": "section", "text": _plain_escaped(part[:MAX_TEXT])} for part in parts]
+    marked = {"type": "section", "text": {"type": "mrkdwn", "text": own, "verbatim": True}}
+    return [*told, marked] if own else told
 
 
 def line_text(incident: Incident, notice: Notice) -> str:
@@ -142,21 +147,21 @@ def line_text(incident: Incident, notice: Notice) -> str:
 def mentions(ids: Iterable[str]) -> list[str]:
     """Slack's markup for users (``U…``) and user groups (``S…``); other channels' contacts are left out."""
     unique = list(dict.fromkeys(ids))
-    users = [f"<@{one}>" for one in unique if _USER.fullmatch(one)]
-    return users + [f"<!subteam^{one}>" for one in unique if _GROUP.fullmatch(one)]
+    users = [f"<@{one}>" for one in unique if SLACK_USER.fullmatch(one)]
+    return users + [f"<!subteam^{one}>" for one in unique if SLACK_GROUP.fullmatch(one)]
 
 
 def users_of(ids: Iterable[str]) -> list[str]:
     """The users among the contacts."""
-    return [one for one in dict.fromkeys(ids) if _USER.fullmatch(one)]
+    return [one for one in dict.fromkeys(ids) if SLACK_USER.fullmatch(one)]
 
 
 def topic(incident: Incident) -> str:
-    """The channel's topic, escaped."""
+    """The channel's topic, escaped, with nothing in it that Slack would make markup or emoji of."""
     state = "resolved" if incident.status.phase == "Resolved" else "open"
     commander = one_line(people.commander(incident))
     head = f"{people.severity(incident)} · {state} · IC {commander[:60]} · "
-    return fit(head + one_line(incident.spec.title), _MAX_TOPIC)
+    return fit((head + one_line(incident.spec.title)).translate(_FULL_WIDTH), _MAX_TOPIC)
 
 
 def channel_name(incident: Incident, *, unique: bool = False) -> str:

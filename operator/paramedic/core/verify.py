@@ -9,14 +9,19 @@ from paramedic.api.checks import Checks, PrometheusCheck, RevertWhen
 from paramedic.core.expressions import ExpressionError, evaluate_condition
 
 State = Literal["Passed", "Waiting", "Failed", "Inconclusive"]
+_GRACE = timedelta(seconds=15)
+"""For so long after the deadline what only does not answer just now is asked again: an API server that restarts."""
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """One check at one moment. ``Waiting`` may still pass; ``Failed`` cannot any more."""
+    """One check at one moment. ``Waiting`` may still pass; ``Failed`` cannot any more; one that is Inconclusive only
+    ``for_now`` may be told a moment later.
+    """
 
     state: State
     message: str
+    for_now: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +60,8 @@ def judge(
         return Verdict("Failed", message)
     if all(r.state == "Passed" for r in results):
         return _held(checks.for_ or timedelta(0), passing_since or now, now, deadline, message)
-    if deadline is None or now < deadline:
+    patience = _GRACE if any(r.for_now for r in results) else timedelta(0)
+    if deadline is None or now < deadline + patience:
         return Verdict("Waiting", message)
     # A check that is known not to hold outweighs one that could not be read.
     return Verdict("Failed" if any(r.state == "Waiting" for r in results) else "Inconclusive", message)

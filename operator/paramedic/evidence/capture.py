@@ -44,6 +44,7 @@ class Wanted:
     network: Network | None = None
     snapshots: Snapshots | None = None
     dump: Dump | None = None
+    attempt: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +104,7 @@ async def capture(
         if wanted.network:
             group.create_task(capture_network(kept, kube, wanted.namespace, wanted.selector, wanted.network))
         if wanted.snapshots and connections:
-            named = wanted.namespace, wanted.incident, wanted.operation
+            named = wanted.namespace, wanted.incident, wanted.operation, wanted.attempt
             group.create_task(capture_snapshots(kept, kube, connections, wanted.snapshots, *named))
         if wanted.dump and connections:
             group.create_task(capture_dump(kept, connections, wanted.dump, wanted.namespace))

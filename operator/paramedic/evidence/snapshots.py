@@ -54,8 +54,11 @@ async def capture_snapshots(
     namespace: str,
     incident: str,
     operation: str,
+    attempt: int = 1,
 ) -> None:
-    """Adds an item for each volume: its snapshot, or why there is none. What is not complete in time says so."""
+    """Adds an item for each volume: its snapshot, or why there is none. What is not complete in time says so. From the
+    second ``attempt`` on, it is looked for as long as for one whose answer was lost before it is made.
+    """
     try:
         aws = await connections.aws(namespace, wanted.connection, "aws")
     except ParamedicError as error:
@@ -67,7 +70,7 @@ async def capture_snapshots(
     tags = {ANNOTATION_OPERATION: operation, ANNOTATION_INCIDENT: f"{namespace}/{incident}"}
     async with asyncio.TaskGroup() as group:
         for volume in volumes:
-            group.create_task(_keep(kept, aws, volume, tags))
+            group.create_task(_keep(kept, aws, volume, tags, _LOOKS_FOR_LOST if attempt > 1 else 1))
 
 
 async def _add_claimed(
@@ -131,13 +134,13 @@ async def _volume_of(kube: Kube, name: str) -> str | None:
         return None
 
 
-async def _keep(kept: Collection, aws: Aws, volume: str, tags: dict[str, str]) -> None:
+async def _keep(kept: Collection, aws: Aws, volume: str, tags: dict[str, str], looks: int) -> None:
     name = f"snapshots/{volume}"
     try:
         async with asyncio.timeout(kept.seconds_left):
-            snapshot = await _find(aws, volume, tags) or await _create(aws, volume, tags)
+            snapshot = await _look_for(aws, volume, tags, looks) or await _create(aws, volume, tags)
     except TimeoutError:
-        kept.miss(name, "the time for this step was over before the snapshot was begun")
+        kept.miss(name, f"the time for this step was over; a snapshot may have been begun: {_search(tags)}")
     except ParamedicError as error:
         kept.miss(name, str(error))
     else:
@@ -168,18 +171,26 @@ async def _create(aws: Aws, volume: str, tags: dict[str, str]) -> Json:
     except Retry as error:
         if not error.uncertain:
             raise
-        return await _find_lost(aws, volume, tags, error)
+        found = await _look_for(aws, volume, tags, _LOOKS_FOR_LOST)
+        if not found:
+            raise NotTaken(f"{error}; no snapshot of this operation has appeared since: {_search(tags)}") from error
+        return found
 
 
-async def _find_lost(aws: Aws, volume: str, tags: dict[str, str], error: Retry) -> Json:
+async def _look_for(aws: Aws, volume: str, tags: dict[str, str], looks: int) -> Json | None:
     """What EC2 lists lags behind what it has done by some seconds."""
-    for _ in range(_LOOKS_FOR_LOST):
+    for look in range(looks):
+        if look:
+            await asyncio.sleep(_LOOK_AGAIN_SECONDS)
         found = await _find(aws, volume, tags)
         if found:
             return found
-        await asyncio.sleep(_LOOK_AGAIN_SECONDS)
-    tag = f"{ANNOTATION_OPERATION}={tags[ANNOTATION_OPERATION]}"
-    raise NotTaken(f"{error}; no snapshot with the tag {tag} has appeared since: look for it later")
+    return None
+
+
+def _search(tags: dict[str, str]) -> str:
+    """For people."""
+    return f"look for the tag {ANNOTATION_OPERATION}={tags[ANNOTATION_OPERATION]} later"
 
 
 async def _completed(kept: Collection, aws: Aws, name: str, snapshot: Json) -> Evidence:

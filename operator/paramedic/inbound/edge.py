@@ -1,9 +1,10 @@
 """What every edge that another system calls has in common: a bounded body that is waited for a bounded time, at most so
-many requests at once, and an answer that says whether to send it again.
+many requests and bytes at once, and an answer that says whether to send it again.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 
 from aiohttp import web
 from prometheus_client import Counter
@@ -16,14 +17,57 @@ Refuse = Callable[[web.Request], web.Response | None]
 _log = get_logger(__name__)
 # A sender that is stuck must not keep a place for ever.
 _READ_SECONDS = 10.0
+# Of all bodies that are being answered; what is made of one takes about eight times as much. One body may always be as
+# large as its edge allows.
+_BYTES_AT_ONCE = 8 << 20
+
+
+class _Room:
+    """How many bytes the bodies under way take."""
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self.taken = 0
+
+    @contextmanager
+    def share(self) -> Iterator["_Share"]:
+        """What one body takes, as long as the context lasts."""
+        share = _Share(self)
+        try:
+            yield share
+        finally:
+            self.taken -= share.size
+
+
+class _Share:
+    def __init__(self, room: _Room) -> None:
+        self._room = room
+        self.size = 0
+
+    def grow_to(self, size: int) -> bool:
+        """Whether there is room for so many bytes, which are then this one's."""
+        more = max(0, size - self.size)
+        if self._room.taken + more > self._room.most:
+            return False
+        self._room.taken += more
+        self.size += more
+        return True
+
+
+class _NotReadError(Exception):
+    """The body cannot be read whole; ``answer`` says why."""
+
+    def __init__(self, answer: web.Response) -> None:
+        super().__init__(answer.status)
+        self.answer = answer
 
 
 class Edge:
     """One path. ``answer`` gets the request and its whole body, and is asked only while ``ready``.
 
     What ``answer`` raises becomes 503 (Retry) or 500, after which the sender tries again. The sender is authenticated
-    by ``answer``, or where that takes no body, by ``refuse``, before anything is read. ``counted`` has the labels edge
-    and code.
+    by ``answer``, or where that takes no body, by ``refuse``, before anything is read. ``answer`` holds the only
+    reference to the body. ``counted`` has the labels edge and code.
     """
 
     def __init__(
@@ -45,6 +89,7 @@ class Edge:
         self._max_in_flight = max_in_flight
         self._refuse = refuse
         self._in_flight = 0
+        self._room = _Room(max(_BYTES_AT_ONCE, max_bytes))
 
     async def handle(self, request: web.Request) -> web.Response:
         """One request; the answer's status is counted."""
@@ -64,28 +109,35 @@ class Edge:
         if (request.content_length or 0) > self._max_bytes:
             return self._too_large()
         if not self._ready() or self._in_flight >= self._max_in_flight:
-            return text(503, "busy: send it again", {"Retry-After": "1"})
+            return _busy()
         self._in_flight += 1
         try:
-            body = await self._read(request)
-            return body if isinstance(body, web.Response) else await self._answer(request, body)
+            with self._room.share() as share:
+                if not share.grow_to(request.content_length or 0):
+                    return _busy()
+                return await self._answer(request, await self._read(request, share))
+        except _NotReadError as error:
+            return error.answer
         finally:
             self._in_flight -= 1
 
-    async def _read(self, request: web.Request) -> bytes | web.Response:
-        """The whole body, or why not."""
-        parts, left = [], self._max_bytes
+    async def _read(self, request: web.Request, share: _Share) -> bytes:
+        """The whole body, unpacked. Raises _NotReadError."""
+        parts, size = [], 0
         try:
             async with asyncio.timeout(_READ_SECONDS):
                 async for part in request.content.iter_any():
-                    left -= len(part)
-                    if left < 0:
-                        return self._too_large()
+                    size += len(part)
+                    if size > self._max_bytes:
+                        raise _NotReadError(self._too_large())
+                    if not share.grow_to(size):  # neither chunks nor what is packed say beforehand how much there is
+                        raise _NotReadError(_closing(_busy()))
                     parts.append(part)
         except TimeoutError:
-            return _closing(text(503, "the body did not come in time: send it again"))
+            late = text(503, "the body did not come in time: send it again")
+            raise _NotReadError(_closing(late)) from None
         except web.RequestPayloadError as error:
-            return text(400, str(error))
+            raise _NotReadError(text(400, str(error))) from error
         return b"".join(parts)
 
     def _too_large(self) -> web.Response:
@@ -95,6 +147,10 @@ class Edge:
 def text(status: int, words: str, headers: dict[str, str] | None = None) -> web.Response:
     """An answer for a person who looks at it."""
     return web.Response(status=status, text=words[:2000] + "\n", headers=headers)
+
+
+def _busy() -> web.Response:
+    return text(503, "busy: send it again", {"Retry-After": "1"})
 
 
 def _closing(response: web.Response) -> web.Response:

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from paramedic.api.people import ChannelSettings, PagerDutyChannel
 from paramedic.channels.pagerduty import connect
 from paramedic.clients.secret_file import SecretFile
-from paramedic.core.pagerduty import uid_of
+from paramedic.core.pagerduty import is_whole, uid_of
 from paramedic.core.templates import one_line
 from paramedic.errors import NotFound, ParamedicError, Refused, Retry
 from paramedic.inbound.edge import Edge, text
@@ -28,7 +28,8 @@ from paramedic.voices import Speaker, Voices
 _log = get_logger(__name__)
 _MOST_BYTES = 512 * 1024  # PagerDuty drops what is larger than 256 KB
 _SIGNATURE, _VERSION, _MOST_SIGNATURES = "X-PagerDuty-Signature", "v1=", 16
-_PERSON = "user_reference"
+_PERSON, _MERGED = "user_reference", "merge_resolve_reason"
+_ACKNOWLEDGED, _RESOLVED = "incident.acknowledged", "incident.resolved"
 
 
 class _Lenient(BaseModel):
@@ -41,9 +42,19 @@ class _Agent(_Lenient):
     summary: str | None = None
 
 
+class _ResolveReason(_Lenient):
+    type: str = ""
+
+
 class _Data(_Lenient):
     id: str = Field("", pattern=r"^[A-Z0-9]{0,40}$")
     incident_key: str | None = None
+    resolve_reason: _ResolveReason | None = None
+
+    @property
+    def is_merged(self) -> bool:
+        """Whether it was resolved because its alerts are another incident's now: they go on there."""
+        return self.resolve_reason is not None and self.resolve_reason.type == _MERGED
 
 
 class _Event(_Lenient):
@@ -110,15 +121,20 @@ class PagerDutyWebhook:
 
     async def _take(self, subscriber: _Subscriber, event: _Event) -> str:
         """What came of it, in words. Raises Retry."""
-        says = {"incident.acknowledged": self._voices.acknowledge, "incident.resolved": self._voices.close}
-        say = says.get(event.event_type)
-        if say is None:
+        if event.event_type not in (_ACKNOWLEDGED, _RESOLVED):
             return f"{one_line(event.event_type)[:100]}: nothing follows from it"
         if event.agent is None or event.agent.type != _PERSON:
             return "not said by a person, ignored"
+        if event.event_type == _RESOLVED and event.data.is_merged:
+            return "merged into another incident, which goes on: nothing follows from it"
         who = _speaker(subscriber.settings, event.agent)
-        told = [await self._say(say, key, who) for key in await self._incidents(subscriber, event.data)]
+        incidents = await self._incidents(subscriber, event.data)
+        told = [await self._say(self._meant(event, whole=whole), key, who) for key, whole in incidents]
         return "; ".join(told) or "of no incident that is open here"
+
+    def _meant(self, event: _Event, *, whole: bool) -> Callable[[str, Speaker], Awaitable[None]]:
+        """Who resolves the page of one call has answered it; the outage that it tells of goes on."""
+        return self._voices.close if event.event_type == _RESOLVED and whole else self._voices.acknowledge
 
     async def _say(self, say: Callable[[str, Speaker], Awaitable[None]], key: str, who: Speaker) -> str:
         """What came of it for one incident, in words. Raises Retry."""
@@ -131,16 +147,16 @@ class PagerDutyWebhook:
             await self._voices.tell_refusal(key, who, error)
             return f"{key}: {error}"
 
-    async def _incidents(self, subscriber: _Subscriber, data: _Data) -> list[str]:
-        """Our open incidents that PagerDuty's stands for. One with several alerts may come without a key: then its
-        alerts have theirs.
+    async def _incidents(self, subscriber: _Subscriber, data: _Data) -> list[tuple[str, bool]]:
+        """Our open incidents that PagerDuty's stands for, and whether for the whole of each or only for calls. What was
+        merged has several alerts with keys of their own, whichever key it has itself, if any.
         """
-        keys = [data.incident_key] if data.incident_key else []
-        if not keys and data.id and subscriber.settings.api_token_file:
-            keys = await self._alert_keys(subscriber, data.id)
+        keys = await self._keys(subscriber, data)
         wanted = {uid for key in keys if (uid := uid_of(key))}
-        found = [entry.key for entry in self._store.open_entries() if entry.uid in wanted] if wanted else []
-        return [key for key in found if self._is_told(key, subscriber.channel.name)]
+        wholes = {uid_of(key) for key in keys if is_whole(key)}
+        found = [entry for entry in self._store.open_entries() if entry.uid in wanted] if wanted else []
+        told = [entry for entry in found if self._is_told(entry.key, subscriber.channel.name)]
+        return [(entry.key, entry.uid in wholes) for entry in told]
 
     def _is_told(self, key: str, channel: str) -> bool:
         """Whether this channel tells of the incident: a subscription speaks for no other, whatever key it names."""
@@ -150,13 +166,20 @@ class PagerDutyWebhook:
         status = found[0].status
         return channel in (status.external or {}) or any(channel in notice.pending for notice in status.notices)
 
-    async def _alert_keys(self, subscriber: _Subscriber, incident: str) -> list[str]:
+    async def _keys(self, subscriber: _Subscriber, data: _Data) -> set[str]:
+        """Raises Retry when none is known for now."""
+        keys = {data.incident_key} if data.incident_key else set()
+        if data.id and subscriber.settings.api_token_file:
+            keys.update(await self._alert_keys(subscriber, data.id, needed=not keys))
+        return keys
+
+    async def _alert_keys(self, subscriber: _Subscriber, incident: str, *, needed: bool) -> list[str]:
         client = connect(subscriber.channel)
         try:
             return await client.alert_keys(incident)
-        except Retry:
-            raise
         except ParamedicError as error:
+            if needed and isinstance(error, Retry):
+                raise
             _log.warning("the alerts of an incident of PagerDuty's cannot be read", error=str(error))
             return []
         finally:

@@ -19,7 +19,7 @@ from paramedic.clients.kube import Json, Kube
 from paramedic.clients.slack import Slack
 from paramedic.core import people
 from paramedic.core.rights import Access, Right, to_create_incident
-from paramedic.core.slack_blocks import fit
+from paramedic.core.slack_blocks import fit, text_blocks
 from paramedic.core.slack_buttons import Press, read_press
 from paramedic.core.slack_payload import Command, Interaction, Said, may_respond_to, read_create
 from paramedic.core.templates import one_line
@@ -94,7 +94,7 @@ class SlackDeeds:
             _log.warning("an answer has nowhere to go", channel=self.name)
             return
         try:
-            await self._slack.respond(url, markup)
+            await self._slack.respond(url, markup, text_blocks(markup))
         except ParamedicError as error:
             _log.warning("an answer was not delivered", channel=self.name, error=str(error))
 

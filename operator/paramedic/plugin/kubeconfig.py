@@ -7,7 +7,7 @@ https://kubernetes.io/docs/reference/config-api/kubeconfig.v1/; the old ``auth-p
 import base64
 import binascii
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -82,11 +82,17 @@ def _paths(chosen: Chosen) -> list[Path]:
     return named or [Path.home() / ".kube" / "config"]
 
 
-def _merged(paths: Iterable[Path]) -> Json:
-    """As kubectl merges files: the first that says something wins, and a file that is not there says nothing."""
+def _merged(paths: Sequence[Path]) -> Json:
+    """As kubectl merges files: the first that says something wins, and a file that is not there says nothing. Raises
+    Failure when none is there.
+    """
     merged: Json = {"current-context": ""} | {section: {} for section in _SECTIONS}
-    for path in paths:
-        raw = _read(path)
+    files = [(path, raw) for path in paths if (raw := _read(path)) is not None]
+    if not files:
+        where = " and ".join(str(path) for path in paths)
+        text = f"no cluster to talk to: there is no file {where}; name a kubeconfig by KUBECONFIG or --kubeconfig"
+        raise Failure(Exit.NO_CLUSTER, text)
+    for path, raw in files:
         merged["current-context"] = merged["current-context"] or raw.get("current-context") or ""
         for section, singular in _SECTIONS.items():
             for entry in raw.get(section) or []:
@@ -94,11 +100,12 @@ def _merged(paths: Iterable[Path]) -> Json:
     return merged
 
 
-def _read(path: Path) -> Json:
+def _read(path: Path) -> Json | None:
+    """None when it is not there."""
     try:
         raw = yaml.load(path.read_text("utf-8"), Loader=_LOADER)  # noqa: S506 - a safe loader
     except FileNotFoundError:
-        return {}
+        return None
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise Failure(Exit.NO_CLUSTER, f"{path} cannot be read as a kubeconfig: {error}") from error
     try:

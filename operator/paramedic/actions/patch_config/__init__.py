@@ -367,4 +367,5 @@ def _path(observed: Observed, name: str) -> str:
 
 def _kept(observed: Observed, operation: str) -> Kept:
     """Where this step keeps what it replaces."""
-    return Kept(_path(observed, kept_name(observed.name)), f"kept.{observed.incident_uid}.{observed.step}", operation)
+    name = f"kept.{observed.incident_uid}.{observed.step}"
+    return Kept(_path(observed, kept_name(observed.name)), name, operation, observed.incident)

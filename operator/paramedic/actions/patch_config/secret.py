@@ -14,12 +14,16 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from pydantic import ValidationError
+
 from paramedic.actions.base import Json, Patch, annotation
 from paramedic.actions.patch_config.params import MOST_BYTES, SecretValue
-from paramedic.api import ANNOTATION_WRITTEN_KEYS, FIELD_MANAGER
+from paramedic.api import ANNOTATION_WRITTEN_KEYS, API_VERSION, FIELD_MANAGER
+from paramedic.api.incident import Incident, StepStatus
 from paramedic.api.reasons import Reason
 from paramedic.api.workload import BoundTarget, target_path
-from paramedic.errors import Conflict, NotFound, Refused, Terminal
+from paramedic.errors import Conflict, NotFound, ParamedicError, Refused, Terminal
+from paramedic.log import get_logger
 
 if TYPE_CHECKING:
     from paramedic.clients.kube import Kube
@@ -29,6 +33,7 @@ _IMMUTABLE = "field is immutable when `immutable` is set"
 _PROBE = {"data": {"paramedic-probe": ""}}
 _MOST_KEPT = 20
 _SERVICE_ACCOUNT = "--serviceaccount=paramedic-system:paramedic"
+_log = get_logger(__name__)
 
 
 def kept_name(name: str) -> str:
@@ -148,40 +153,95 @@ def _seen(entry: Json) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """The earlier values of one step, under ``name`` in the Secret at ``path``."""
+    """The earlier values of one step of ``incident``, under ``name`` in the Secret at ``path``."""
 
     path: str
     name: str
     operation: str
+    incident: str = ""
 
     async def keep(self, kube: "Kube", target_path: str, version: str | None, keys: list[str]) -> None:
-        """Keeps the present values of the Secret at ``target_path``, and no more than the newest operations'. Raises
-        Conflict when it is not that version any more.
+        """Keeps the present values of the Secret at ``target_path``; what was kept earlier makes room. Raises Conflict
+        when it is not that version any more, NotFound when it is gone, Refused when its values cannot be kept.
         """
         present = await kube.get(target_path)
         if version and present["metadata"]["resourceVersion"] != version:
             raise Conflict(f"{target_path} was changed meanwhile")
         earlier = {key: (present.get("data") or {}).get(key) for key in keys}
-        held = {k: _decoded(v) for k, v in ((await kube.get(self.path)).get("data") or {}).items() if k != self.name}
-        by_age = sorted((str(one["operation"]), name) for name, one in held.items() if "operation" in one)
-        kept = {"operation": self.operation, "values": earlier}
-        old = [name for _, name in by_age[: -_MOST_KEPT + 1]]
-        values = {self.name: encoded(json.dumps(kept))} | dict.fromkeys(old)
-        await kube.patch_unseen(self.path, {"data": values})
+        whose = {"incident": self.incident} if self.incident else {}
+        kept = encoded(json.dumps({"operation": self.operation, "values": earlier} | whose))
+        others = {name: value for name, value in (await self._held(kube)).items() if name != self.name}
+        old = await self._in_the_way(kube, others, _size(kept))
+        try:
+            await kube.patch_unseen(self.path, {"data": {self.name: kept} | dict.fromkeys(old)})
+        except NotFound as error:
+            raise self._missing() from error
 
     async def take(self, kube: "Kube") -> dict[str, str | None]:
         """The earlier values as the API holds them (base64), None for a key that was not there. Raises Refused when
         they are not kept any more.
         """
-        found = (await kube.get(self.path)).get("data") or {}
-        earlier = _decoded(found.get(self.name, "")).get("values")
+        earlier = _decoded((await self._held(kube)).get(self.name, "")).get("values")
         if not isinstance(earlier, dict):
             raise Refused(Reason.NOT_PUT_BACK, f"{self.path} does not keep the values from before any more")
         return earlier
 
     async def forget(self, kube: "Kube") -> None:
-        """They are not needed any more."""
-        await kube.patch_unseen(self.path, {"data": {self.name: None}})
+        """They are not needed any more. Where they cannot be taken away they stay until newer ones need the room."""
+        try:
+            await kube.patch_unseen(self.path, {"data": {self.name: None}})
+        except ParamedicError as error:
+            _log.warning("what was put back is still kept", path=self.path, entry=self.name, error=str(error))
+
+    async def _held(self, kube: "Kube") -> dict[str, str]:
+        """All that the Secret holds. Raises Refused when it is not there: the target may be there all the same."""
+        try:
+            return dict((await kube.get(self.path)).get("data") or {})
+        except NotFound as error:
+            raise self._missing() from error
+
+    def _missing(self) -> Refused:
+        name = self.path.rpartition("/")[2]
+        return Refused(
+            Reason.NOT_PUT_BACK,
+            f"Secret/{name}, which keeps the values from before, was deleted; create it anew (kubectl create secret "
+            f"generic {name}), and set by hand what it was to put back",
+        )
+
+    async def _in_the_way(self, kube: "Kube", others: dict[str, str], size: int) -> list[str]:
+        """The oldest entries that must go for one of ``size`` bytes, without those that may still have to be put back.
+        Raises Refused when there is no room without these.
+        """
+        by_age = sorted((str(entry["operation"]), name) for name, entry in _entries(others))
+        room = MOST_BYTES - size - sum(map(_size, others.values()))
+        too_many = len(by_age) + 1 - _MOST_KEPT
+        gone: list[str] = []
+        for _, name in by_age:
+            if room >= 0 and len(gone) >= too_many:
+                break
+            if not await self._is_needed(kube, _decoded(others[name])):
+                gone.append(name)
+                room += _size(others[name])
+        if room < 0:
+            raise Refused(
+                Reason.NOT_PUT_BACK,
+                f"Secret/{self.path.rpartition('/')[2]} has no room for the earlier values ({size} bytes), which the "
+                f"undo needs: it may hold {MOST_BYTES} bytes, and what it holds is of changes that may still be put "
+                "back, or not Paramedic's; resolve those incidents, or take away what is not needed",
+            )
+        return gone
+
+    async def _is_needed(self, kube: "Kube", entry: Json) -> bool:
+        """Whether the entry's incident may still want it. One of which that cannot be told makes room."""
+        if not entry.get("incident"):
+            return False
+        namespace = self.path.split("/")[4]
+        try:
+            found = await kube.get(f"/apis/{API_VERSION}/namespaces/{namespace}/incidents/{entry['incident']}")
+            steps = Incident.model_validate(found).status.steps
+        except (NotFound, Refused, ValidationError):
+            return False
+        return any(step.operation == entry["operation"] and _may_be_put_back(step) for step in steps)
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,6 +293,23 @@ async def _value(folder: str, source: SecretValue, kube: "Kube") -> str:
             f"Secret/{source.secret_name} has no key {source.secret_key}, which valueFrom names for {source.key}",
         )
     return str(value)
+
+
+def _may_be_put_back(step: StepStatus) -> bool:
+    """At a lease's end, or because it does not help."""
+    reverting = step.revert is not None and step.revert.state == "Executing"
+    return reverting or step.holds_mitigation or step.state in ("Executing", "Verifying")
+
+
+def _entries(held: dict[str, str]) -> list[tuple[str, Json]]:
+    """What Paramedic has kept, by name; the rest is other people's."""
+    decoded = ((name, _decoded(value)) for name, value in held.items())
+    return [(name, entry) for name, entry in decoded if "operation" in entry]
+
+
+def _size(value: str) -> int:
+    """How many bytes of a Secret a value takes, as the API server counts: at most two fewer."""
+    return len(value) * 3 // 4
 
 
 def _decoded(value: str) -> Json:
