@@ -18,7 +18,7 @@ from paramedic.log import get_logger
 
 _log = get_logger(__name__)
 _MOST_CONNECTIONS = 256
-_PIECE_BYTES = 32 * 1024
+_PIECE_BYTES = 16 * 1024
 _HANDSHAKE_SECONDS = 10.0
 _UNREAD_SECONDS = 10.0
 _OUT_OF_FILES_SECONDS = 0.5

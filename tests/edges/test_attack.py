@@ -79,7 +79,7 @@ def test_six_hundred_unfinished_heads_take_little_memory_and_nobodys_place(live:
         open_many(live, 600, data, held)
         assert live.takes_a_good_alert()
         assert live.ask(method="GET", path="/healthz")[0] == 200
-        assert resident_bytes() - before < 150 * 2**20
+        assert resident_bytes() - before < 120 * 2**20
 
 
 def test_a_head_that_never_ends_is_hung_up_on_however_slowly_it_comes(hurried: Live) -> None:
