@@ -134,15 +134,18 @@ class Listener:
     def _take(self, inner: asyncio.Protocol, accepted: socket.socket, address: str) -> None:
         self._open[inner] = connection = _Connection(inner, address, self._forget)
         connection.opening = asyncio.get_running_loop().create_task(self._connect(connection, accepted))
+        connection.opening.add_done_callback(lambda task: self._opened(task, connection, accepted))
 
     async def _connect(self, connection: _Connection, accepted: socket.socket) -> None:
-        """The task that holds a connection until it is made; its handshake may fail, or take too long."""
+        """Ends when the connection is made. Raises OSError when its handshake fails, or takes too long."""
         timeout: dict[str, Any] = {"ssl_handshake_timeout": _HANDSHAKE_SECONDS} if self._context else {}
-        try:
-            await asyncio.get_running_loop().connect_accepted_socket(
-                lambda: connection, accepted, ssl=self._context, **timeout
-            )
-        except (OSError, asyncio.CancelledError):
+        await asyncio.get_running_loop().connect_accepted_socket(
+            lambda: connection, accepted, ssl=self._context, **timeout
+        )
+
+    def _opened(self, task: "asyncio.Task[None]", connection: _Connection, accepted: socket.socket) -> None:
+        """Also of a task that was cancelled before it began."""
+        if task.cancelled() or task.exception():
             self._forget(connection.inner)
             accepted.close()
 

@@ -147,7 +147,7 @@ def test_who_sends_an_alert_makes_no_room_for_others(live: Live) -> None:
     head = HEAD + f"Authorization: Bearer {TOKEN}\r\nContent-Length: {len(body)}\r\n\r\n".encode()
     with ExitStack() as held:
         working = open_many(live, 20, head + body, held)
-        time.sleep(0.3)
+        _until(lambda: live.intake.asked == 20)
         open_many(live, 600, HEAD, held)
         live.intake.gate.set()
         for connection in working:
@@ -195,7 +195,8 @@ def test_a_body_is_not_kept_while_its_alerts_are_stored(live: Live) -> None:
         tracemalloc.start()
         held.callback(tracemalloc.stop)
         (one,) = open_many(live, 1, head + body, held)
-        time.sleep(1)
+        _until(lambda: live.intake.asked == 1)
+        time.sleep(0.2)
         largest = max(trace.size for trace in tracemalloc.take_snapshot().traces)
         live.intake.gate.set()
         assert one.recv(100).startswith(b"HTTP/1.1 200 ")

@@ -38,6 +38,7 @@ class FakeIntake:
     """Keeps what it is given; fails or waits when told to."""
 
     def __init__(self) -> None:
+        self.asked = 0
         self.taken: list[Alert] = []
         self.failure: Exception | None = None
         self.gate = threading.Event()
@@ -45,6 +46,7 @@ class FakeIntake:
 
     async def take(self, alerts: Sequence[Alert], source: str) -> None:
         assert source == "webhook"
+        self.asked += 1
         await asyncio.to_thread(self.gate.wait)
         if self.failure:
             raise self.failure

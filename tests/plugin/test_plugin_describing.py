@@ -16,6 +16,7 @@ from paramedic.api.incident import Incident
 from paramedic.plugin.describing import describe
 from paramedic.plugin.next_steps import commands
 from paramedic.plugin.planned import change_lines, lease_line
+from paramedic.plugin.resolving import held_lines
 from paramedic.plugin.screen import Line, Screen, Span
 from paramedic.plugin.showing import news
 from paramedic.plugin.texts import age, clean, duration, harmless_json, moment
@@ -222,3 +223,13 @@ def test_what_can_be_done_next() -> None:
     assert commands(ended()) == [f"kubectl incident tick {name} <number>", f"kubectl incident report {name}"]
     unexplained = incident(phase="Resolved", alert_state=None)
     assert commands(unexplained)[0].startswith(f"kubectl incident resolve {name} --root-cause")
+
+
+def test_what_could_not_be_put_back_is_told_until_somebody_keeps_it() -> None:
+    failed = {"state": "Failed", "operation": "o", "failure": "Forbidden"}
+    left = incident(held("more-room", revert=failed, message="replicas 2 → 5; not put back"))
+    assert held_lines(left, []) == [
+        "Could not be put back; do that by hand, then name it with --keep:",
+        "  more-room: replicas 2 → 5; not put back",
+    ]
+    assert held_lines(left, ["more-room"]) == []

@@ -85,11 +85,14 @@ class Statement:
 
 
 def held_lines(incident: Incident, keep: Sequence[str]) -> list[str]:
-    """What temporary is in place, and until when; empty when nothing is."""
-    held = [step for step in incident.status.steps if step.holds_mitigation]
-    left = [step for step in held if step.name not in keep and step.part_of not in keep]
-    lines = [f"  {step.name}: {step.message}; {lease_line(step)}" for step in left]
-    return ["Still in place, and put back before the incident ends:", *lines] if lines else []
+    """What temporary is in place, and until when, and what could not be put back; empty when there is neither."""
+    steps = [step for step in incident.status.steps if step.name not in keep and step.part_of not in keep]
+    held = [f"  {step.name}: {step.message}; {lease_line(step)}" for step in steps if step.holds_mitigation]
+    left = [f"  {step.name}: {step.message}" for step in steps if step.is_left_in_place]
+    return [
+        *(["Still in place, and put back before the incident ends:", *held] if held else []),
+        *(["Could not be put back; do that by hand, then name it with --keep:", *left] if left else []),
+    ]
 
 
 def _joined(before: Sequence[str], more: Sequence[str]) -> list[str]:
