@@ -96,6 +96,13 @@ class Intake:
             _log.warning("alerts not stored", count=len(failed), error=str(failed[0]))
             raise Retry(f"{len(failed)} of {len(batches)} incidents could not be stored: {failed[0]}")
 
+    def groups(self, alert: Alert) -> list[GroupKey]:
+        """The groups that the alert belongs to by the policies that answer to it."""
+        return [_group_of(alert, *one) for one in self._answering(alert)]
+
+    def _answering(self, alert: Alert) -> list[tuple[RemediationPolicy, str]]:
+        return policies_for_alert(self._store.policies_that_may_mean(alert), alert, self._namespace)
+
     async def _batches(self, alerts: Sequence[Alert], source: str, but: Known) -> dict[GroupKey, _Batch]:
         now = datetime.now(UTC)
         batches: dict[GroupKey, _Batch] = {}
@@ -107,7 +114,8 @@ class Intake:
             for key, policy in routes.items():
                 if but(alert, key[0]):
                     continue
-                severity = severity_of(policy, alert) if policy else None
+                speaker = policy or self._store.policy(key[1])
+                severity = severity_of(speaker, alert) if speaker else None
                 batches.setdefault(key, _Batch(policy)).heard.append(Heard(alert, now, covers, severity))
             if number % _ALERTS_AT_ONCE == 0:
                 await asyncio.sleep(0)  # thousands of them must not hold up the lead's renewal
@@ -117,14 +125,12 @@ class Intake:
         """Where the alert belongs: the open incidents that know it, whatever became of their policies, and in other
         namespaces the policies that answer to it.
         """
-        known = [entry.group for entry in self._store.open_with(alert.fingerprint) if entry.group]
+        known = [entry.group for entry in self._store.open_with(alert) if entry.group]
         taken = {namespace for namespace, _, _ in known}
-        found = policies_for_alert(self._store.policies_that_may_mean(alert), alert, self._namespace)
-        routes = {group: self._store.policy(group[1]) for group in known}
-        return routes | {
-            (namespace, policy.key, alert.group_key(policy.spec.incident.group_by)): policy
-            for policy, namespace in found
-            if namespace not in taken
+        found = self._answering(alert)
+        answering = {policy.key: policy for policy, _ in found}
+        return {group: answering.get(group[1]) for group in known} | {
+            _group_of(alert, policy, namespace): policy for policy, namespace in found if namespace not in taken
         }
 
     async def _take_batch(self, key: GroupKey, batch: _Batch, source: str) -> None:
@@ -150,7 +156,7 @@ class Intake:
                 self._count(source, "ended" if heard.alert.state == "resolved" else "repeated")
             self._tell_late(known, batch.heard)
             return _Place("")
-        if batch.policy is None:  # it has just been closed, and its policy is gone: what answers now is not known here
+        if batch.policy is None:  # it has just been closed, and its policy answers no more: who does is asked anew
             raise Retry(f"the incident of group {key} has just ended")
         first = min(new, key=lambda h: h.alert.starts_at)
         rest = [] if polled else [h for h in batch.heard if h is not first]
@@ -240,6 +246,10 @@ class Intake:
 
     def _count(self, source: str, outcome: str) -> None:
         self._metrics.alerts.labels(source, outcome).inc()
+
+
+def _group_of(alert: Alert, policy: RemediationPolicy, namespace: str) -> GroupKey:
+    return namespace, policy.key, alert.group_key(policy.spec.incident.group_by)
 
 
 def _is_new(heard: Heard, known: Sequence[Entry]) -> bool:

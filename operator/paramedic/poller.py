@@ -1,7 +1,7 @@
 """The Prometheus edge, the net under the webhook: alerts whose webhook was missed, and ends that were not told."""
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from datetime import UTC, datetime
 
 from paramedic.api.base import parse_time
@@ -15,7 +15,7 @@ from paramedic.log import get_logger
 from paramedic.metrics import Metrics
 from paramedic.reconcile import Reconciler
 from paramedic.settings import PrometheusSettings
-from paramedic.store import Entry, Store, namespace_of
+from paramedic.store import Entry, GroupKey, Store, namespace_of
 
 _log = get_logger(__name__)
 
@@ -78,21 +78,26 @@ class Poller:
             self._absent_since.clear()
             return
         rules, shown = await self._prometheus.alerting_rules(), by_name(firing)
-        absent = [(e.key, mark) for e in suspects for mark in self._ended(e, shown, rules)]
+        groups = {group for alert in firing for group in self._intake.groups(alert)}
+        absent = [(e.key, mark) for e in suspects for mark in self._ended(e, shown, rules, groups)]
         self._absent_since = {one: self._absent_since.get(one, now) for one in absent}
         for (key, mark), since in list(self._absent_since.items()):
             if now - since >= self._settings.poll_grace:
                 await self._tell_end(key, mark, since)
 
-    def _ended(self, entry: Entry, shown: Mapping[str, list[Labels]], rules: set[str]) -> frozenset[str]:
-        """Fingerprints of those of the incident's alerts that have ended: the first one, or all where nothing of the
-        group fires. Of the others Prometheus tells nothing: the incident does not keep their labels.
+    def _ended(
+        self, entry: Entry, shown: Mapping[str, list[Labels]], rules: set[str], groups: Collection[GroupKey]
+    ) -> frozenset[str]:
+        """Fingerprints of those of the incident's alerts that have ended: all, where nothing like its group fires; else
+        the first one, whose labels are known, unless it stands for others of its group that still fire.
         """
         labels = entry.alert_labels or {}
         if not has_ended(labels, shown, rules):
             return frozenset()
-        common = self._store.common_labels(entry)
-        return entry.firing if has_ended(common, shown, rules) else entry.firing & {entry.opened_by}
+        if has_ended(entry.group_labels or labels, shown, rules):
+            return entry.firing
+        stands_for_others = entry.firing == {entry.opened_by} and entry.group in groups
+        return frozenset() if stands_for_others else entry.firing & {entry.opened_by}
 
     async def _tell_end(self, key: str, mark: str, since: datetime) -> None:
         end = Alert("resolved", {}, {}, since, since, "", mark)

@@ -17,9 +17,9 @@ from pydantic import ValidationError
 from paramedic.api import FINALIZER
 from paramedic.api.incident import MAX_STARTS, Incident, Phase, PinnedPolicy
 from paramedic.api.policy import READING, RemediationPolicy, only_reads
-from paramedic.core.alert import Alert, common_labels, group_key
+from paramedic.core.alert import Alert
 from paramedic.core.guard import ActionRecord, TargetKey
-from paramedic.core.match import CompiledPolicy
+from paramedic.core.match import CompiledPolicy, is_same
 from paramedic.core.notices import urgent_channels, waiting_channels
 from paramedic.core.plan import is_firing, is_remediating
 from paramedic.core.policy_index import PolicyIndex
@@ -53,6 +53,8 @@ class Entry:
     opened_by: str = ""
     """Fingerprint of the alert that opened it, whose labels are ``alert_labels``."""
     alert_labels: Json | None = None
+    group_labels: Mapping[str, str] = field(default_factory=dict)
+    """What the alerts of its group have in common; empty when it stands alone."""
     busy_targets: tuple[TargetKey, ...] = ()
     remediating: bool = False
     actions: tuple[ActionRecord, ...] = ()
@@ -217,24 +219,14 @@ class Store:
         found = [self.entries[k] for k in self._by_group.get(group, ())]
         return sorted(found, key=lambda e: (e.last_starts_at is not None, e.last_starts_at))
 
-    def open_with(self, fingerprint: str) -> list[Entry]:
+    def open_with(self, alert: Alert) -> list[Entry]:
         """The incidents that are not over, of which this alert is known to fire."""
-        return [self.entries[key] for key in self._by_alert.get(fingerprint, ())]
+        found = (self.entries[key] for key in self._by_alert.get(alert.fingerprint, ()))
+        return [entry for entry in found if is_same(alert, entry.alert_labels or {}, entry.group_labels)]
 
     def with_labels(self) -> list[Entry]:
         """The incidents that have an alert and are not over, or were closed by a person while it fired."""
         return [entry for entry in self.entries.values() if entry.alert_labels]
-
-    def common_labels(self, entry: Entry) -> Mapping[str, str]:
-        """What all alerts of an open incident's group have in common: of one that stands alone all its labels. Empty
-        when its policy groups otherwise by now, or is gone.
-        """
-        labels, group = entry.alert_labels or {}, entry.group
-        if group is None or group[2] == entry.opened_by:
-            return labels
-        policy = self.policy(group[1])
-        common = common_labels(labels, policy.spec.incident.group_by) if policy else {}
-        return common if group_key(common) == group[2] else {}
 
     def put_policy(self, raw: Json, policy: RemediationPolicy | None, problem: str | None) -> bool:
         """Takes a policy in; false when it is not newer."""
@@ -441,6 +433,7 @@ def _entry(key: str, version: int, raw: Json, incident: Incident) -> Entry:
         starts=_starts(incident),
         opened_by=(incident.spec.alert.fingerprint or "") if incident.spec.alert else "",
         alert_labels=dict(incident.spec.alert.labels) if incident.spec.alert and not (over and ended) else None,
+        group_labels=dict(incident.spec.alert.group_labels) if incident.spec.alert else {},
         busy_targets=_busy_targets(incident),
         remediating=is_remediating(incident),
         actions=tuple(_actions(incident, key, policy or "")),

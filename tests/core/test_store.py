@@ -135,11 +135,14 @@ def test_of_one_that_is_not_remembered_any_more_the_oldest_start_that_is_counts(
     assert entry.heard_until("forgotten") == later(0)
 
 
-def test_what_a_group_has_in_common_is_known_as_long_as_its_policy_groups_so() -> None:
-    store, entry = with_incident(grouped(pod="1"))
-    assert store.common_labels(entry) == {}, "its policy is not known"
-    for group_by, common in ((["alertname"], {"alertname": "A"}), (["pod"], {})):
-        changed = policy(incident={"groupBy": group_by})
-        raw_policy = {"metadata": {"name": changed.metadata.name, "namespace": "covet", "uid": str(group_by)}}
-        store.put_policy(raw_policy, changed, None)
-        assert store.common_labels(entry) == common
+def test_an_alert_is_known_by_its_labels_too_for_fingerprints_are_the_sender_s() -> None:
+    store, _ = with_incident(grouped(pod="1"))
+    mark = alert(alertname="A", pod="1").fingerprint
+    assert store.open_with(alert(alertname="A", pod="1"))
+    assert store.open_with(alert(alertname="A", pod="2", mark=mark)), "of the same group"
+    assert not store.open_with(alert(alertname="B", pod="1", mark=mark))
+    alone = incident_manifest(policy(), "covet", alert(alertname="A", note="x" * 9000))
+    alone["metadata"] |= {"uid": "uid-a", "resourceVersion": "5"}
+    store.put_incident(alone)
+    assert store.open_with(alert(alertname="A", note="x" * 9000)), "though it is too long to be stored"
+    assert not store.open_with(alert(alertname="A", mark=alert(alertname="A", note="x" * 9000).fingerprint))

@@ -184,6 +184,7 @@ async def test_statistics_are_reset_only_when_asked_and_allowed(
     def calls() -> int:
         return int(postgres.psql("SELECT count(*) FROM pg_stat_statements WHERE query LIKE '%mark%'", database="covet"))
 
+    postgres.psql("REVOKE EXECUTE ON FUNCTION pg_stat_statements_reset FROM paramedic", database="covet")
     postgres.psql("SELECT 1 AS mark", database="covet")
     doctor = Doctor(clients(), target)
     with pytest.raises(Refused, match=r'GRANT EXECUTE ON FUNCTION public\.pg_stat_statements_reset TO "paramedic"'):

@@ -57,9 +57,12 @@ async def test_missed_webhook_and_untold_end_are_seen_by_the_poller(world: World
     assert await world.generation() == 2, story(found)
 
 
-async def test_a_group_ends_for_the_poller_with_its_last_alert(world: World, prometheus: Prometheus) -> None:
+@pytest.mark.parametrize("group_by", [["alertname", "namespace"], ["namespace"]])
+async def test_a_group_ends_for_the_poller_with_its_last_alert(
+    world: World, prometheus: Prometheus, group_by: list[str]
+) -> None:
     await world.workload()
-    grouping = {"type": "APIOutage", "groupBy": ["alertname", "namespace"]}
+    grouping = {"type": "APIOutage", "groupBy": group_by}
     await world.policy(name="grouped", incident=grouping, verify={"alertResolved": True, "timeout": "60s"})
 
     async def fires(*pods: str) -> None:

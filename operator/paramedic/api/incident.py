@@ -61,6 +61,9 @@ class AlertSource(Model):
     group_key: str | None = Field(
         None, max_length=64, description="Hash of the policy's groupBy values: alerts with the same are one incident."
     )
+    group_labels: Labels = Field(
+        default_factory=dict, description="The policy's groupBy labels with their values; empty without groupBy."
+    )
 
 
 class Approval(Model):

@@ -31,17 +31,14 @@ class Alert:
 
     def group_key(self, group_by: list[str]) -> str:
         """What is the same for alerts of one incident: the fingerprint, or a hash of the values of ``group_by``."""
-        return group_key(common_labels(self.labels, group_by)) if group_by else self.fingerprint
+        if not group_by:
+            return self.fingerprint
+        return short_hash(*(f"{name}={value}" for name, value in common_labels(self.labels, group_by).items()))
 
 
-def common_labels(labels: Mapping[str, str], group_by: Iterable[str]) -> dict[str, str]:
+def common_labels(labels: Mapping[str, str], names: Iterable[str]) -> dict[str, str]:
     """What all alerts of a group have in common; a label that is missing is empty."""
-    return {name: labels.get(name, "") for name in group_by}
-
-
-def group_key(common: Mapping[str, str]) -> str:
-    """A hash of what the alerts of a group have in common."""
-    return short_hash(*(f"{name}={value}" for name, value in common.items()))
+    return {name: labels.get(name, "") for name in names}
 
 
 def fingerprint(labels: Mapping[str, str]) -> str:

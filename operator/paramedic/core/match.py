@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -12,7 +12,7 @@ from paramedic.api.base import OBJECT_NAME_PATTERN, format_time
 from paramedic.api.incident import Incident, PolicyRef
 from paramedic.api.policy import RemediationPolicy, Severity
 from paramedic.api.workload import RESOURCES, TargetSelector
-from paramedic.core.alert import Alert, short_hash
+from paramedic.core.alert import Alert, common_labels, short_hash
 from paramedic.core.matchers import Matcher, all_match, parse_matchers
 from paramedic.core.templates import one_line, render
 
@@ -119,6 +119,8 @@ def incident_manifest(
             "groupKey": group_key,
         },
     }
+    if common := common_labels(alert.labels, policy.spec.incident.group_by):
+        spec["alert"]["groupLabels"] = _bounded(common)
     target = target_for_alert(policy.spec.target, alert)
     if target:
         spec["target"] = target
@@ -150,6 +152,15 @@ def severity_of(policy: RemediationPolicy, alert: Alert) -> Severity:
     if mapped:
         return mapped
     return next((s for s in _SEVERITIES if s == value.upper()), template.severity)
+
+
+def is_same(alert: Alert, labels: Mapping[str, str], group: Mapping[str, str]) -> bool:
+    """Whether the alert is the one with these ``labels``, or one of its ``group`` if it has one: fingerprints come from
+    the sender, and two alerts may have the same. Both are as an Incident keeps them.
+    """
+    if group:
+        return _bounded(common_labels(alert.labels, group)) == group
+    return alert.labels == labels or _bounded(alert.labels) == labels
 
 
 def is_new_firing(alert: Alert, heard_until: datetime | None, now: datetime) -> bool:
