@@ -24,7 +24,7 @@ from paramedic.workqueue import WorkQueue
 _log = get_logger(__name__)
 _AT_ONCE = 2
 _LOOKS = 5
-_PAUSE_SECONDS = 0.5
+_PAUSE_SECONDS = 1.0
 """After each look: thousands that have ended at once take a hundredth of a core, and a little longer."""
 _OWN_WORK_AGAIN, _AFTER_AN_ERROR = timedelta(minutes=10), timedelta(minutes=1)
 KeepReport = Callable[[Incident], Awaitable[list[Evidence]]]
