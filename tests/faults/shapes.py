@@ -128,7 +128,7 @@ ROLLBACK = Shape(
 LEASE = Shape(
     name="lease",
     policy=_policy(
-        "lease", {"incidents": {"types": ["HighLoad"]}}, [{"name": "room", "scale": {"replicas": 3}, "ttl": "6s"}]
+        "lease", {"incidents": {"types": ["HighLoad"]}}, [{"name": "room", "scale": {"replicas": 3}, "ttl": "20s"}]
     ),
     by_alert=False,
     released=False,
