@@ -26,7 +26,7 @@ from paramedic.record import incident_path, reread
 from paramedic.store import Entry, GroupKey, Store, key_of
 
 Json = dict[str, Any]
-Known = Callable[[Alert, str], bool]
+IsKnown = Callable[[Alert, str], bool]
 """Whether an alert is known in a namespace."""
 _log = get_logger(__name__)
 _GROUPS_AT_ONCE = 16
@@ -80,7 +80,7 @@ class Intake:
         self._slots = asyncio.Semaphore(_GROUPS_AT_ONCE)
         self._locks: dict[GroupKey, tuple[asyncio.Lock, int]] = {}
 
-    async def take(self, alerts: Sequence[Alert], source: str, *, but: Known = _nothing) -> None:
+    async def take(self, alerts: Sequence[Alert], source: str, *, but: IsKnown = _nothing) -> None:
         """Returns when all that matched is stored, ``but`` what is said to be known in a namespace. Raises Retry when
         something could not be; the rest is stored.
         """
@@ -103,7 +103,7 @@ class Intake:
     def _answering(self, alert: Alert) -> list[tuple[RemediationPolicy, str]]:
         return policies_for_alert(self._store.policies_that_may_mean(alert), alert, self._namespace)
 
-    async def _batches(self, alerts: Sequence[Alert], source: str, but: Known) -> dict[GroupKey, _Batch]:
+    async def _batches(self, alerts: Sequence[Alert], source: str, but: IsKnown) -> dict[GroupKey, _Batch]:
         now = datetime.now(UTC)
         batches: dict[GroupKey, _Batch] = {}
         for number, alert in enumerate(alerts, start=1):

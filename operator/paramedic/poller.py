@@ -1,7 +1,7 @@
 """The Prometheus edge, the net under the webhook: alerts whose webhook was missed, and ends that were not told."""
 
 import asyncio
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 
 from paramedic.api.base import parse_time
@@ -15,7 +15,7 @@ from paramedic.log import get_logger
 from paramedic.metrics import Metrics
 from paramedic.reconcile import Reconciler
 from paramedic.settings import PrometheusSettings
-from paramedic.store import Entry, GroupKey, Store, namespace_of
+from paramedic.store import Entry, Store, namespace_of
 
 _log = get_logger(__name__)
 
@@ -78,15 +78,14 @@ class Poller:
             self._absent_since.clear()
             return
         rules, shown = await self._prometheus.alerting_rules(), by_name(firing)
-        groups = {group for alert in firing for group in self._intake.groups(alert)}
-        absent = [(e.key, mark) for e in suspects for mark in self._ended(e, shown, rules, groups)]
+        absent = [(e.key, mark) for e in suspects for mark in self._ended(e, firing, shown, rules)]
         self._absent_since = {one: self._absent_since.get(one, now) for one in absent}
         for (key, mark), since in list(self._absent_since.items()):
             if now - since >= self._settings.poll_grace:
                 await self._tell_end(key, mark, since)
 
     def _ended(
-        self, entry: Entry, shown: Mapping[str, list[Labels]], rules: set[str], groups: Collection[GroupKey]
+        self, entry: Entry, firing: Iterable[Alert], shown: Mapping[str, list[Labels]], rules: set[str]
     ) -> frozenset[str]:
         """Fingerprints of those of the incident's alerts that have ended: all, where nothing like its group fires; else
         the first one, whose labels are known, unless it stands for others of its group that still fire.
@@ -96,7 +95,8 @@ class Poller:
             return frozenset()
         if has_ended(entry.group_labels or labels, shown, rules):
             return entry.firing
-        stands_for_others = entry.firing == {entry.opened_by} and entry.group in groups
+        is_alone = entry.firing == {entry.opened_by}
+        stands_for_others = is_alone and any(entry.group in self._intake.groups(alert) for alert in firing)
         return frozenset() if stands_for_others else entry.firing & {entry.opened_by}
 
     async def _tell_end(self, key: str, mark: str, since: datetime) -> None:

@@ -106,7 +106,7 @@ class Reconciler:
 
     def hear_late(self, key: str, news: Heard) -> None:
         """The end of an alert whose incident was over before: put on its status soon."""
-        self._news.add(key, lambda draft: take_all(draft, [news]))
+        self._news.add(key, news)
         self.queue.add(key)
 
     @contextmanager
