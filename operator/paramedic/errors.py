@@ -29,6 +29,10 @@ class Unreachable(Retry):
     """
 
 
+class Expired(Retry):
+    """A list or a watch goes back further than the API server remembers: it has to begin anew."""
+
+
 class Conflict(ParamedicError):
     """Somebody else changed the object since it was read: read it anew and decide afresh."""
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from paramedic.api import API_VERSION
 from paramedic.clients.kube import Kube
-from paramedic.errors import ParamedicError
+from paramedic.errors import Expired, ParamedicError
 from paramedic.log import get_logger
 from paramedic.metrics import Metrics
 from paramedic.policies import read_policy
@@ -53,9 +53,12 @@ class Resync:
         self.ended_changed: Callable[[str], None] = lambda key: None
         """Told of an incident that was changed after its end."""
         self.last_full: float | None = None
+        self._last_look, self._look_before = "", ""
+        """Until when changes of ended incidents were asked for, as resourceVersions."""
 
     async def load_everything(self) -> None:
         """Fills the mirror with all policies and all incidents, ended ones too. Raises Retry, Terminal."""
+        self._last_look = self._look_before = await self._kube.newest_version(_INCIDENTS)
         await asyncio.gather(self._policies(), self._all_incidents())
         self._store.loaded = True
         self.last_full = time.monotonic()
@@ -81,10 +84,10 @@ class Resync:
         """One look at the policies and the open incidents. Raises Retry, Terminal."""
         newest_policy = await self._policies()
         newest_incident = await self._open_incidents()
-        await self._ended_incidents()
         self._wake_what_is_behind()
         self._note_progress("remediationpolicies", newest_policy)
         self._note_progress("incidents", newest_incident)
+        await self._ended_incidents()
 
     def _wake_what_is_behind(self) -> None:
         """Whatever has kept it from being worked on, it is not forgotten."""
@@ -147,13 +150,25 @@ class Resync:
         return newest
 
     async def _ended_incidents(self) -> None:
-        """Those that somebody may still write on: no watch shows them."""
-        async for page in self._kube.pages(_INCIDENTS, metadata_only=True, fieldSelector=_TO_ATTEND):
-            for raw in page:
-                entry = self._store.entries.get(key_of(raw))
-                if entry and not entry.open and entry.version < int(raw["metadata"]["resourceVersion"]):
-                    await reread(self._kube, self._store, entry.key)
-                    self.ended_changed(entry.key)
+        """Those that somebody may still write on, as far as they were changed lately: there may be ten thousand, and no
+        watch is kept of them. Asked for is what was changed since the look before the last one: an API server may show
+        a moment late what another one has stored.
+        """
+        now = await self._kube.newest_version(_INCIDENTS)
+        try:
+            async for raw in self._kube.changed_since(_INCIDENTS, self._look_before, fieldSelector=_TO_ATTEND):
+                await self._read_ended(raw)
+        except Expired:
+            async for page in self._kube.pages(_INCIDENTS, metadata_only=True, fieldSelector=_TO_ATTEND):
+                for raw in page:
+                    await self._read_ended(raw)
+        self._look_before, self._last_look = self._last_look, now
+
+    async def _read_ended(self, metadata: Json) -> None:
+        entry = self._store.entries.get(key_of(metadata))
+        if entry and not entry.open and entry.version < int(metadata["metadata"]["resourceVersion"]):
+            await reread(self._kube, self._store, entry.key)
+            self.ended_changed(entry.key)
 
     async def _read(self, key: str) -> None:
         if await reread(self._kube, self._store, key):

@@ -22,6 +22,13 @@ class Lists:
     async def pages(self, path: str, **_: object) -> Any:
         yield [self._object()] if path.endswith("/incidents") else []
 
+    async def newest_version(self, _: str) -> str:
+        return str(self.version)
+
+    async def changed_since(self, *_: object, **__: object) -> Any:
+        return
+        yield
+
     async def get(self, _: str) -> Json:
         return self._object()
 
