@@ -5,7 +5,7 @@ import contextlib
 import gc
 import signal
 import time
-from collections.abc import Coroutine, Iterable
+from collections.abc import Coroutine, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
 from typing import Any
@@ -16,6 +16,7 @@ from paramedic.actions import ACTIONS
 from paramedic.actions.base import Clients
 from paramedic.background import Background
 from paramedic.channels import make_channels
+from paramedic.channels.base import Channel
 from paramedic.checklists import Checklists
 from paramedic.clients.connections import Connections
 from paramedic.clients.evidence import EvidenceStore, Limits
@@ -89,7 +90,7 @@ class App:
         self.parents = Parents(
             kube, self.store, settings.people.several_services, self.reconciler.queue.add_after, self.leads, _clock
         )
-        self.delivery = Delivery(channels, settings.channels, self.store, self.reconciler.amend, metrics, self.leads)
+        self.delivery = self._make_delivery(channels)
         self._keep_report = (
             ReportKeeper(self._evidence, self._prometheus, self.store, _clock).keep if self._evidence else None
         )
@@ -159,6 +160,17 @@ class App:
             namespace=settings.namespace,
             workers=settings.workers,
             may_act=self.leads,
+        )
+
+    def _make_delivery(self, channels: Mapping[str, Channel]) -> Delivery:
+        return Delivery(
+            channels,
+            self.settings.channels,
+            self.store,
+            self.reconciler.amend,
+            self.metrics,
+            self.leads,
+            self._kube.gate.quiet_seconds,
         )
 
     def _make_closing(self) -> Closing:

@@ -22,6 +22,7 @@ from paramedic.workqueue import WorkQueue
 
 _log = get_logger(__name__)
 _FIRST_RETRY, _LAST_RETRY = timedelta(seconds=1), timedelta(minutes=5)
+_QUIET_SECONDS, _PATIENCE = 0.05, 10
 
 
 class Amend(Protocol):
@@ -42,10 +43,12 @@ class Delivery:
         amend: Amend,
         metrics: Metrics,
         leads: Callable[[], bool],
+        quiet_seconds: Callable[[], float],
     ) -> None:
+        """``quiet_seconds`` tells for how long no target has been on its way to a change."""
         by_name = {one.name: one for one in settings}
         self._queues = {
-            name: ChannelQueue(channel, by_name[name].per_minute, store, amend, metrics, leads)
+            name: ChannelQueue(channel, by_name[name].per_minute, store, amend, metrics, leads, quiet_seconds)
             for name, channel in channels.items()
         }
         self._store = store
@@ -93,6 +96,7 @@ class ChannelQueue:
         amend: Amend,
         metrics: Metrics,
         leads: Callable[[], bool],
+        quiet_seconds: Callable[[], float],
     ) -> None:
         self.channel = channel
         self.queue = WorkQueue(self._work, 1, self._is_urgent)
@@ -101,6 +105,7 @@ class ChannelQueue:
         self._amend = amend
         self._metrics = metrics
         self._leads = leads
+        self._quiet_seconds = quiet_seconds
         self._not_before = 0.0
         self._failures: dict[str, int] = {}
         self._own: dict[str, bool] = {}
@@ -131,6 +136,7 @@ class ChannelQueue:
             return
         try:
             await self._pace()
+            await self._let_act()
             await self._deliver(key)
         except Exception:  # noqa: BLE001 - one bad incident must not end the delivery of the others
             _log.exception("a notice failed", channel=self.channel.name, incident=key)
@@ -144,6 +150,15 @@ class ChannelQueue:
         if wait > 0:
             await asyncio.sleep(wait)
         self._not_before = max(self._not_before, loop.time()) + self._spacing
+
+    async def _let_act(self) -> None:
+        """A target that is on its way to a change comes first, for a moment: telling takes time of the same processor,
+        and what comes of it is written to the same API server.
+        """
+        for _ in range(_PATIENCE):
+            if self._quiet_seconds() >= _QUIET_SECONDS:
+                return
+            await asyncio.sleep(_QUIET_SECONDS)
 
     async def _deliver(self, key: str) -> None:
         found = self._store.open_incident(key)

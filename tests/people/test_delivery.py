@@ -30,6 +30,11 @@ HOOK = ChannelSettings.model_validate(
 )
 
 
+def long_quiet() -> float:
+    """No target is on its way to a change."""
+    return 60.0
+
+
 class Vendor:
     """A channel whose vendor takes each notice; its library then fails as often as it is told to."""
 
@@ -108,7 +113,7 @@ async def test_after_a_failure_that_nobody_expects_the_channel_looks_before_it_t
 ) -> None:
     monkeypatch.setattr("paramedic.delivery._LAST_RETRY", timedelta(milliseconds=20))
     vendor, book = Vendor(failures), Book()
-    delivery = Delivery({"hook": vendor}, [HOOK], book.store, book.amend, Metrics(), lambda: True)
+    delivery = Delivery({"hook": vendor}, [HOOK], book.store, book.amend, Metrics(), lambda: True, long_quiet)
     delivering = asyncio.create_task(delivery.run())
     try:
         book.put("Applied")
@@ -149,7 +154,7 @@ class Partly:
 )
 async def test_what_was_told_is_kept_when_the_rest_cannot_be(problem: ParamedicError, undelivered: list[str]) -> None:
     channel, book = Partly(problem), Book()
-    delivery = Delivery({"hook": channel}, [HOOK], book.store, book.amend, Metrics(), lambda: True)
+    delivery = Delivery({"hook": channel}, [HOOK], book.store, book.amend, Metrics(), lambda: True, long_quiet)
     delivering = asyncio.create_task(delivery.run())
     try:
         book.put("Applied")
@@ -191,7 +196,7 @@ async def delivering(book: Book, *channels: Answering) -> AsyncIterator[Callable
     """What puts a notice for all of them on the incident, while they are told; another process after another."""
     settings = [ChannelSettings.model_validate(HOOK.to_wire() | {"name": one.name}) for one in channels]
     by_name = {one.name: one for one in channels}
-    delivery = Delivery(by_name, settings, book.store, book.amend, Metrics(), lambda: True)
+    delivery = Delivery(by_name, settings, book.store, book.amend, Metrics(), lambda: True, long_quiet)
     task = asyncio.create_task(delivery.run())
 
     def put(reason: str) -> None:
@@ -277,7 +282,7 @@ async def test_what_somebody_is_waited_for_goes_before_all_others() -> None:
     async def amend(key: str, change: Callable[[Draft], None]) -> None:
         store.drop_incident(key)  # as far as this test goes it is told, and that is all
 
-    delivery = Delivery({"hook": gate}, [HOOK], store, amend, Metrics(), lambda: True)
+    delivery = Delivery({"hook": gate}, [HOOK], store, amend, Metrics(), lambda: True, long_quiet)
     delivering = asyncio.create_task(delivery.run())
     try:
         small = [put(f"small-{number}") for number in range(20)]
@@ -294,3 +299,25 @@ async def test_what_somebody_is_waited_for_goes_before_all_others() -> None:
         await asyncio.wait([delivering])
     assert gate.told[:5] == ["small-0", "grave", "calls", "asks", "small-19"]
     assert gate.told[5:] == [f"small-{number}" for number in range(1, 19)]
+
+
+@pytest.mark.parametrize("busy", [True, False])
+async def test_a_target_on_its_way_to_a_change_goes_first_but_not_for_ever(
+    busy: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is never quiet holds a notice up for a moment only."""
+    monkeypatch.setattr("paramedic.delivery._PATIENCE", 10 if busy else 10_000)
+    quiet, vendor, book = [0.0], Vendor(0), Book()
+    delivery = Delivery({"hook": vendor}, [HOOK], book.store, book.amend, Metrics(), lambda: True, lambda: quiet[0])
+    delivering = asyncio.create_task(delivery.run())
+    try:
+        book.put("Applied")
+        delivery.wake(book.key, ["hook"])
+        await asyncio.sleep(0.2)
+        assert not vendor.told
+        if not busy:
+            quiet[0] = 1.0
+        await eventually(lambda: not book.untold(), what="it is told")
+    finally:
+        delivering.cancel()
+        await asyncio.wait([delivering])
