@@ -6,6 +6,8 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any, TypeVar
 
+from pydantic import ValidationError
+
 from paramedic.actions import ACTIONS
 from paramedic.actions.base import Action, Change, Clients, Observed, Report
 from paramedic.api.incident import StepStatus
@@ -130,3 +132,14 @@ async def patiently(call: Callable[[], Awaitable[T]]) -> T:
                 raise
         await asyncio.sleep(_FORBIDDEN_PAUSE_SECONDS)
     return await call()
+
+
+def parameters_of(action: Action, step: StepStatus) -> Any:
+    """A step's parameters as its action takes them. Raises Terminal."""
+    try:
+        return (action.part_params or action.params if step.part_of else action.params).model_validate(step.params)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise Terminal(
+            Reason.INVALID_PARAMETERS, f"{action.name}.{'.'.join(map(str, first['loc']))}: {first['msg']}"
+        ) from error

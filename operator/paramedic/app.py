@@ -38,6 +38,7 @@ from paramedic.leadership import Leadership
 from paramedic.messages import Messages
 from paramedic.metrics import Metrics
 from paramedic.notifier import Notifier
+from paramedic.outcomes import Outcomes
 from paramedic.parents import Parents
 from paramedic.people import People
 from paramedic.permit import Permits
@@ -53,6 +54,7 @@ from paramedic.resync import Resync
 from paramedic.retention import Retention
 from paramedic.server import serve
 from paramedic.settings import EvidenceSettings, Settings
+from paramedic.slow import SlowActions
 from paramedic.store import Store
 from paramedic.verification import Verifier
 from paramedic.voices import Voices
@@ -138,20 +140,16 @@ class App:
             clock=_clock,
         )
         kube.gate.before_acting = acting.require_lead  # while it waited for its turn, another may have taken over
-        executor = Executor(
-            acting,
-            self.store,
-            self.metrics,
-            Background(),
-            Permits(kube, self.store, self.metrics),
-            namespace=settings.namespace,
-        )
+        permits, outcomes = Permits(kube, self.store, self.metrics), Outcomes(acting, self.metrics)
+        slow = SlowActions(acting, Background(), permits, outcomes)
+        executor = Executor(acting, self.store, permits, slow, outcomes, namespace=settings.namespace)
         return Reconciler(
             kube,
             self.store,
             self.recorder,
             acting,
             executor,
+            slow,
             PutBack(acting),
             Verifier(kube, self._prometheus),
             Diagnostician(examiner, _clock, kube.gate.quiet_seconds, enabled=settings.diagnose),

@@ -5,46 +5,36 @@ resourceVersion precondition: whoever wins that write acts. An intent that is fo
 the same operation id, and never just repeated. A slow action is ``Running`` instead, which may be begun again.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
-from datetime import datetime, timedelta
 from itertools import chain
 from typing import Any
 
-from pydantic import ValidationError
-
-from paramedic.acting import GONE, Acting
+from paramedic.acting import GONE, Acting, parameters_of
 from paramedic.actions import ACTIONS
-from paramedic.actions.base import Action, Change, Delete, Observed, Outcome, Prepared, Report, State, same_state
+from paramedic.actions.base import Action, Change, Delete, Observed, Outcome, Prepared, same_state
 from paramedic.actions.rollback import Rollback, release_started_at
 from paramedic.api import conditions as c
 from paramedic.api.base import format_duration
-from paramedic.api.incident import Incident, StepStatus, Verification
+from paramedic.api.incident import Incident, StepStatus
 from paramedic.api.policy import SHUTDOWN, only_reads
 from paramedic.api.reasons import Reason
 from paramedic.api.workload import WORKLOADS, BoundTarget
 from paramedic.approval import ask_for_approval
-from paramedic.background import Background
 from paramedic.core.expressions import ExpressionError, evaluate_condition
 from paramedic.core.facts import when_values
 from paramedic.core.gitops import gitops_warning
 from paramedic.core.guard import ActionRecord
 from paramedic.core.match import serves
 from paramedic.core.operation import new_operation
-from paramedic.core.plan import Wait, no_longer_wanted, planned_before
+from paramedic.core.plan import Wait, planned_before
 from paramedic.core.results import filled
-from paramedic.core.summary import progress
-from paramedic.errors import AlreadyExists, Conflict, NotFound, PartlyDone, Refused, Retry, Terminal
-from paramedic.metrics import Metrics
+from paramedic.errors import AlreadyExists, Conflict, NotFound, PartlyDone, Refused, Terminal
+from paramedic.outcomes import Outcomes
 from paramedic.permit import Permits
-from paramedic.record import Draft, keep_evidence, put_findings
+from paramedic.record import Draft
+from paramedic.slow import SlowActions
 from paramedic.store import Store
-
-_FOLLOW_EVERY = timedelta(seconds=5)
-_NO_TIMEOUT = timedelta(minutes=5)
-_TO_SEE_ITS_END = timedelta(seconds=15)
-"""For what was begun and is looked at again when its time is almost or altogether over."""
-_FIRST_PAUSE, _LONGEST_PAUSE = timedelta(milliseconds=200), timedelta(seconds=30)
 
 
 class Executor:
@@ -54,24 +44,18 @@ class Executor:
         self,
         acting: Acting,
         store: Store,
-        metrics: Metrics,
-        background: Background,
         permits: Permits,
+        slow: SlowActions,
+        outcomes: Outcomes,
         *,
         namespace: str,
     ) -> None:
         self._acting = acting
         self._store = store
-        self._metrics = metrics
-        self._background = background
         self._permits = permits
+        self._slow = slow
+        self._outcomes = outcomes
         self._namespace = namespace
-        self.when_done: Callable[[str], None] = lambda _: None
-        """Told the incident whose slow action has ended."""
-
-    def stop(self) -> None:
-        """Gives up what runs in the background: another process goes on with it."""
-        self._background.stop()
 
     async def run_step(self, draft: Draft, index: int) -> Wait | None:
         """Evaluates, plans, asks, guards and acts; whatever stands in the way is recorded on the step."""
@@ -79,7 +63,7 @@ class Executor:
         try:
             prepared = await self._prepare(draft, step)
         except (Refused, Terminal) as error:
-            self._fail(draft, step, error.reason, str(error))
+            self._outcomes.fail(draft, step, error.reason, str(error))
             return None
         if prepared is None:
             return None
@@ -103,15 +87,17 @@ class Executor:
             outcome = action.settled(observed, step.before or {}, step.after or {}, step.operation or "")
         except (Refused, Terminal) as error:
             if error.reason in GONE:
-                self._fail(draft, step, error.reason, str(error))
+                self._outcomes.fail(draft, step, error.reason, str(error))
             else:
-                self._unknown(draft, step, Reason.OUTCOME_UNKNOWN, f"whether it was done cannot be seen: {error}")
+                self._outcomes.unknown(
+                    draft, step, Reason.OUTCOME_UNKNOWN, f"whether it was done cannot be seen: {error}"
+                )
             return
         if outcome is Outcome.APPLIED:
-            self._applied(draft, step, step.message)
+            self._outcomes.applied(draft, step, step.message)
         elif outcome is Outcome.UNKNOWN:
             text = f"{step.target} is neither as before nor as the step leaves it; not repeated, please look"
-            self._unknown(draft, step, Reason.OUTCOME_UNKNOWN, text)
+            self._outcomes.unknown(draft, step, Reason.OUTCOME_UNKNOWN, text)
         else:
             await self._act_again(draft, step, action, observed)
 
@@ -201,7 +187,7 @@ class Executor:
     async def _carry_out(self, draft: Draft, step: StepStatus, prepared: Prepared) -> Wait | None:
         """What the intent says, at once or in the background."""
         if prepared.action.slow:
-            return self._begin(draft, step, prepared.change)
+            return self._slow.begin(draft, step, prepared.change)
         await self._act(draft, step, prepared.action, prepared.change)
         return None
 
@@ -232,186 +218,34 @@ class Executor:
         except (Conflict, AlreadyExists):
             return
         except PartlyDone as error:
-            self._unknown(draft, step, Reason.PARTLY_DONE, str(error))
+            self._outcomes.unknown(draft, step, Reason.PARTLY_DONE, str(error))
         except NotFound:
-            self._cannot(draft, step, Reason.TARGET_NOT_FOUND, f"{step.target} has just been deleted", untouched)
+            self._outcomes.cannot(
+                draft, step, Reason.TARGET_NOT_FOUND, f"{step.target} has just been deleted", untouched
+            )
         except (Refused, Terminal) as error:
-            self._cannot(draft, step, error.reason, str(error), untouched)
+            self._outcomes.cannot(draft, step, error.reason, str(error), untouched)
         else:
-            self._take_report(draft, step, report)
+            self._outcomes.take_report(draft, step, report)
             await self._acting.commit(draft)
 
     async def _act_again(self, draft: Draft, step: StepStatus, action: Action, observed: Observed) -> None:
         assert step.started_at is not None
         untouched = same_state(action.state(observed), step.before or {})
-        if untouched and self._is_dropped(draft, step):
+        if untouched and self._permits.drops(draft, step):
             return
         if step.timeout and draft.now > step.started_at + step.timeout:
-            self._cannot(draft, step, Reason.TIMED_OUT, f"not done within {format_duration(step.timeout)}", untouched)
+            self._outcomes.cannot(
+                draft, step, Reason.TIMED_OUT, f"not done within {format_duration(step.timeout)}", untouched
+            )
             return
         try:
-            parameters = _parameters(action, step)
+            parameters = parameters_of(action, step)
             change = action.plan_again(observed, parameters, step.operation or "", step.before or {}, step.after or {})
         except (Refused, Terminal) as error:
-            self._cannot(draft, step, error.reason, str(error), untouched)
+            self._outcomes.cannot(draft, step, error.reason, str(error), untouched)
             return
         await self._act(draft, step, action, change, untouched=untouched)
-
-    def _is_dropped(self, draft: Draft, step: StepStatus) -> bool:
-        """An intent of which nothing has been carried out, and nothing may be any more, is as if it had not been."""
-        held = self._store.policy_holds(draft.incident.status.policy) and not only_reads(step.action, step.params)
-        if not held and not no_longer_wanted(draft.incident):
-            return False
-        step.state, step.reason, step.message = "Pending", str(Reason.NOT_NEEDED), "nothing was changed"
-        step.attempts, step.started_at = 0, None
-        return True
-
-    # -- slow actions -------------------------------------------------------------------------------------------------
-
-    async def follow(self, draft: Draft, index: int) -> Wait | None:
-        """A slow action: waits for it, takes its result, or begins it again when this process knows nothing of it."""
-        step = draft.incident.status.steps[index]
-        operation = step.operation or ""
-        if not self._background.knows(operation):
-            return await self._begin_again(draft, step)
-        if noted := self._background.noted(operation):
-            step.after = (step.after or {}) | noted
-        ended = self._background.end_of(operation)
-        if ended is None:
-            step.message = self._background.said(operation) or step.message
-            return Wait(progress(step), draft.now + _FOLLOW_EVERY)
-        try:
-            self._take_report(draft, step, ended.result())
-        except (Conflict, AlreadyExists):
-            self._background.forget(operation)
-            return await self._begin_again(draft, step)
-        except Retry as error:
-            until = self._background.rest(operation, draft.now + _pause(step, error))
-            if draft.now < until:
-                return Wait(f"{progress(step)}; tried again at {until:%H:%M:%S} UTC: {error}", until)
-            self._background.forget(operation)
-            return await self._begin_again(draft, step)
-        except PartlyDone as error:
-            self._unknown(draft, step, Reason.PARTLY_DONE, str(error))
-        except NotFound as error:
-            self._fail(draft, step, Reason.TARGET_NOT_FOUND, str(error))
-        except (Refused, Terminal) as error:
-            self._end_badly(draft, step, error)
-        draft.afterwards(lambda: self._background.forget(operation))
-        return None
-
-    def _begin(self, draft: Draft, step: StepStatus, change: Change, least: timedelta = timedelta(0)) -> Wait:
-        seconds = max(_ends_at(step) - draft.now, least).total_seconds()
-        operation = step.operation or ""
-        key = draft.key
-
-        def note(facts: State) -> None:
-            self._background.note(operation, facts)
-            self.when_done(key)
-
-        told = replace(
-            change,
-            seconds=seconds,
-            attempt=step.attempts,
-            tell=lambda text: self._background.say(operation, text),
-            note=note,
-        )
-        work = self._acting.apply(ACTIONS[step.action], told)
-        self._background.begin(operation, work, seconds, lambda: self.when_done(key))
-        return Wait(progress(step), draft.now + _FOLLOW_EVERY)
-
-    async def _begin_again(self, draft: Draft, step: StepStatus) -> Wait | None:
-        """Under the same operation, unless what it would do has changed since, or nothing was begun and its time is
-        over or it is not wanted any more. What was begun is seen to its end, however late.
-        """
-        action = ACTIONS[step.action]
-        late = draft.now >= _ends_at(step)
-        if late and action.reads_only:  # it leaves nothing that would have to be looked at
-            self._time_out(draft, step)
-            return None
-        try:
-            observed = await self._acting.observe(draft, step)
-            change = action.plan(observed, _parameters(action, step), step.operation or "")
-            begun = await action.is_begun(change, step.after or {}, self._acting.clients)
-        except (Refused, Terminal) as error:
-            self._end_badly(draft, step, error)
-            return None
-        if not begun and self._is_dropped(draft, step):
-            return None
-        if not begun and late:
-            self._time_out(draft, step)
-            return None
-        step.attempts += 1
-        await self._acting.commit(draft)
-        return self._begin(draft, step, change, _TO_SEE_ITS_END if begun else timedelta(0))
-
-    def _time_out(self, draft: Draft, step: StepStatus) -> None:
-        self._fail(draft, step, Reason.TIMED_OUT, f"not done within {format_duration(step.timeout or _NO_TIMEOUT)}")
-
-    def _end_badly(self, draft: Draft, step: StepStatus, error: Refused | Terminal) -> None:
-        if error.reason is Reason.OUTCOME_UNKNOWN:
-            self._unknown(draft, step, error.reason, str(error))
-        else:
-            self._fail(draft, step, error.reason, str(error))
-
-    def _take_report(self, draft: Draft, step: StepStatus, report: Report | None) -> None:
-        draft.now = self._acting.clock()
-        if report is None:
-            self._applied(draft, step, step.message)
-            return
-        step.result = dict(report.result) if report.result else None
-        keep_evidence(draft, report.evidence)
-        if report.findings is not None:
-            put_findings(draft, report.findings)
-        if report.failed:
-            self._fail(draft, step, Reason.WORK_FAILED, report.message)
-        else:
-            self._applied(draft, step, report.message or step.message)
-
-    # -- what is known and what is said -------------------------------------------------------------------------------
-
-    def _applied(self, draft: Draft, step: StepStatus, message: str) -> None:
-        first = not any(s.reason == Reason.APPLIED or s.verification for s in draft.incident.status.steps)
-        self._acting.count(draft, step, "Applied")
-        if first:
-            self._measure_latency(draft)
-        step.message = message
-        step.revert_at = draft.now + step.ttl if step.ttl else None
-        draft.say(Reason.APPLIED, f"step {step.name}: {message}", event=True)
-        if step.verify is None or step.verify.is_empty() or ACTIONS[step.action].reads_only:
-            step.state, step.reason, step.finished_at = "Succeeded", str(Reason.APPLIED), draft.now
-            draft.set_condition(c.REMEDIATED, "True", Reason.APPLIED, message)
-            return
-        step.state, step.reason = "Verifying", str(Reason.VERIFYING)
-        step.verification = Verification(started_at=draft.now)
-        draft.set_condition(c.VERIFIED, "Unknown", Reason.VERIFYING, f"watching whether step {step.name} helped")
-
-    def _fail(self, draft: Draft, step: StepStatus, reason: Reason, message: str) -> None:
-        step.state, step.reason, step.message, step.finished_at = "Failed", str(reason), message, draft.now
-        step.after = None  # nothing was changed, so that there is nothing to put back
-        self._acting.count(draft, step, "Failed")
-        draft.set_condition(c.REMEDIATED, "False", reason, message)
-        draft.say(reason, f"step {step.name} failed: {message}", event=True)
-
-    def _cannot(self, draft: Draft, step: StepStatus, reason: Reason, message: str, untouched: bool) -> None:
-        """A change that cannot be made; what was made of it before is still there, and a person must know."""
-        if untouched:
-            self._fail(draft, step, reason, f"{message}; nothing was changed")
-        else:
-            self._unknown(draft, step, Reason.PARTLY_DONE, message)
-
-    def _unknown(self, draft: Draft, step: StepStatus, reason: Reason, message: str) -> None:
-        step.state, step.reason, step.message = "Unknown", str(reason), message
-        step.finished_at = draft.now
-        self._acting.count(draft, step, "Unknown")
-        draft.set_condition(c.REMEDIATED, "Unknown", reason, message)
-        draft.say(reason, f"step {step.name}: {message}", event=True)
-
-    def _measure_latency(self, draft: Draft) -> None:
-        heard = draft.incident.status.alert
-        if heard and heard.last_received_at:
-            seconds = (draft.now - heard.last_received_at).total_seconds()
-            draft.afterwards(lambda: self._metrics.alert_to_action.observe(max(0.0, seconds)))
 
 
 def _check_target(draft: Draft, step: StepStatus, target: BoundTarget) -> None:
@@ -442,26 +276,13 @@ def _written(observed: Observed, change: Change) -> Iterator[tuple[str, dict[str
             yield "/".join(write.path.split("/")[-2:]), known[uid]
 
 
-def _ends_at(step: StepStatus) -> datetime:
-    """When a slow action's time is over."""
-    assert step.started_at is not None
-    return step.started_at + (step.timeout or _NO_TIMEOUT)
-
-
-def _pause(step: StepStatus, error: Retry) -> timedelta:
-    """Before a slow action is begun again: as long as is asked for, and longer with each attempt."""
-    doublings = min(max(step.attempts - 1, 0), 10)
-    grown = min(_FIRST_PAUSE * (1 << doublings), _LONGEST_PAUSE)
-    return max(grown, error.after or grown)
-
-
 def _skip(step: StepStatus, reason: Reason, message: str) -> None:
     step.state, step.reason, step.message = "Skipped", str(reason), message
 
 
 def _plan(action: Action, observed: Observed, step: StepStatus, operation: str) -> Change:
     """The step's change. Raises Refused, Terminal."""
-    parameters = _parameters(action, step)
+    parameters = parameters_of(action, step)
     if step.state == "AwaitingApproval" and step.after is not None:
         return action.plan_as_shown(observed, parameters, operation, step.before or {}, step.after)
     return action.plan(observed, parameters, operation)
@@ -485,13 +306,3 @@ def _operation(draft: Draft, step: StepStatus) -> str:
     if step.operation is None:
         step.operation = new_operation(draft.now)
     return step.operation
-
-
-def _parameters(action: Action, step: StepStatus) -> Any:
-    try:
-        return (action.part_params or action.params if step.part_of else action.params).model_validate(step.params)
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise Terminal(
-            Reason.INVALID_PARAMETERS, f"{action.name}.{'.'.join(map(str, first['loc']))}: {first['msg']}"
-        ) from error

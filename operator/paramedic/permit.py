@@ -7,12 +7,13 @@ from paramedic.actions.base import Observed, annotation
 from paramedic.api import ANNOTATION_OPERATION
 from paramedic.api import conditions as c
 from paramedic.api.incident import StepStatus
-from paramedic.api.policy import READING, Guards
+from paramedic.api.policy import READING, Guards, only_reads
+from paramedic.api.reasons import Reason
 from paramedic.api.workload import WORKLOADS, collection_path
 from paramedic.clients.kube import Kube
 from paramedic.core.guard import Refusal, Situation, first_refusal
 from paramedic.core.operation import operation_time
-from paramedic.core.plan import Wait, has_acted, is_begun, is_remediating
+from paramedic.core.plan import Wait, has_acted, is_begun, is_remediating, no_longer_wanted
 from paramedic.core.rollout import is_healthy
 from paramedic.metrics import Metrics
 from paramedic.record import Draft, escalate
@@ -53,6 +54,17 @@ class Permits:
             escalate(draft, refusal.reason, text)
             return None
         return Wait(text, refusal.ask_again_at, refusal.reason)
+
+    def drops(self, draft: Draft, step: StepStatus) -> bool:
+        """Whether an intent of which nothing has been carried out may not be carried out any more: then the step is as
+        if there had been none.
+        """
+        held = self._store.policy_holds(draft.incident.status.policy) and not only_reads(step.action, step.params)
+        if not held and not no_longer_wanted(draft.incident):
+            return False
+        step.state, step.reason, step.message = "Pending", str(Reason.NOT_NEEDED), "nothing was changed"
+        step.attempts, step.started_at = 0, None
+        return True
 
     def _situation(
         self, draft: Draft, step: StepStatus, observed: Observed, healthy: tuple[int, int] | None

@@ -36,6 +36,7 @@ from paramedic.news import Amendment, Item, News, Stored, answer, refuse_firing,
 from paramedic.people import People
 from paramedic.putback import PutBack
 from paramedic.record import Draft, Recorder, apply_summary, escalate, incident_path, reread
+from paramedic.slow import SlowActions
 from paramedic.store import Store
 from paramedic.verification import LEASE_POLL, Verifier, next_look
 from paramedic.workqueue import WorkQueue
@@ -59,6 +60,7 @@ class Reconciler:
         recorder: Recorder,
         acting: Acting,
         executor: Executor,
+        slow: SlowActions,
         putback: PutBack,
         verifier: Verifier,
         diagnostician: Diagnostician,
@@ -75,6 +77,7 @@ class Reconciler:
         self._recorder = recorder
         self._acting = acting
         self._executor = executor
+        self._slow = slow
         self._putback = putback
         self._verifier = verifier
         self._diagnostician = diagnostician
@@ -86,7 +89,7 @@ class Reconciler:
         self._failures: dict[str, int] = defaultdict(int)
         self._news = News()
         self.queue = WorkQueue(self._work, workers)
-        executor.when_done = self.queue.add
+        slow.when_done = self.queue.add
         diagnostician.wake = self.queue.add_after
         metrics.queue_depth.set_function(lambda: len(self.queue))
 
@@ -160,7 +163,7 @@ class Reconciler:
     def stop(self) -> None:
         """The lead is lost: forgets what waits and what runs, and sends back who waits for a write."""
         self.queue.clear()
-        self._executor.stop()
+        self._slow.stop()
         self._diagnostician.stop()
         self._news.refuse_all(Retry("another process is the leader now"))
 
@@ -267,7 +270,7 @@ class Reconciler:
             case plan.Look(step):
                 await self._executor.look(draft, step)
             case plan.Follow(step):
-                return await self._executor.follow(draft, step)
+                return await self._slow.follow(draft, draft.incident.status.steps[step])
             case plan.LookAtRevert(step):
                 held = draft.incident.spec.paused or self._policy_is_paused(draft)
                 await self._putback.look(draft, step, held=held)

@@ -110,6 +110,7 @@ class World:
             idle,
             idle,
             idle,
+            idle,
             metrics,
             namespace="paramedic-system",
             workers=2,
