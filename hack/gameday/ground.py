@@ -1,4 +1,5 @@
-"""What game days happen on: a cluster with a real node, Paramedic in its pods, real monitoring, covet's databases.
+"""What game days happen on: a cluster with a real node, Paramedic in its pods, real monitoring, covet's databases,
+AWS as moto plays it.
 
     with Ground(folder, namespaces) as ground, ground.scene(day, namespace, helped=True) as scene:
         ...
@@ -20,6 +21,7 @@ from typing import Any, Protocol, Self
 
 import yaml
 
+from gameday.cloud import Cloud
 from gameday.installation import adapted, secret, settings_for
 from gameday.load import Load
 from gameday.monitoring import Discovery, ReachablePrometheus
@@ -104,6 +106,7 @@ class Ground:
             load_image(self.cluster.folder, image)
             image.unlink()
         self.stores: Stores = self._stack.enter_context(stores(self._machine, str(self.node.addresses.all)))
+        self.cloud = self._stack.enter_context(Cloud(self.folder / "cloud", self._machine))
         prometheus_port = self._ports.reserve()
         self._install_paramedic(f"http://{self._machine}:{prometheus_port}")
         self.alertmanagers = [self._alertmanager("first"), self._alertmanager("second")]
@@ -142,7 +145,7 @@ class Ground:
         kubectl("wait", "--for=condition=Established", "--timeout=30s", *definitions)
         self.webhook_token = secrets.token_urlsafe(24)
         built = kubectl("kustomize", MANIFESTS)
-        settings = settings_for(self.stores, prometheus_url, self._namespaces)
+        settings = settings_for(self.stores, self.cloud, prometheus_url, self._namespaces)
         kubectl("apply", "-f", "-", input=adapted(built, settings, self.webhook_token, self.stores.password))
         self._wait_for("deployment/paramedic", OPERATOR_NAMESPACE)
 
