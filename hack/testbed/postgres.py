@@ -91,7 +91,7 @@ class PostgresServer:
 
     def start(self) -> None:
         """Starts it; returns when it takes connections."""
-        argv: list[str | Path] = [*_as_somebody(), _bin("postgres"), "-D", self.data]
+        argv: list[str | Path] = [*_as_somebody(), installed("postgres"), "-D", self.data]
         self._child = spawn("postgres", argv, self.log, env=_environment(), cwd=self.folder)
         wait_until(self._ready, "PostgreSQL is ready", _READY_TIMEOUT, [self._child])
 
@@ -110,7 +110,17 @@ class PostgresServer:
 
     def psql(self, sql: str, *, database: str = "postgres", user: str = SUPERUSER, password: str | None = None) -> str:
         """What psql prints for the statements, unaligned and without headers. ProcessError with its words."""
-        argv = [_bin("psql"), "-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-d", self.url(user, password, database)]
+        argv = [
+            installed("psql"),
+            "-X",
+            "-q",
+            "-A",
+            "-t",
+            "-v",
+            "ON_ERROR_STOP=1",
+            "-d",
+            self.url(user, password, database),
+        ]
         done = subprocess.run(list(map(str, argv)), input=sql, capture_output=True, text=True, check=False)
         if done.returncode:
             raise ProcessError(f"psql: {done.stderr.strip()}")
@@ -125,10 +135,10 @@ class PostgresServer:
 
     def program(self, name: str) -> Path:
         """One of PostgreSQL's own programs, such as pg_dump."""
-        return _bin(name)
+        return installed(name)
 
     def _ready(self) -> bool:
-        argv = [_bin("pg_isready"), "-h", "127.0.0.1", "-p", str(self.port), "-q"]
+        argv = [installed("pg_isready"), "-h", "127.0.0.1", "-p", str(self.port), "-q"]
         return subprocess.run(list(map(str, argv)), check=False).returncode == 0
 
     def _init(self) -> None:
@@ -142,7 +152,7 @@ class PostgresServer:
                 "ssl_key_file": str(self.certificates.key),
             }
         _hand_over(self.folder)
-        argv = [_bin("initdb"), "-D", self.data, "-U", SUPERUSER, "-A", "scram-sha-256", "--pwfile", password]
+        argv = [installed("initdb"), "-D", self.data, "-U", SUPERUSER, "-A", "scram-sha-256", "--pwfile", password]
         command = [*map(str, [*_as_somebody(), *argv]), "--no-sync", "--no-locale", "-E", "UTF8"]
         done = subprocess.run(command, env=_environment(), cwd=self.folder, capture_output=True, text=True, check=False)
         if done.returncode:
@@ -157,7 +167,8 @@ class PostgresServer:
         (self.data / "pg_hba.conf").write_text("".join(rules))
 
 
-def _bin(name: str) -> Path:
+def installed(name: str) -> Path:
+    """One of PostgreSQL's own programs on this machine; ToolchainError when it cannot be had."""
     return program("postgres", "postgresql", _find_postgres).parent / name
 
 
