@@ -6,12 +6,12 @@ seconds where production has minutes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from gameday.load import Call, Sample
-from gameday.scene import Scene
+from gameday.scene import Act, Scene
 
 Json = dict[str, Any]
 
@@ -65,6 +65,8 @@ class GameDay:
     """Whether somebody is hurt; if not, a fault that hurt nobody was none."""
     killed: str = ""
     """Why Kubernetes says that containers were ended when nobody acts, as in `lastState.terminated.reason`."""
+    look: Callable[[Scene, Sequence[Act]], list[str]] | None = None
+    """What else there is to see of it in the end, with what Paramedic has changed: says what is not as it should be."""
     compared: bool = True
     """Whether there is something to see when nobody acts."""
 

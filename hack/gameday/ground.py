@@ -198,7 +198,7 @@ class Ground:
             self.prometheus.set_rules([{"name": "covet", "rules": [day.rule(namespace)]}])
             stack.callback(self.prometheus.set_rules, [])
             users = Load(way_in, rate=day.rate)
-            scene = stack.enter_context(Scene(self.cluster, namespace, self.stores, users))
+            scene = stack.enter_context(Scene(self.cluster, namespace, self.stores, self.cloud, users))
             self._wait_well(scene)
             if helped:  # not before: what goes wrong while covet starts is no incident
                 self._apply_policy(day.policy, namespace)

@@ -9,10 +9,12 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from gameday.cloud import Cloud
 from gameday.insider import Insider
 from gameday.load import Call, Load, Sample
 from gameday.repeated import Repeated
@@ -27,14 +29,23 @@ LATE_DEPTH = 100
 OVERLOAD = ("HTTP 503", "HTTP 504", "timeout")
 
 
+@dataclass(frozen=True)
+class Act:
+    """Something that Paramedic has changed: at (seconds since 1970), and what."""
+
+    at: float
+    what: str
+
+
 class Scene:
     """covet, running, with its users; everything about it is gone when the context is left."""
 
-    def __init__(self, access: Access, namespace: str, stores: Stores, users: Load) -> None:
+    def __init__(self, access: Access, namespace: str, stores: Stores, cloud: Cloud, users: Load) -> None:
         self.namespace = namespace
+        self.stores = stores
+        self.cloud = cloud
         self.users = users
         self._access = access
-        self._stores = stores
         self._intruder: Load | Insider | None = None
         self._queue = Probe(lambda: "" if stores.queue_depth() < LATE_DEPTH else "waits")
         self._stack = ExitStack()
@@ -73,7 +84,7 @@ class Scene:
 
     def queue_tasks(self, count: int) -> None:
         """Puts tasks for the workers into the queue."""
-        self._stores.queue_tasks(count)
+        self.stores.queue_tasks(count)
 
     def ask(self, call: Call) -> None:
         """One request more, whose answer nobody waits for."""
