@@ -17,8 +17,9 @@ import sys
 import threading
 import time
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import TracebackType
@@ -87,6 +88,8 @@ class Cloud:
         self._layer: _Layer | None = None
         self._clients: dict[str, Any] = {}
         self.asked: list[Asked] = []
+        self.shaped: dict[str, Callable[[bytes], bytes]] = {}
+        """By action, what becomes of moto's answer where moto knows less than AWS."""
         self.url = ""
         """The endpoint of every service, for pods and for this machine."""
 
@@ -129,7 +132,7 @@ class Cloud:
         argv = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(self._moto_port)]
         self._moto = spawn("moto", argv, self._folder / "moto.log")
         wait_until(self._moto_answers, "moto's server", _START_SECONDS, [self._moto])
-        self._layer = _Layer((self._host, self._ports.reserve()), self._moto_port, self.asked)
+        self._layer = _Layer((self._host, self._ports.reserve()), self._moto_port, self)
         self.url = f"http://{self._host}:{self._layer.server_port}"
         threading.Thread(target=self._layer.serve_forever, name="cloud", daemon=True).start()
         self.client("s3").create_bucket(Bucket=BUCKET, CreateBucketConfiguration={"LocationConstraint": REGION})
@@ -157,10 +160,10 @@ class _Layer(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 64
 
-    def __init__(self, address: tuple[str, int], moto_port: int, asked: list[Asked]) -> None:
+    def __init__(self, address: tuple[str, int], moto_port: int, cloud: Cloud) -> None:
         super().__init__(address, _Handler)
         self.moto_port = moto_port
-        self.asked = asked
+        self.cloud = cloud
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -171,7 +174,11 @@ class _Handler(BaseHTTPRequestHandler):
         at = time.time()
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         status, headers, answer = self._forward(body)
-        self.server.asked.append(_asked(self, body, at, status))
+        asked = _asked(self, body, at, status)
+        self.server.cloud.asked.append(asked)
+        if status == HTTPStatus.OK and (shape := self.server.cloud.shaped.get(asked.action)):
+            answer = shape(answer)
+            headers["Content-Length"] = str(len(answer))
         self.send_response(status)
         for name, value in headers.items():
             self.send_header(name, value)

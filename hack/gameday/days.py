@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from gameday.aurora import INSTANCES
 from gameday.load import Call, Sample
 from gameday.scene import Act, Scene
 
@@ -51,6 +52,8 @@ class GameDay:
     """Whether a release replaces all pods at once: in a rolling update, users see nothing of pods that do not start."""
     sidecar: bool = False
     """Whether users come through an Envoy, as to the pods of a mesh, instead of straight to the Service."""
+    aurora: bool = False
+    """Whether covet's database is the Aurora cluster instead of a server of its own."""
     hurt: Callable[[Scene], list[Sample]] = Scene.of_users
     """Whose requests, or what else, tells when the fault began to hurt and when it no longer did."""
     watch_seconds: float = 0
@@ -97,6 +100,19 @@ def _wrong_database(scene: Scene) -> None:
 
 def _poisoned_query(scene: Scene) -> None:
     scene.ask(RESTOCK)
+
+
+def _writer_dies(scene: Scene) -> None:
+    scene.aurora.kill_writer()
+
+
+def _taken_over(scene: Scene, _: Sequence[Act]) -> list[str]:
+    """By the database itself: the other instance writes, is where covet was sent, and has the orders of today."""
+    host, writes = scene.get("configmap", "covet-config")["data"]["DB_HOST"], scene.aurora.endpoint_of(INSTANCES[1])
+    found = [] if host == writes else [f"covet was sent to {host}, where {writes} was due"]
+    if not scene.aurora.takes_orders(INSTANCES[1]):
+        found.append("no order has come to the new writer in the last seconds")
+    return found
 
 
 def _import(scene: Scene) -> None:
@@ -225,6 +241,25 @@ DAYS = (
         policy="database",
         begin=_poisoned_query,
         acts={"PostgreSQL: statement ended": 1},
+    ),
+    GameDay(
+        name="failover",
+        section="2 Database failover",
+        fault="the writer of the Aurora cluster dies",
+        alert="CovetDatabaseWriterDown",
+        summary="covet cannot use its database",
+        expression='sum(rate(covet_database_errors_total{job="covet"}[5s])) > 1',
+        policy="database-failover",
+        begin=_writer_dies,
+        acts={
+            "AWS: AddTagsToResource": 1,  # who has asked for it
+            "AWS: FailoverDBCluster": 1,
+            "patch configmaps covet-config": 1,
+            **_APP_ONCE,
+            "patch deployments covet-worker": 1,
+        },
+        aurora=True,
+        look=_taken_over,
     ),
     GameDay(
         name="queue",

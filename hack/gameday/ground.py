@@ -21,6 +21,7 @@ from typing import Any, Protocol, Self
 
 import yaml
 
+from gameday.aurora import Aurora
 from gameday.cloud import Cloud
 from gameday.installation import adapted, secret, settings_for
 from gameday.load import Load
@@ -63,6 +64,8 @@ class Fault(Protocol):
     def settings(self) -> Mapping[str, str]: ...
     @property
     def sidecar(self) -> bool: ...
+    @property
+    def aurora(self) -> bool: ...
     def rule(self, namespace: str) -> Json: ...
 
 
@@ -107,6 +110,7 @@ class Ground:
             image.unlink()
         self.stores: Stores = self._stack.enter_context(stores(self._machine, str(self.node.addresses.all)))
         self.cloud = self._stack.enter_context(Cloud(self.folder / "cloud", self._machine))
+        self.aurora = self._stack.enter_context(Aurora(self.cloud, self.node))
         prometheus_port = self._ports.reserve()
         self._install_paramedic(f"http://{self._machine}:{prometheus_port}")
         self.alertmanagers = [self._alertmanager("first"), self._alertmanager("second")]
@@ -145,7 +149,7 @@ class Ground:
         kubectl("wait", "--for=condition=Established", "--timeout=30s", *definitions)
         self.webhook_token = secrets.token_urlsafe(24)
         built = kubectl("kustomize", MANIFESTS)
-        settings = settings_for(self.stores, self.cloud, prometheus_url, self._namespaces)
+        settings = settings_for(self.stores, self.cloud, self.aurora, prometheus_url, self._namespaces)
         kubectl("apply", "-f", "-", input=adapted(built, settings, self.webhook_token, self.stores.password))
         self._wait_for("deployment/paramedic", OPERATOR_NAMESPACE)
 
@@ -188,6 +192,8 @@ class Ground:
         with ExitStack() as stack:
             stack.callback(self._clear, namespace)
             self.cluster.kubectl("create", "namespace", namespace)
+            if day.aurora:
+                stack.enter_context(self.aurora.running(self.stores.password, str(self.node.addresses.all)))
             self._deploy(day, namespace)
             address = f"{self._cluster_ip('covet-service', namespace)}:80"
             api = self.cluster.api()
@@ -198,7 +204,7 @@ class Ground:
             self.prometheus.set_rules([{"name": "covet", "rules": [day.rule(namespace)]}])
             stack.callback(self.prometheus.set_rules, [])
             users = Load(way_in, rate=day.rate)
-            scene = stack.enter_context(Scene(self.cluster, namespace, self.stores, self.cloud, users))
+            scene = stack.enter_context(Scene(self.cluster, namespace, self.stores, self.cloud, self.aurora, users))
             self._wait_well(scene)
             if helped:  # not before: what goes wrong while covet starts is no incident
                 self._apply_policy(day.policy, namespace)
@@ -210,6 +216,7 @@ class Ground:
             "DB_PORT": str(self.stores.postgres.port),
             "REDIS_HOST": self._machine,
             "REDIS_PORT": str(self.stores.redis.port),
+            **(self.aurora.settings if day.aurora else {}),
             **day.settings,
         }
         password = self.stores.password

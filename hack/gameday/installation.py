@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from gameday.aurora import CLUSTER, Aurora
 from gameday.cloud import BUCKET, PARAMEDIC_KEYS, REGION, Cloud
 from gameday.stores import DATABASE, OPERATOR, Stores
 from testbed.operator_process import NAMESPACE
@@ -24,12 +25,13 @@ AWS = "aws-credentials"
 """A Secret with the keys for AWS, as variables of the pods' environment."""
 
 
-def settings_for(stores: Stores, cloud: Cloud, prometheus_url: str, namespaces: Sequence[str]) -> Json:
+def settings_for(stores: Stores, cloud: Cloud, aurora: Aurora, prometheus_url: str, namespaces: Sequence[str]) -> Json:
     """paramedic.yaml: where Prometheus is, covet's databases and AWS as connections for these namespaces, and the
     bucket for evidence.
     """
     shared = {"host": stores.host, "passwordFile": f"{CONNECTIONS_FOLDER}/covet"}
     database = {"port": stores.postgres.port, "database": DATABASE, "username": OPERATOR, "sslmode": "disable"}
+    writer = database | {"host": aurora.endpoint, "port": aurora.port, "passwordFile": shared["passwordFile"]}
     queue = {"port": stores.redis.port, "tls": False}
     access = {"region": REGION, "endpointURL": cloud.url}
     return {
@@ -38,6 +40,8 @@ def settings_for(stores: Stores, cloud: Cloud, prometheus_url: str, namespaces: 
             {"name": "covet-db", "namespaces": list(namespaces), "postgres": shared | database},
             {"name": "covet-queue", "namespaces": list(namespaces), "redis": shared | queue},
             {"name": "covet-account", "namespaces": list(namespaces), "aws": access},
+            {"name": "covet-aurora", "namespaces": list(namespaces), "aurora": access | {"cluster": CLUSTER}},
+            {"name": "covet-aurora-writer", "namespaces": list(namespaces), "postgres": writer},
         ],
         "evidence": {"s3": {"bucket": BUCKET, "prefix": "paramedic", **access}},
     }

@@ -14,6 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from gameday.aurora import Aurora
 from gameday.cloud import Cloud
 from gameday.insider import Insider
 from gameday.load import Call, Load, Sample
@@ -40,10 +41,13 @@ class Act:
 class Scene:
     """covet, running, with its users; everything about it is gone when the context is left."""
 
-    def __init__(self, access: Access, namespace: str, stores: Stores, cloud: Cloud, users: Load) -> None:
+    def __init__(
+        self, access: Access, namespace: str, stores: Stores, cloud: Cloud, aurora: Aurora, users: Load
+    ) -> None:
         self.namespace = namespace
         self.stores = stores
         self.cloud = cloud
+        self.aurora = aurora
         self.users = users
         self._access = access
         self._intruder: Load | Insider | None = None

@@ -130,6 +130,19 @@ class RealNode:
             if (CGROUPS / file).exists():
                 (CGROUPS / file).write_text(str(part))
 
+    def add_address(self, number: int) -> str:
+        """One of `Addresses.more`, from now on this machine's; it goes with the node's network."""
+        address = self.addresses.more(number)
+        _run("ip", "address", "add", f"{address}/32", "dev", self.addresses.name)
+        return address
+
+    def set_names(self, names: Mapping[str, str]) -> None:
+        """What pods are told of names outside of the cluster: to which address each leads. Known to all after six
+        seconds.
+        """
+        scratch = self._write("hosts.new", "".join(f"{address} {name}\n" for name, address in names.items()))
+        scratch.rename(self._folder / "hosts")
+
     # -- before the cluster -------------------------------------------------------------------------------------------
 
     def _lay_out(self) -> None:
@@ -207,7 +220,7 @@ class RealNode:
         return True
 
     def _start_coredns(self, kubeconfig: Path) -> None:
-        file = self._write("Corefile", settings.coredns(self.addresses, kubeconfig))
+        file = self._write("Corefile", settings.coredns(self.addresses, kubeconfig, self._write("hosts", "")))
         self._spawn("coredns", [str(toolchain.binary("coredns")), "-conf", str(file)])
 
     def _start_kube_proxy(self, kubeconfig: Path) -> None:
