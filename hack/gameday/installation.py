@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from gameday.aurora import CLUSTER, Aurora
+from gameday.balancer import NEVER_BLOCK, Balancer
 from gameday.cloud import BUCKET, PARAMEDIC_KEYS, REGION, Cloud
 from gameday.stores import DATABASE, OPERATOR, Stores
 from testbed.operator_process import NAMESPACE
@@ -25,7 +26,9 @@ AWS = "aws-credentials"
 """A Secret with the keys for AWS, as variables of the pods' environment."""
 
 
-def settings_for(stores: Stores, cloud: Cloud, aurora: Aurora, prometheus_url: str, namespaces: Sequence[str]) -> Json:
+def settings_for(
+    stores: Stores, cloud: Cloud, aurora: Aurora, balancer: Balancer, prometheus_url: str, namespaces: Sequence[str]
+) -> Json:
     """paramedic.yaml: where Prometheus is, covet's databases and AWS as connections for these namespaces, and the
     bucket for evidence.
     """
@@ -34,6 +37,7 @@ def settings_for(stores: Stores, cloud: Cloud, aurora: Aurora, prometheus_url: s
     writer = database | {"host": aurora.endpoint, "port": aurora.port, "passwordFile": shared["passwordFile"]}
     queue = {"port": stores.redis.port, "tls": False}
     access = {"region": REGION, "endpointURL": cloud.url}
+    listener = access | {"listenerARN": balancer.listener_arn, "neverBlock": [NEVER_BLOCK]}
     return {
         "prometheus": {"url": prometheus_url, "pollInterval": "5s", "pollGrace": f"{POLL_GRACE_SECONDS}s"},
         "connections": [
@@ -42,6 +46,7 @@ def settings_for(stores: Stores, cloud: Cloud, aurora: Aurora, prometheus_url: s
             {"name": "covet-account", "namespaces": list(namespaces), "aws": access},
             {"name": "covet-aurora", "namespaces": list(namespaces), "aurora": access | {"cluster": CLUSTER}},
             {"name": "covet-aurora-writer", "namespaces": list(namespaces), "postgres": writer},
+            {"name": "covet-alb", "namespaces": list(namespaces), "loadBalancer": listener},
         ],
         "evidence": {"s3": {"bucket": BUCKET, "prefix": "paramedic", **access}},
     }

@@ -54,6 +54,11 @@ class Addresses:
         return str(IPv4Network(f"10.{self.number}.0.16/28")[number])
 
     @property
+    def outsider(self) -> str:
+        """Of 203.0.113.0/24, which is for documentation (RFC 5737); there once the node was told."""
+        return f"203.0.113.{self.number}"
+
+    @property
     def pods(self) -> IPv4Network:
         return IPv4Network(f"10.{self.number}.64.0/18")
 
