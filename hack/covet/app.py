@@ -155,6 +155,7 @@ async def counted(request: web.Request, handler: Handler) -> web.StreamResponse:
         code = error.status
         raise
     finally:
+        metrics.count_source(request.headers.get("X-Forwarded-For", ""))
         metrics.REQUESTS.labels(code=str(code)).inc()
         metrics.DURATION.observe(time.perf_counter() - began)
 

@@ -6,19 +6,24 @@ seconds where production has minutes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from gameday.aurora import INSTANCES
 from gameday.load import Call, Sample
-from gameday.scene import Scene
+from gameday.scene import Act, Scene
 
 Json = dict[str, Any]
 
 ALL = 'sum(rate(http_requests_total{job="covet"}[5s]))'
 FAILED = 'sum(rate(http_requests_total{job="covet",code=~"5.."}[5s]))'
+BY_SOURCE = 'sum by (source) (rate(http_requests_by_source_total{job="covet"}[5s]))'
 SLOWEST = 'histogram_quantile(0.9, sum by (le) (rate(http_request_duration_seconds_bucket{job="covet"}[5s])))'
 
+LATELY_SECONDS = 3
 RESTOCK = Call("POST", "/restock")
 GUESS = Call("GET", "/admin")
 
@@ -41,6 +46,8 @@ class GameDay:
     begin: Callable[[Scene], None]
     acts: Mapping[str, int]
     """What Paramedic is to change in each round, and how often: by the audit log, or the database's own log."""
+    annotations: Mapping[str, str] = field(default_factory=dict)
+    """What the alert says beside its summary."""
     ends: str = "Resolved"
     """What the incident's phase is in the end; Holding when what was done is for as long as the fault lasts."""
     rate: float = 20
@@ -51,6 +58,10 @@ class GameDay:
     """Whether a release replaces all pods at once: in a rolling update, users see nothing of pods that do not start."""
     sidecar: bool = False
     """Whether users come through an Envoy, as to the pods of a mesh, instead of straight to the Service."""
+    aurora: bool = False
+    """Whether covet's database is the Aurora cluster instead of a server of its own."""
+    balancer: bool = False
+    """Whether users come through the load balancer."""
     hurt: Callable[[Scene], list[Sample]] = Scene.of_users
     """Whose requests, or what else, tells when the fault began to hurt and when it no longer did."""
     watch_seconds: float = 0
@@ -65,6 +76,8 @@ class GameDay:
     """Whether somebody is hurt; if not, a fault that hurt nobody was none."""
     killed: str = ""
     """Why Kubernetes says that containers were ended when nobody acts, as in `lastState.terminated.reason`."""
+    look: Callable[[Scene, Sequence[Act]], list[str]] | None = None
+    """What else there is to see of it in the end, with what Paramedic has changed: says what is not as it should be."""
     compared: bool = True
     """Whether there is something to see when nobody acts."""
 
@@ -75,7 +88,7 @@ class GameDay:
             "expr": self.expression,
             "for": "2s",
             "labels": {"severity": "critical", "namespace": namespace},
-            "annotations": {"summary": self.summary},
+            "annotations": {"summary": self.summary, **self.annotations},
         }
 
 
@@ -97,6 +110,19 @@ def _poisoned_query(scene: Scene) -> None:
     scene.ask(RESTOCK)
 
 
+def _writer_dies(scene: Scene) -> None:
+    scene.aurora.kill_writer()
+
+
+def _taken_over(scene: Scene, _: Sequence[Act]) -> list[str]:
+    """By the database itself: the other instance writes, is where covet was sent, and has the orders of today."""
+    host, writes = scene.get("configmap", "covet-config")["data"]["DB_HOST"], scene.aurora.endpoint_of(INSTANCES[1])
+    found = [] if host == writes else [f"covet was sent to {host}, where {writes} was due"]
+    if not scene.aurora.takes_orders(INSTANCES[1]):
+        found.append("no order has come to the new writer in the last seconds")
+    return found
+
+
 def _import(scene: Scene) -> None:
     """A nightly import puts more into the queue than the workers can take."""
     scene.queue_tasks(500)
@@ -112,6 +138,23 @@ def _guesses_inside(scene: Scene) -> None:
 
 def _flood(scene: Scene) -> None:
     scene.flood(80)
+
+
+def _flood_from_outside(scene: Scene) -> None:
+    scene.flood(80, scene.balancer.outsider)
+
+
+def _kept_out(scene: Scene, _: Sequence[Act]) -> list[str]:
+    """By the rules of the listener, and by what the flood and the users were answered in the end."""
+    blocked = [one["Conditions"][0]["SourceIpConfig"]["Values"] for one in scene.balancer.rules()]
+    found = [] if blocked == [[f"{scene.balancer.outsider}/32"]] else [f"the listener blocks {blocked}"]
+    lately = time.time() - LATELY_SECONDS
+    flood = Counter(one.failure or "fine" for one in scene.of_the_flood() if one.at >= lately)
+    if set(flood) != {"HTTP 403"}:
+        found.append(f"the flood is answered {dict(flood)}, where HTTP 403 was due")
+    if turned_away := sum(one.failure == "HTTP 403" for one in scene.of_users()):
+        found.append(f"{turned_away} requests of users were answered 403")
+    return found
 
 
 def _down_and_back(scene: Scene) -> None:
@@ -225,6 +268,25 @@ DAYS = (
         acts={"PostgreSQL: statement ended": 1},
     ),
     GameDay(
+        name="failover",
+        section="2 Database failover",
+        fault="the writer of the Aurora cluster dies",
+        alert="CovetDatabaseWriterDown",
+        summary="covet cannot use its database",
+        expression='sum(rate(covet_database_errors_total{job="covet"}[5s])) > 1',
+        policy="database-failover",
+        begin=_writer_dies,
+        acts={
+            "AWS: AddTagsToResource": 1,  # who has asked for it
+            "AWS: FailoverDBCluster": 1,
+            "patch configmaps covet-config": 1,
+            **_APP_ONCE,
+            "patch deployments covet-worker": 1,
+        },
+        aurora=True,
+        look=_taken_over,
+    ),
+    GameDay(
         name="queue",
         section="3 Queue backlog",
         fault="500 tasks more than two workers can do",
@@ -277,6 +339,24 @@ DAYS = (
         settings=_SMALL,
         sidecar=True,
         hurt=Scene.of_the_overload,
+    ),
+    GameDay(
+        name="flood-alb",
+        section="4 DDoS at the load balancer",
+        fault="a flood from one address",
+        alert="CovetFloodFromFewAddresses",
+        summary="one address sends more requests than any user does",
+        expression=f"{BY_SOURCE} > 30",
+        annotations={"sources": "{{ $labels.source }}"},
+        policy="ddos-addresses",
+        begin=_flood_from_outside,
+        acts={"AWS: CreateRule": 1},
+        ends="Holding",
+        rate=10,
+        settings=_SMALL,
+        balancer=True,
+        hurt=Scene.of_the_overload,
+        look=_kept_out,
     ),
     GameDay(
         name="emergency",

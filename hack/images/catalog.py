@@ -15,6 +15,7 @@ from pathlib import Path
 
 from images import python
 from images.oci import Runs, write_image, write_layer
+from images.postgres import stage_pg_dump
 from testbed.locks import locked
 from testbed.progress import Progress
 from testbed.toolchain import HACK, cache_folder
@@ -27,23 +28,25 @@ KEEP_SECONDS = 7 * 24 * 3600
 
 @dataclass(frozen=True)
 class Program:
-    """An image's own part: what is staged on top of the Python layer, and what runs."""
+    """An image's own part: what is staged in its root on top of the Python layer, and what runs."""
 
     stage: Callable[[Path], None]
     entrypoint: Sequence[str]
     tag: str
 
 
-def _stage_paramedic(target: Path) -> None:
-    """The package as it is in the work tree, and its metadata, by which it knows its version."""
+def _stage_paramedic(root: Path) -> None:
+    """The package as it is in the work tree, its metadata, by which it knows its version, and pg_dump."""
+    target = root / APPLICATION.lstrip("/")
     _copy_package(ROOT / "operator/paramedic", target)
     metadata = target / f"paramedic-{version('paramedic')}.dist-info/METADATA"
     metadata.parent.mkdir()
     metadata.write_text(f"Metadata-Version: 2.4\nName: paramedic\nVersion: {version('paramedic')}\n")
+    stage_pg_dump(root)
 
 
-def _stage_covet(target: Path) -> None:
-    _copy_package(HACK / "covet", target)
+def _stage_covet(root: Path) -> None:
+    _copy_package(HACK / "covet", root / APPLICATION.lstrip("/"))
 
 
 def _copy_package(source: Path, target: Path) -> None:
@@ -65,9 +68,8 @@ def build(name: str, folder: Path, tags: Sequence[str] = ()) -> Path:
     runtime = _runtime_layer()
     with tempfile.TemporaryDirectory(prefix="layer-", dir=folder) as scratch:
         root = Path(scratch) / "root"
-        target = root / APPLICATION.lstrip("/")
-        target.mkdir(parents=True)
-        program.stage(target)
+        (root / APPLICATION.lstrip("/")).mkdir(parents=True)
+        program.stage(root)
         python.compile_all(root)
         layer = write_layer(root, Path(scratch) / "layer.tar.gz")
         names = [f"docker.io/local/{name}:{tag}" for tag in tags or (program.tag,)]

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+from collections.abc import Iterable
 from importlib.metadata import Distribution, PackageNotFoundError
 from pathlib import Path
 
@@ -36,7 +37,7 @@ def stage_runtime(root: Path, lock: Path) -> None:
     _stage_interpreter(root)
     for name, version in locked(lock):
         stage_distribution(root / REQUIREMENTS.lstrip("/"), name, version)
-    _stage_libraries(root)
+    stage_libraries(root, [root / "usr/local/bin" / _VERSION, *root.rglob("*.so"), *root.rglob("*.so.*")])
     _stage_system(root)
     compile_all(root)
 
@@ -73,9 +74,8 @@ def stage_distribution(target: Path, name: str, version: str) -> None:
         shutil.copy(str(distribution.locate_file(file)), copy)
 
 
-def _stage_libraries(root: Path) -> None:
-    """Copies every shared library that something in `root` is linked with to where the loader looks for it."""
-    binaries = [root / "usr/local/bin" / _VERSION, *root.rglob("*.so"), *root.rglob("*.so.*")]
+def stage_libraries(root: Path, binaries: Iterable[Path]) -> None:
+    """Copies every shared library that one of `binaries`, files in `root`, is linked with to where the loader looks."""
     needed = {library for binary in binaries for library in _linked(binary) if not library.is_relative_to(root)}
     place = next(library.parent for library in needed if library.name.startswith("libc.so"))
     for library in needed:

@@ -1,4 +1,4 @@
-"""A real PostgreSQL server on a free port of 127.0.0.1, with a folder of its own.
+"""A real PostgreSQL server on a free port of 127.0.0.1 (or another address of this machine), in a folder of its own.
 
     with PostgresServer(tls=True, settings={"max_connections": "50"}) as server:
         server.psql("CREATE ROLE app LOGIN PASSWORD 'x'")
@@ -30,11 +30,11 @@ from testbed.ports import Ports
 from testbed.processes import Child, ProcessError, spawn, wait_until
 
 SUPERUSER = "postgres"
+LOOPBACK = "127.0.0.1"
 _LEAST_USER = "nobody"
 _READY_TIMEOUT = 60.0
 _STOP_GRACE = 20.0
 _SETTINGS = {
-    "listen_addresses": "127.0.0.1",
     "shared_preload_libraries": "pg_stat_statements",
     "max_connections": "60",
     "wal_level": "replica",
@@ -49,20 +49,30 @@ _SETTINGS = {
 
 class PostgresServer:
     """One server. `settings` go into postgresql.conf; with `tls` every client has to speak it, and
-    `names` are the DNS names in its certificate.
+    `names` are the DNS names in its certificate. It is spoken to at `host`, on `port` (0: a free one). With
+    `standby_of` it begins as a copy of that server and follows it, by streaming replication.
     """
 
     def __init__(
-        self, *, tls: bool = False, names: tuple[str, ...] = (), settings: Mapping[str, str] | None = None
+        self,
+        *,
+        tls: bool = False,
+        names: tuple[str, ...] = (),
+        settings: Mapping[str, str] | None = None,
+        host: str = LOOPBACK,
+        port: int = 0,
+        standby_of: PostgresServer | None = None,
     ) -> None:
         self.tls = tls
         self._names = names
-        self.port = 0
-        self.password = secrets.token_urlsafe(16)
+        self._host = host
+        self._origin = standby_of
+        self.port = port
+        self.password: str = standby_of.password if standby_of else secrets.token_urlsafe(16)
         self.folder = Path()
         self.log = Path()
         self.certificates: certificates.Certificates | None = None
-        self._settings = _SETTINGS | dict(settings or {})
+        self._settings = _SETTINGS | {"listen_addresses": host} | dict(settings or {})
         self._ports = Ports()
         self._stack = ExitStack()
         self._child: Child | None = None
@@ -71,7 +81,7 @@ class PostgresServer:
         self.folder = self._stack.enter_context(temporary_folder("paramedic-postgres-"))
         self.log = self.folder / "server.log"
         try:
-            self.port = self._ports.reserve()
+            self.port = self.port or self._ports.reserve()
             self._init()
             self.start()
         except BaseException:
@@ -91,7 +101,7 @@ class PostgresServer:
 
     def start(self) -> None:
         """Starts it; returns when it takes connections."""
-        argv: list[str | Path] = [*_as_somebody(), _bin("postgres"), "-D", self.data]
+        argv: list[str | Path] = [*_as_somebody(), installed("postgres"), "-D", self.data]
         self._child = spawn("postgres", argv, self.log, env=_environment(), cwd=self.folder)
         wait_until(self._ready, "PostgreSQL is ready", _READY_TIMEOUT, [self._child])
 
@@ -102,6 +112,11 @@ class PostgresServer:
             self._child.wait(_STOP_GRACE)
             self._child.stop()
 
+    def kill(self) -> None:
+        """Ends it as a crash does: its clients hear no farewell."""
+        if self._child and self._child.alive():
+            self._child.kill_group()
+
     def close(self) -> None:
         """Leaves nothing behind."""
         self.stop()
@@ -110,7 +125,17 @@ class PostgresServer:
 
     def psql(self, sql: str, *, database: str = "postgres", user: str = SUPERUSER, password: str | None = None) -> str:
         """What psql prints for the statements, unaligned and without headers. ProcessError with its words."""
-        argv = [_bin("psql"), "-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-d", self.url(user, password, database)]
+        argv = [
+            installed("psql"),
+            "-X",
+            "-q",
+            "-A",
+            "-t",
+            "-v",
+            "ON_ERROR_STOP=1",
+            "-d",
+            self.url(user, password, database),
+        ]
         done = subprocess.run(list(map(str, argv)), input=sql, capture_output=True, text=True, check=False)
         if done.returncode:
             raise ProcessError(f"psql: {done.stderr.strip()}")
@@ -119,16 +144,16 @@ class PostgresServer:
     def url(self, user: str = SUPERUSER, password: str | None = None, database: str = "postgres", **more: str) -> str:
         """A connection string for libpq; `password` defaults to the superuser's."""
         mode = {"sslmode": "require" if self.tls else "disable"}
-        given = {"host": "127.0.0.1", "port": str(self.port), "dbname": database, "user": user}
+        given = {"host": self._host, "port": str(self.port), "dbname": database, "user": user}
         words = given | {"password": self.password if password is None else password} | mode | more
         return " ".join(f"{name}='{value}'" for name, value in words.items())
 
     def program(self, name: str) -> Path:
         """One of PostgreSQL's own programs, such as pg_dump."""
-        return _bin(name)
+        return installed(name)
 
     def _ready(self) -> bool:
-        argv = [_bin("pg_isready"), "-h", "127.0.0.1", "-p", str(self.port), "-q"]
+        argv = [installed("pg_isready"), "-h", self._host, "-p", str(self.port), "-q"]
         return subprocess.run(list(map(str, argv)), check=False).returncode == 0
 
     def _init(self) -> None:
@@ -142,22 +167,36 @@ class PostgresServer:
                 "ssl_key_file": str(self.certificates.key),
             }
         _hand_over(self.folder)
-        argv = [_bin("initdb"), "-D", self.data, "-U", SUPERUSER, "-A", "scram-sha-256", "--pwfile", password]
-        command = [*map(str, [*_as_somebody(), *argv]), "--no-sync", "--no-locale", "-E", "UTF8"]
-        done = subprocess.run(command, env=_environment(), cwd=self.folder, capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise ProcessError(f"initdb: {done.stderr.strip()[-800:]}")
+        self._fill(password)
         password.unlink()
         own = {"port": str(self.port), "unix_socket_directories": str(self.folder)}
         lines = [f"{name} = '{value}'\n" for name, value in (self._settings | own).items()]
         with (self.data / "postgresql.conf").open("a") as conf:
             conf.writelines(lines)
         kind = "hostssl" if self.tls else "host"
-        rules = [f"{kind} {database} all 127.0.0.1/32 scram-sha-256\n" for database in ("all", "replication")]
+        rules = [
+            f"{kind} {database} all {address}/32 scram-sha-256\n"
+            for database in ("all", "replication")
+            for address in sorted({LOOPBACK, self._host})
+        ]
         (self.data / "pg_hba.conf").write_text("".join(rules))
 
+    def _fill(self, password: Path) -> None:
+        """Makes the data directory: new, or as a copy that will follow."""
+        if self._origin:
+            copy = ["-R", "-X", "stream", "-c", "fast", "-d", self._origin.url()]
+            name, words = "pg_basebackup", copy
+        else:
+            new = ["-U", SUPERUSER, "-A", "scram-sha-256", "--pwfile", str(password)]
+            name, words = "initdb", [*new, "--no-sync", "--no-locale", "-E", "UTF8"]
+        command = list(map(str, [*_as_somebody(), installed(name), "-D", self.data, *words]))
+        done = subprocess.run(command, env=_environment(), cwd=self.folder, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise ProcessError(f"{name}: {done.stderr.strip()[-800:]}")
 
-def _bin(name: str) -> Path:
+
+def installed(name: str) -> Path:
+    """One of PostgreSQL's own programs on this machine; ToolchainError when it cannot be had."""
     return program("postgres", "postgresql", _find_postgres).parent / name
 
 

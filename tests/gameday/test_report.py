@@ -57,6 +57,7 @@ def test_a_good_run_has_no_problems_and_a_line_with_all_that_matters() -> None:
         ({"outside": Counter({"patch deployments web in shop": 1})}, "none of its business"),
         ({"hurt": None, "recovered": None}, "hurt nobody"),
         ({"detected": None}, "told of no alert"),
+        ({"amiss": ["the dump cannot be read"]}, "cannot be read"),
         ({"acted": 4.0 + POLL_GRACE_SECONDS}, "the webhook did not tell"),
     ],
 )

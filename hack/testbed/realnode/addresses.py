@@ -4,6 +4,7 @@ Each cluster has a /16 of 10.0.0.0/8, chosen so that no route of the machine ove
 
     10.N.0.1        the machine itself, as pods see it: the API server listens here, so may databases and Prometheus
     10.N.0.2        the node: kubelet, cluster DNS
+    10.N.0.16/28    more of this machine's, where several servers are to have the same port
     10.N.64.0/18    pods
     10.N.128.0/18   Services
 """
@@ -47,6 +48,15 @@ class Addresses:
     @property
     def node(self) -> str:
         return f"10.{self.number}.0.2"
+
+    def more(self, number: int) -> str:
+        """One of sixteen more of this machine's, from 0 on; there once the node was told (`RealNode.add_address`)."""
+        return str(IPv4Network(f"10.{self.number}.0.16/28")[number])
+
+    @property
+    def outsider(self) -> str:
+        """Of 203.0.113.0/24, which is for documentation (RFC 5737); there once the node was told."""
+        return f"203.0.113.{self.number}"
 
     @property
     def pods(self) -> IPv4Network:

@@ -130,6 +130,29 @@ class RealNode:
             if (CGROUPS / file).exists():
                 (CGROUPS / file).write_text(str(part))
 
+    def add_address(self, number: int) -> str:
+        """One of `Addresses.more`, from now on this machine's; it goes with the node's network."""
+        return self._add(self.addresses.more(number))
+
+    def add_outsider(self) -> str:
+        """An address of this machine, too, which is nobody's in the world and not of the cluster's network."""
+        return self._add(self.addresses.outsider)
+
+    def _add(self, address: str) -> str:
+        _run("ip", "address", "add", f"{address}/32", "dev", self.addresses.name)
+        return address
+
+    def spawn(self, name: str, argv: list[str], log: Path) -> Child:
+        """Starts a program in the node's namespaces, with which it ends at the latest."""
+        return spawn(name, _entering(self._cluster_folder, argv), log, cwd=self._folder)
+
+    def set_names(self, names: Mapping[str, str]) -> None:
+        """What pods are told of names outside of the cluster: to which address each leads. Known to all after six
+        seconds.
+        """
+        scratch = self._write("hosts.new", "".join(f"{address} {name}\n" for name, address in names.items()))
+        scratch.rename(self._folder / "hosts")
+
     # -- before the cluster -------------------------------------------------------------------------------------------
 
     def _lay_out(self) -> None:
@@ -207,7 +230,7 @@ class RealNode:
         return True
 
     def _start_coredns(self, kubeconfig: Path) -> None:
-        file = self._write("Corefile", settings.coredns(self.addresses, kubeconfig))
+        file = self._write("Corefile", settings.coredns(self.addresses, kubeconfig, self._write("hosts", "")))
         self._spawn("coredns", [str(toolchain.binary("coredns")), "-conf", str(file)])
 
     def _start_kube_proxy(self, kubeconfig: Path) -> None:

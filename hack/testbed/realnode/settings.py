@@ -110,12 +110,19 @@ def kube_proxy(kubeconfig: Path) -> Json:
     }
 
 
-def coredns(addresses: Addresses, kubeconfig: Path) -> str:
-    """A Corefile: names of Services and pods, and nothing of the world outside."""
+def coredns(addresses: Addresses, kubeconfig: Path, hosts: Path) -> str:
+    """A Corefile: names of Services and pods, those in the file `hosts` (read again each second), and nothing of the
+    world outside.
+    """
     return f"""\
 . {{
     bind {addresses.node}
     errors
+    hosts {hosts} {{
+        ttl 5
+        reload 1s
+        fallthrough
+    }}
     kubernetes {CLUSTER_DOMAIN} in-addr.arpa {{
         kubeconfig {kubeconfig}
         pods insecure
