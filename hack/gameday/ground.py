@@ -226,7 +226,7 @@ class Ground:
 
     def _apply_policy(self, name: str, namespace: str) -> None:
         text = (HERE / "policies" / f"{name}.yaml").read_text()
-        given = string.Template(text).safe_substitute(DB_HOST=self._machine)
+        given = string.Template(text).safe_substitute(DB_HOST=self._machine, DATABASE_VOLUME=self.cloud.volume)
         self.cluster.kubectl("apply", "-n", namespace, "-f", "-", input=given)
         ready = ("wait", "-n", namespace, "--for=condition=Ready", "--timeout=30s", f"remediationpolicy/{name}")
         self.cluster.kubectl(*ready)

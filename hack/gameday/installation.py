@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from gameday.cloud import BUCKET, PARAMEDIC_KEYS, REGION, Cloud
-from gameday.stores import DATABASE, OPERATOR, Stores
+from gameday.stores import DATABASE, DUMPER, OPERATOR, Stores
 from testbed.operator_process import NAMESPACE
 
 Json = dict[str, Any]
@@ -30,12 +30,14 @@ def settings_for(stores: Stores, cloud: Cloud, prometheus_url: str, namespaces: 
     """
     shared = {"host": stores.host, "passwordFile": f"{CONNECTIONS_FOLDER}/covet"}
     database = {"port": stores.postgres.port, "database": DATABASE, "username": OPERATOR, "sslmode": "disable"}
+    dumped = database | {"username": DUMPER}
     queue = {"port": stores.redis.port, "tls": False}
     access = {"region": REGION, "endpointURL": cloud.url}
     return {
         "prometheus": {"url": prometheus_url, "pollInterval": "5s", "pollGrace": f"{POLL_GRACE_SECONDS}s"},
         "connections": [
             {"name": "covet-db", "namespaces": list(namespaces), "postgres": shared | database},
+            {"name": "covet-dump", "namespaces": list(namespaces), "postgres": shared | dumped},
             {"name": "covet-queue", "namespaces": list(namespaces), "redis": shared | queue},
             {"name": "covet-account", "namespaces": list(namespaces), "aws": access},
         ],
