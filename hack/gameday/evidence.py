@@ -11,13 +11,16 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from gameday.cloud import Cloud
+from botocore.exceptions import ClientError
+
+from gameday.cloud import Asked, Cloud
 from gameday.scene import Act, Scene
 from testbed.processes import ProcessError
 
 Json = dict[str, Any]
 
 _INCIDENT = "incidents.paramedic.dev"
+_KEEPS = ("PutObject", "CreateMultipartUpload", "CreateSnapshot")
 _ITEMS = 100
 """So many rows has covet's table of items."""
 
@@ -42,12 +45,11 @@ def of_the_breach(scene: Scene, acts: Sequence[Act]) -> list[str]:
     return [*found.amiss, *_before(scene, acts), *_of_use(scene, found), *_audited(scene)]
 
 
-def of_the_slow_queries(scene: Scene, _: Sequence[Act]) -> list[str]:
-    """The statement that was slow is in PostgreSQL's log while the log was on, and in the statistics that were kept."""
+def of_the_slow_queries(scene: Scene, acts: Sequence[Act]) -> list[str]:
+    """The slow statement is in PostgreSQL's log, once that was switched on, and in the statistics that were kept."""
     found, amiss = look_up(scene), []
-    changes = scene.stores.log_changes()[-2:]
-    slow = [at for at in scene.stores.slow_statements("FROM reviews") if changes[0] <= at <= changes[-1]]
-    if not slow:
+    logged = [at for at in scene.stores.slow_statements("FROM reviews") if at >= _first(acts)]
+    if not logged:
         amiss.append("PostgreSQL has logged no slow search in the time in which it should have")
     if not any(b"reviews" in body for body in found.of("slow-queries")):
         amiss.append(f"the search is not among the slowest statements that were kept: {sorted(found.bodies)}")
@@ -61,38 +63,56 @@ def look_up(scene: Scene) -> Found:
     found = Found()
     incidents: list[Json] = json.loads(scene.kubectl("get", _INCIDENT, "-o", "json"))["items"]
     for item in [one for incident in incidents for one in incident["status"].get("evidence", [])]:
-        found.amiss += _take(scene.cloud, item, found)
+        found.amiss += take(scene.cloud, item, found)
     return found
 
 
-def _take(cloud: Cloud, item: Json, found: Found) -> Iterator[str]:
-    """Adds one item, if it is there and whole."""
+def take(cloud: Cloud, item: Json, found: Found) -> Iterator[str]:
+    """Adds one item, if it is there, and tells what is amiss with it."""
     scheme, _, rest = str(item.get("uri", "")).partition("://")
     place, _, key = rest.partition("/")
     if item.get("note"):
         yield f"{item['name']}: {item['note']}"
-    elif scheme == "ec2":
-        (snapshot,) = cloud.client("ec2").describe_snapshots(SnapshotIds=[key])["Snapshots"]
-        if snapshot["State"] != "completed":
-            yield f"{item['name']}: the snapshot is {snapshot['State']}"
-        found.snapshots.append(str(snapshot["VolumeId"]))
-    else:
-        body: bytes = cloud.client("s3").get_object(Bucket=place, Key=key)["Body"].read()
-        found.bodies[str(item["name"])] = body
-        if (hashlib.sha256(body).hexdigest(), len(body)) != (item.get("sha256"), item.get("sizeBytes")):
-            yield f"{item['name']}: what lies in the bucket is not what the incident says, by its SHA-256"
+        return
+    try:
+        yield from (
+            _take_snapshot(cloud, key, found) if scheme == "ec2" else _take_object(cloud, place, key, item, found)
+        )
+    except ClientError as error:
+        yield f"{item['name']} is not there: {error}"
+
+
+def _take_snapshot(cloud: Cloud, key: str, found: Found) -> Iterator[str]:
+    (snapshot,) = cloud.client("ec2").describe_snapshots(SnapshotIds=[key])["Snapshots"]
+    found.snapshots.append(str(snapshot["VolumeId"]))
+    if snapshot["State"] != "completed":
+        yield f"the snapshot {key} is {snapshot['State']}"
+
+
+def _take_object(cloud: Cloud, bucket: str, key: str, item: Json, found: Found) -> Iterator[str]:
+    body: bytes = cloud.client("s3").get_object(Bucket=bucket, Key=key)["Body"].read()
+    found.bodies[str(item["name"])] = body
+    if (hashlib.sha256(body).hexdigest(), len(body)) != (item.get("sha256"), item.get("sizeBytes")):
+        yield f"{item['name']}: what lies in the bucket is not what the incident says, by its SHA-256"
+
+
+def _first(acts: Sequence[Act]) -> float:
+    return min((one.at for one in acts), default=0)
 
 
 def _before(scene: Scene, acts: Sequence[Act]) -> Iterator[str]:
-    """By the time at which S3 was asked to keep the logs."""
-    prefix = f"/{scene.namespace}/"
-    kept = [
-        one.at for one in scene.cloud.asked if one.action == "PutObject" and prefix in one.path and "/logs/" in one.path
-    ]
-    if not kept:
-        yield "no logs were put into the bucket"
-    elif acts and acts[0].at < max(kept):
-        yield f"{acts[0].what} was done before the logs were kept"
+    """By the times at which S3 and EC2 were asked to keep something, and those at which something was changed."""
+    change = next((one for one in acts if not one.what.startswith("AWS: ")), None)
+    asked = [one for one in scene.cloud.asked if one.by_paramedic and one.action in _KEEPS]
+    late = [one.path for one in asked if change and one.at > change.at and _is_evidence(one, scene.namespace)]
+    if change and late:
+        yield f"{change.what} was done before all evidence was kept: {sorted(late)}"
+
+
+def _is_evidence(asked: Asked, namespace: str) -> bool:
+    """What a step captures, where a report or a diagnosis is kept as well."""
+    captured = f"/{namespace}/" in asked.path and ("/logs/" in asked.path or "/database/" in asked.path)
+    return asked.service == "ec2" or captured
 
 
 def _of_use(scene: Scene, found: Found) -> Iterator[str]:

@@ -83,9 +83,10 @@ class Stores:
         return self.postgres.log.read_text(errors="replace").replace("\n\t", " ").splitlines()
 
     def clear(self) -> None:
-        """As at the beginning: nothing queued, no sessions."""
+        """As at the beginning: nothing queued, no sessions, no log of slow statements."""
         self.redis.cli("DEL", QUEUE)
         self.postgres.psql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'covet'")
+        self.postgres.psql("ALTER SYSTEM RESET log_min_duration_statement; SELECT pg_reload_conf()")
 
 
 @contextmanager
