@@ -106,6 +106,7 @@ class Ground:
             load_image(self.cluster.folder, image)
             image.unlink()
         self.stores: Stores = self._stack.enter_context(stores(self._machine, str(self.node.addresses.all)))
+        self.node.favour(self.stores.postgres.pid)  # in production it has a machine of its own
         self.cloud = self._stack.enter_context(Cloud(self.folder / "cloud", self._machine))
         prometheus_port = self._ports.reserve()
         self._install_paramedic(f"http://{self._machine}:{prometheus_port}")

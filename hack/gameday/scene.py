@@ -25,7 +25,7 @@ from testbed.access import Access
 Json = dict[str, Any]
 
 FLOOD_SOURCE = "127.0.0.66"
-PATIENCE_SECONDS = 0.5
+PATIENCE_SECONDS = 0.4
 LATE_DEPTH = 100
 OVERLOAD = ("HTTP 503", "HTTP 504", "timeout")
 
