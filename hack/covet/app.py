@@ -24,6 +24,9 @@ from covet.queue import QUEUE, Queue
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
+MENTIONS = """
+SELECT count(*) FROM reviews WHERE to_tsvector('english', body) @@ phraseto_tsquery('english', %s)
+"""
 SLOT_SECONDS = 1.0
 SLOW_SECONDS = 3.0
 RESTOCK_SECONDS = 600
@@ -61,6 +64,8 @@ class App:
         async with self._database.connection() as connection:
             cursor = await connection.execute("SELECT name, stock FROM items WHERE id = %s", [_item(request)])
             row = await cursor.fetchone()
+            if row and self._config.fault is Fault.SLOW_QUERY:
+                await connection.execute(MENTIONS, [row[0]])
         if row is None:
             raise web.HTTPNotFound(text="there is no such item\n")
         return web.json_response({"name": row[0], "stock": row[1]})

@@ -19,6 +19,8 @@ class Fault(StrEnum):
     """Each request leaves memory behind, until the kernel ends the process."""
     SLOW = "slow"
     """Each request takes far longer."""
+    SLOW_QUERY = "slow-query"
+    """Each look at an item has the database search all reviews; the index that this needs has been forgotten."""
     NEVER_READY = "never-ready"
     """It runs, and never says that it is ready."""
 

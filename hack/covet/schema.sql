@@ -6,4 +6,9 @@ CREATE TABLE IF NOT EXISTS orders (
   placed_at timestamptz NOT NULL DEFAULT now(),
   shipped_at timestamptz
 );
+CREATE TABLE IF NOT EXISTS reviews (
+  id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+  item_id integer NOT NULL REFERENCES items,
+  body text NOT NULL
+);
 INSERT INTO items SELECT n, 'item ' || n, 1000000 FROM generate_series(1, 100) AS n ON CONFLICT DO NOTHING;

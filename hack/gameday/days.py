@@ -50,7 +50,11 @@ class GameDay:
     recreate: bool = False
     """Whether a release replaces all pods at once: in a rolling update, users see nothing of pods that do not start."""
     sidecar: bool = False
-    """Whether users come through an Envoy, as to the pods of a mesh, instead of straight to the Service."""
+    """Whether each of the app's pods has an Envoy in front, as in a service mesh."""
+    reviews: int = 0
+    """So many reviews of items are in the database."""
+    trace: Callable[[Scene], int] | None = None
+    """Counts what only Paramedic's action brings about, by other witnesses than Paramedic and the API server."""
     hurt: Callable[[Scene], list[Sample]] = Scene.of_users
     """Whose requests, or what else, tells when the fault began to hurt and when it no longer did."""
     watch_seconds: float = 0
@@ -108,6 +112,10 @@ def _guesses(scene: Scene) -> None:
 
 def _guesses_inside(scene: Scene) -> None:
     scene.insider(GUESS)
+
+
+def _cut_off(scene: Scene) -> None:
+    scene.cut_off()
 
 
 def _flood(scene: Scene) -> None:
@@ -225,6 +233,33 @@ DAYS = (
         acts={"PostgreSQL: statement ended": 1},
     ),
     GameDay(
+        name="slow-queries",
+        section="2 Slow queries",
+        fault="a release searches without an index",
+        alert="CovetSlowQueries",
+        summary="covet waits for its database",
+        expression=f"{SLOWEST} > 0.3",
+        policy="slow-queries",
+        begin=_release("slow-query"),
+        acts={"PostgreSQL: log_min_duration_statement set": 2, **_APP_ONCE},  # there and back
+        rate=2,
+        reviews=40_000,
+        trace=Scene.logged_statements,
+        hurt=Scene.of_the_waiting,
+    ),
+    GameDay(
+        name="network",
+        section="3 Network issues",
+        fault="pods lose their way to the database",
+        alert="CovetNetworkErrors",
+        summary="covet's pods do not reach their database",
+        expression='sum(rate(covet_database_errors_total{job="covet"}[5s])) > 0.5',
+        policy="network",
+        begin=_cut_off,
+        acts=_APP_ONCE,
+        sidecar=True,
+    ),
+    GameDay(
         name="queue",
         section="3 Queue backlog",
         fault="500 tasks more than two workers can do",
@@ -276,6 +311,7 @@ DAYS = (
         rate=10,
         settings=_SMALL,
         sidecar=True,
+        trace=Scene.turned_away,
         hurt=Scene.of_the_overload,
     ),
     GameDay(

@@ -47,6 +47,8 @@ class Row:
             yield f"incidents ended as {phases or 'none'}, where {self.day.incidents} × {self.day.ends} was due"
         if acts != wanted:
             yield f"{len(phases)} incidents changed {acts}, where {wanted} was due"
+        if self.day.trace and not self.helped.traces:
+            yield "what was done has had no effect: it left none of its traces"
         if self.helped.outside:
             yield f"changed what is none of its business: {dict(self.helped.outside)}"
 
@@ -74,6 +76,8 @@ class Row:
         changed = dict(self.alone.acts + self.alone.outside)
         if changed or self.alone.phases:
             yield f"without a policy, {len(self.alone.phases)} incidents changed {changed}, where nothing was due"
+        if self.day.trace and self.alone.traces:
+            yield f"nobody acted, and yet there is what only an action leaves behind, {self.alone.traces} times"
         if self.day.killed and not self.alone.killed[self.day.killed]:
             yield f"no container was {self.day.killed}, but {dict(self.alone.killed) or 'none was ended'}"
 

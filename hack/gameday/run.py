@@ -14,6 +14,7 @@ from gameday.days import GameDay
 from gameday.ground import Ground
 from gameday.outage import Outage, outage_of
 from gameday.scene import Scene
+from gameday.stores import SLOW_LOG
 from testbed.audit import Request, seconds_since_1970
 from testbed.operator_process import USER
 
@@ -54,6 +55,8 @@ class Run:
     """What it has changed in other namespaces, or in none."""
     phases: list[str]
     """Of the incidents, at the end."""
+    traces: int
+    """What the day's `trace` has counted."""
     killed: Counter[str]
     """How often containers that there are at the end were ended before, by Kubernetes' reason."""
 
@@ -99,8 +102,12 @@ def acts_of(ground: Ground, namespace: str, mark: int, began: float) -> tuple[li
     what it has changed anywhere else.
     """
     inside, outside = sorted_out(ground.audit.writes(mark, user=USER), namespace)
-    ended = [Act(at, "PostgreSQL: statement ended") for at in ground.stores.ended_statements() if at >= began]
-    return sorted([*inside, *ended], key=lambda one: one.at), outside
+    told = {
+        "PostgreSQL: statement ended": ground.stores.ended_statements(),
+        f"PostgreSQL: {SLOW_LOG} set": ground.stores.changed_parameters(),
+    }
+    in_database = [Act(at, what) for what, times in told.items() for at in times if at >= began]
+    return sorted([*inside, *in_database], key=lambda one: one.at), outside
 
 
 def sorted_out(writes: Sequence[Request], namespace: str) -> tuple[list[Act], Counter[str]]:
@@ -163,6 +170,7 @@ def _told(
         acts=Counter(one.what for one in acts),
         outside=outside,
         phases=phases(scene),
+        traces=day.trace(scene) if day.trace else 0,
         killed=killed(scene),
     )
 

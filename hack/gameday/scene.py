@@ -19,23 +19,29 @@ from gameday.repeated import Repeated
 from gameday.stores import Stores
 from testbed import toolchain
 from testbed.access import Access
+from testbed.realnode import RealNode
 
 Json = dict[str, Any]
 
-FLOOD_SOURCE = "127.0.0.66"
+FLOOD_SOURCE = 66
+"""The number of its address in the machine's network with the node."""
 LATE_DEPTH = 100
+PATIENCE_SECONDS = 0.4
 OVERLOAD = ("HTTP 503", "HTTP 504", "timeout")
 
 
 class Scene:
     """covet, running, with its users; everything about it is gone when the context is left."""
 
-    def __init__(self, access: Access, namespace: str, stores: Stores, users: Load) -> None:
+    def __init__(self, access: Access, node: RealNode, namespace: str, stores: Stores, users: Load) -> None:
         self.namespace = namespace
         self.users = users
         self._access = access
+        self._node = node
         self._stores = stores
+        self._flood: Load | None = None
         self._intruder: Load | Insider | None = None
+        self._began = time.time()
         self._queue = Probe(lambda: "" if stores.queue_depth() < LATE_DEPTH else "waits")
         self._stack = ExitStack()
 
@@ -94,8 +100,18 @@ class Scene:
         self._intruder = self._stack.enter_context(Insider(argv, f"http://covet-service{call.path}"))
 
     def flood(self, rate: float) -> None:
-        """More traffic on the users' way in (the Envoy, on this machine), all from one address."""
-        self._stack.enter_context(Load(self.users.url, rate=rate, source=FLOOD_SOURCE))
+        """More traffic on the users' way in, all from one address."""
+        source = self._stack.enter_context(self._node.second_address(FLOOD_SOURCE))
+        self._flood = self._stack.enter_context(Load(self.users.url, rate=rate, source=source))
+
+    def cut_off(self) -> None:
+        """Each of the app's pods gets a route by which all that is for the databases goes nowhere, as an agent on the
+        node leaves it behind that was told a wrong network. It lasts as long as the pod.
+        """
+        pods = json.loads(self.kubectl("get", "pods", "-l", "app=covet", "-o", "json"))["items"]
+        for pod in pods:
+            container = pod["status"]["containerStatuses"][0]["containerID"].rpartition("/")[2]
+            self._node.in_network_of(container, "ip", "route", "add", "blackhole", self._stores.host)
 
     # -- what people do -----------------------------------------------------------------------------------------------
 
@@ -126,11 +142,29 @@ class Scene:
         found = list(self._intruder.samples) if self._intruder else []
         return [_guess(one) for one in found]
 
+    def of_the_waiting(self) -> list[Sample]:
+        """Users who get no answer in good time, also those who have the patience to wait for it."""
+        return [
+            Sample(one.at, one.seconds, one.failure or ("slow" if one.seconds > PATIENCE_SECONDS else ""))
+            for one in self.users.samples
+        ]
+
     def of_the_overload(self) -> list[Sample]:
         """Users who are hurt by overload. To be told to come back later (429) is what a limit is for."""
         return [
             Sample(one.at, one.seconds, one.failure if one.failure in OVERLOAD else "") for one in self.users.samples
         ]
+
+    # -- what tells that it was done ----------------------------------------------------------------------------------
+
+    def turned_away(self) -> int:
+        """Requests answered 429, which covet never says itself: a limit's."""
+        everybody = [*self.users.samples, *(self._flood.samples if self._flood else [])]
+        return sum(one.failure == "HTTP 429" for one in everybody)
+
+    def logged_statements(self) -> int:
+        """Statements of covet's that PostgreSQL has logged for their duration, since this began."""
+        return sum(at >= self._began for at in self._stores.logged_statements())
 
 
 def _guess(sample: Sample) -> Sample:

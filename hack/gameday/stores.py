@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +15,14 @@ from testbed.redis import RedisServer
 DATABASE = ROLE = "covet"
 OPERATOR = "paramedic"
 QUEUE = "task_queue"
+SLOW_LOG = "log_min_duration_statement"
 SCHEMA = toolchain.HACK / "covet" / "schema.sql"
+REVIEWS = """
+INSERT INTO reviews (item_id, body)
+SELECT 1 + n % 100, 'I bought item ' || n % 100 || ', it came on day ' || n || ' and does what it should, I would again'
+FROM generate_series(1, {}) AS n
+"""
+_TIME = re.compile(r"\d+\.\d{3}(?= )")
 _ENDED = ("canceling statement due to user request", "terminating connection due to administrator command")
 
 
@@ -36,12 +44,33 @@ class Stores:
 
     def ended_statements(self) -> list[float]:
         """When somebody ended statements of covet's, as PostgreSQL's log tells it (seconds since 1970)."""
+        return [at for at, line in self._logged() if f" {ROLE} " in line and any(one in line for one in _ENDED)]
+
+    def changed_parameters(self) -> list[float]:
+        """When the server took up another threshold for its log of slow statements, as that log tells it."""
+        return [at for at, line in self._logged() if f'parameter "{SLOW_LOG}"' in line]
+
+    def logged_statements(self) -> list[float]:
+        """When statements of covet's were logged because of how long they took."""
+        return [at for at, line in self._logged() if f" {ROLE} " in line and "duration: " in line]
+
+    def fill(self, reviews: int) -> None:
+        """So many reviews, and no more."""
+        self.psql(f"TRUNCATE reviews; {REVIEWS.format(reviews)}; ANALYZE reviews")
+
+    def psql(self, sql: str) -> str:
+        """What psql prints, as covet's own role in covet's database."""
+        return self.postgres.psql(sql, database=DATABASE, user=ROLE, password=self.password)
+
+    def _logged(self) -> list[tuple[float, str]]:
+        """The lines of the server's log that begin with a time, and that time."""
         lines = self.postgres.log.read_text(errors="replace").splitlines()
-        return [float(line.split()[0]) for line in lines if f" {ROLE} " in line and any(one in line for one in _ENDED)]
+        return [(float(found[0]), line) for line in lines if (found := _TIME.match(line))]
 
     def clear(self) -> None:
         """As at the beginning: nothing queued, no sessions."""
         self.redis.cli("DEL", QUEUE)
+        self.fill(0)
         self.postgres.psql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'covet'")
 
 
@@ -66,3 +95,9 @@ def _set_up(postgres: PostgresServer, password: str) -> None:
         f"CREATE DATABASE {DATABASE} OWNER {ROLE}"
     )
     postgres.psql(SCHEMA.read_text(), database=DATABASE, user=ROLE, password=password)
+    postgres.psql(
+        f"CREATE EXTENSION pg_stat_statements;"
+        f"GRANT ALTER SYSTEM ON PARAMETER {SLOW_LOG} TO {OPERATOR};"
+        f"GRANT EXECUTE ON FUNCTION pg_reload_conf() TO {OPERATOR}",
+        database=DATABASE,
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from gameday.load import TIMEOUT, Call, Load
+from gameday.stores import REVIEWS
 from testbed import toolchain
 from testbed.api import eventually
 from testbed.ports import Ports
@@ -153,6 +155,20 @@ async def test_a_slow_release_is_slower_than_users_wait(start: Start) -> None:
     await app.serves()
     with pytest.raises(TimeoutError):
         app.ask("GET", "/items/7", timeout=TIMEOUT)
+
+
+async def test_a_release_searches_slowly_until_there_is_an_index(start: Start, postgres: PostgresServer) -> None:
+    def seconds() -> float:
+        began = time.perf_counter()
+        assert app.ask("GET", "/items/7")[0] == 200
+        return time.perf_counter() - began
+
+    postgres.psql(f"{REVIEWS.format(20_000)}; ANALYZE reviews", database="covet")
+    app = start(FAULT="slow-query")
+    await app.serves()
+    without = min(seconds() for _ in range(3))
+    postgres.psql("CREATE INDEX ON reviews USING gin (to_tsvector('english', body)); ANALYZE reviews", database="covet")
+    assert min(seconds() for _ in range(3)) < without / 2
 
 
 async def test_a_release_leaks_what_it_is_told_to(start: Start) -> None:

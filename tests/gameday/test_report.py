@@ -15,6 +15,7 @@ from gameday.ground import HERE
 from gameday.installation import POLL_GRACE_SECONDS
 from gameday.report import HEAD, Row, table
 from gameday.run import Run, longest, phase_of, sorted_out
+from gameday.scene import Scene
 from testbed.audit import Request
 
 DAY = DAYS[0]
@@ -29,6 +30,7 @@ GOOD = Run(
     acts=Counter({"patch deployments covet-app": 1}),
     outside=Counter(),
     phases=["Resolved"],
+    traces=0,
     killed=Counter(),
 )
 ALONE = replace(GOOD, acted=None, recovered=None, watched=180.0, acts=Counter(), phases=[])
@@ -89,6 +91,14 @@ def test_a_leak_nobody_stops_is_stopped_by_the_kernel() -> None:
     killed = replace(ALONE, hurt=None, killed=Counter({"OOMKilled": 3}))
     assert Row(LEAK, GOOD, killed).problems() == []
     assert "no container was OOMKilled" in " ".join(Row(LEAK, GOOD, replace(killed, killed=Counter())).problems())
+
+
+def test_what_was_done_must_leave_its_traces_and_only_then() -> None:
+    day = replace(DAY, trace=Scene.turned_away)
+    seen = replace(GOOD, traces=12)
+    assert Row(day, seen, ALONE).problems() == []
+    assert "no effect" in " ".join(Row(day, GOOD, ALONE).problems())
+    assert "nobody acted" in " ".join(Row(day, seen, replace(ALONE, traces=1)).problems())
 
 
 def test_a_day_that_must_be_watched_is_not_cut_short() -> None:

@@ -7,7 +7,8 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -129,6 +130,29 @@ class RealNode:
         for file, part in ((f"cpu/{name}/cpu.shares", processes * 1024), (f"{name}/cpu.weight", processes * 100)):
             if (CGROUPS / file).exists():
                 (CGROUPS / file).write_text(str(part))
+
+    @contextmanager
+    def second_address(self, number: int) -> Iterator[str]:
+        """The machine has one more address, 10.N.0.<number>, by which pods reach it and it reaches them."""
+        name = self.addresses.name
+        address = self.addresses.machine.rpartition(".")[0] + f".{number}"
+        _run("ip", "address", "add", f"{address}/32", "dev", name)
+        try:
+            yield address
+        finally:
+            if Path("/sys/class/net", name).exists():  # else the address is gone with its interface
+                _run("ip", "address", "delete", f"{address}/32", "dev", name)
+
+    def in_network_of(self, container: str, *argv: str) -> str:
+        """Runs a program of this machine in a running container's network namespace, which is its pod's, as the node's
+        own agents do; returns its output. ProcessError when there is no such container.
+        """
+        tasks = enter(self._cluster_folder, *_ctr(), "--namespace", "k8s.io", "tasks", "ls").splitlines()
+        pid = next((line.split()[1] for line in tasks if line.startswith(container)), None)
+        if pid is None:
+            raise ProcessError(f"no container {container} runs")
+        nsenter = str(program("nsenter", "util-linux"))
+        return enter(self._cluster_folder, nsenter, "--target", pid, "--net", *argv)
 
     # -- before the cluster -------------------------------------------------------------------------------------------
 
