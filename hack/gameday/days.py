@@ -243,7 +243,7 @@ DAYS = (
         begin=_release("slow-query"),
         acts={"PostgreSQL: log_min_duration_statement set": 2, **_APP_ONCE},  # there and back
         rate=2,
-        reviews=40_000,
+        reviews=30_000,
         trace=Scene.logged_statements,
         hurt=Scene.of_the_waiting,
     ),

@@ -26,7 +26,7 @@ Json = dict[str, Any]
 FLOOD_SOURCE = 66
 """The number of its address in the machine's network with the node."""
 LATE_DEPTH = 100
-PATIENCE_SECONDS = 0.4
+PATIENCE_SECONDS = 0.3
 OVERLOAD = ("HTTP 503", "HTTP 504", "timeout")
 
 
