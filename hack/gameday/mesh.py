@@ -96,7 +96,8 @@ class ControlPlane:
                 self.send_header("Content-Type", "application/json")
                 self.send_header("Content-Length", str(len(body)))
                 self.end_headers()
-                self.wfile.write(body)
+                with contextlib.suppress(OSError):  # the pod has gone meanwhile
+                    self.wfile.write(body)
 
             def log_message(self, *_: object) -> None:
                 """The sidecars' logs say what they were told."""
