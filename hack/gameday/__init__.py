@@ -5,5 +5,5 @@
   (`installation`), `monitoring`, covet's `stores`.
 - `scene` is covet in a namespace of its own, with its users: `load` is their traffic, `outage` what they saw,
   `insider` an intruder.
-- `proxy` is an Envoy, where traffic comes through one, as to the pods of a mesh.
+- `mesh` is a service mesh, where a day has one: an Envoy in each of the app's pods, which `envoyfilters` change.
 """

@@ -12,8 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from gameday.aurora import INSTANCES
 from gameday import evidence
+from gameday.aurora import INSTANCES
 from gameday.load import Call, Sample
 from gameday.scene import Act, Scene
 
@@ -59,7 +59,7 @@ class GameDay:
     recreate: bool = False
     """Whether a release replaces all pods at once: in a rolling update, users see nothing of pods that do not start."""
     sidecar: bool = False
-    """Whether users come through an Envoy, as to the pods of a mesh, instead of straight to the Service."""
+    """Whether each of the app's pods has an Envoy in front, as in a service mesh."""
     aurora: bool = False
     """Whether covet's database is the Aurora cluster instead of a server of its own."""
     balancer: bool = False
@@ -138,8 +138,18 @@ def _guesses_inside(scene: Scene) -> None:
     scene.insider(GUESS)
 
 
+def _cut_off(scene: Scene) -> None:
+    scene.cut_off()
+
+
 def _flood(scene: Scene) -> None:
     scene.flood(80)
+
+
+def _turned_away(scene: Scene, _: Sequence[Act]) -> list[str]:
+    """By what the flood was answered: 429 is the sidecars' word, covet has no such answer."""
+    limited = sum(one.failure == "HTTP 429" for one in scene.of_the_flood())
+    return [] if limited else ["no request of the flood was answered HTTP 429"]
 
 
 def _flood_from_outside(scene: Scene) -> None:
@@ -304,6 +314,18 @@ DAYS = (
         look=evidence.of_the_slow_queries,
     ),
     GameDay(
+        name="network",
+        section="3 Network issues",
+        fault="pods lose their way to the database",
+        alert="CovetNetworkErrors",
+        summary="covet's pods do not reach their database",
+        expression='sum(rate(covet_database_errors_total{job="covet"}[5s])) > 0.5',
+        policy="network",
+        begin=_cut_off,
+        acts=_APP_ONCE,
+        sidecar=True,
+    ),
+    GameDay(
         name="queue",
         section="3 Queue backlog",
         fault="500 tasks more than two workers can do",
@@ -374,6 +396,7 @@ DAYS = (
         settings=_SMALL,
         sidecar=True,
         hurt=Scene.of_the_overload,
+        look=_turned_away,
     ),
     GameDay(
         name="flood-alb",

@@ -24,14 +24,16 @@ import yaml
 from gameday.aurora import Aurora
 from gameday.balancer import Balancer
 from gameday.cloud import Cloud
+from gameday.envoyfilters import install_definition
 from gameday.installation import adapted, secret, settings_for
 from gameday.load import Load
+from gameday.mesh import ControlPlane, injected
 from gameday.monitoring import Discovery, ReachablePrometheus
 from gameday.outage import outage_of
-from gameday.proxy import Sidecar, install_definition
 from gameday.scene import Scene
 from gameday.stores import Stores, stores
 from images.catalog import build
+from images.envoy import build_envoy
 from testbed import toolchain
 from testbed.access import write_private
 from testbed.audit import AuditLog, seconds_since_1970
@@ -46,6 +48,8 @@ Json = dict[str, Any]
 
 HERE = Path(__file__).parent
 MANIFESTS = toolchain.HACK.parent / "manifests"
+DATABASES = 2
+"""Which of the machine's further addresses is theirs (`RealNode.add_address`)."""
 PROCESSES = 20
 """The pods' part of the processors is that of so many processes."""
 ROLLOUT_SECONDS = 120
@@ -82,6 +86,7 @@ class Ground:
         self.say = say
         self._stack = ExitStack()
         self._ports = Ports()
+        self._has_envoy = False
 
     def __enter__(self) -> Self:
         try:
@@ -111,7 +116,9 @@ class Ground:
         for image in images:
             load_image(self.cluster.folder, image)
             image.unlink()
-        self.stores: Stores = self._stack.enter_context(stores(self._machine, str(self.node.addresses.all)))
+        self.stores: Stores = self._stack.enter_context(
+            stores(self.node.add_address(DATABASES), str(self.node.addresses.all))
+        )
         self.node.favour(self.stores.postgres.pid)  # in production it has a machine of its own
         self.cloud = self._stack.enter_context(Cloud(self.folder / "cloud", self._machine))
         self.aurora = self._stack.enter_context(Aurora(self.cloud, self.node))
@@ -204,29 +211,43 @@ class Ground:
             self.cluster.kubectl("create", "namespace", namespace)
             if day.aurora:
                 stack.enter_context(self.aurora.running(self.stores.password, str(self.node.addresses.all)))
-            self._deploy(day, namespace)
+            mesh = stack.enter_context(self._mesh(namespace)) if day.sidecar else None
+            self._deploy(day, namespace, mesh)
             address = f"{self._cluster_ip('covet-service', namespace)}:80"
             api = self.cluster.api()
             stack.enter_context(Discovery(api, self.prometheus, namespace, address))
             way_in = f"http://{address}"
-            if day.sidecar:
-                way_in = stack.enter_context(Sidecar(self.folder / "envoy", api, namespace, address)).url
             if day.balancer:
                 way_in = stack.enter_context(self.balancer.running(address))
             self.prometheus.set_rules([{"name": "covet", "rules": [day.rule(namespace)]}])
             stack.callback(self.prometheus.set_rules, [])
             users = Load(way_in, rate=day.rate)
-            scene = stack.enter_context(Scene(self.cluster, namespace, self.stores, *self.aws, users))
+            scene = stack.enter_context(Scene(self.cluster, self.node, namespace, self.stores, *self.aws, users))
             self._wait_well(scene)
             if helped:  # not before: what goes wrong while covet starts is no incident
                 self._apply_policy(day.policy, namespace)
             yield scene
 
-    def _deploy(self, day: Fault, namespace: str) -> None:
+    @contextmanager
+    def _mesh(self, namespace: str) -> Iterator[ControlPlane]:
+        """The control plane of the namespace's sidecars, and their image on the node."""
+        if not self._has_envoy:
+            image = build_envoy(self.folder)
+            load_image(self.cluster.folder, image)
+            image.unlink()
+            self._has_envoy = True
+        ports = Ports()
+        try:
+            with ControlPlane(self.cluster.api(), namespace, self._machine, ports.reserve()) as mesh:
+                yield mesh
+        finally:
+            ports.release()
+
+    def _deploy(self, day: Fault, namespace: str, mesh: ControlPlane | None) -> None:
         values = {
-            "DB_HOST": self._machine,
+            "DB_HOST": self.stores.host,
             "DB_PORT": str(self.stores.postgres.port),
-            "REDIS_HOST": self._machine,
+            "REDIS_HOST": self.stores.host,
             "REDIS_PORT": str(self.stores.redis.port),
             **(self.aurora.settings if day.aurora else {}),
             **day.settings,
@@ -238,6 +259,8 @@ class Ground:
         for one in objects:
             if day.recreate and one["kind"] == "Deployment":
                 one["spec"]["strategy"] = {"type": "Recreate"}
+        if mesh:
+            objects = injected(objects, mesh.address)
         listed = json.dumps({"apiVersion": "v1", "kind": "List", "items": objects})
         self.cluster.kubectl("apply", "-n", namespace, "-f", "-", input=listed)
         for name in ("covet-app", "covet-worker"):
@@ -245,7 +268,7 @@ class Ground:
 
     def _apply_policy(self, name: str, namespace: str) -> None:
         text = (HERE / "policies" / f"{name}.yaml").read_text()
-        given = string.Template(text).safe_substitute(DB_HOST=self._machine, DATABASE_VOLUME=self.cloud.volume)
+        given = string.Template(text).safe_substitute(DB_HOST=self.stores.host, DATABASE_VOLUME=self.cloud.volume)
         self.cluster.kubectl("apply", "-n", namespace, "-f", "-", input=given)
         ready = ("wait", "-n", namespace, "--for=condition=Ready", "--timeout=30s", f"remediationpolicy/{name}")
         self.cluster.kubectl(*ready)

@@ -23,10 +23,12 @@ from gameday.repeated import Repeated
 from gameday.stores import Stores
 from testbed import toolchain
 from testbed.access import Access
+from testbed.realnode import RealNode
 
 Json = dict[str, Any]
 
-FLOOD_SOURCE = "127.0.0.66"
+FLOOD_SOURCE = 3
+"""Which of the machine's further addresses it comes from (`RealNode.add_address`)."""
 PATIENCE_SECONDS = 0.4
 LATE_DEPTH = 100
 OVERLOAD = ("HTTP 503", "HTTP 504", "timeout")
@@ -46,6 +48,7 @@ class Scene:
     def __init__(
         self,
         access: Access,
+        node: RealNode,
         namespace: str,
         stores: Stores,
         cloud: Cloud,
@@ -60,6 +63,7 @@ class Scene:
         self.balancer = balancer
         self.users = users
         self._access = access
+        self._node = node
         self._flood: Load | None = None
         self._intruder: Load | Insider | None = None
         self._queue = Probe(lambda: "" if stores.queue_depth() < LATE_DEPTH else "waits")
@@ -119,9 +123,19 @@ class Scene:
         argv += ["-n", self.namespace, "exec", "deployment/covet-worker", "--", "python3"]
         self._intruder = self._stack.enter_context(Insider(argv, f"http://covet-service{call.path}"))
 
-    def flood(self, rate: float, source: str = FLOOD_SOURCE) -> None:
-        """More traffic on the users' way in (an Envoy), all from one address."""
-        self._flood = self._stack.enter_context(Load(self.users.url, rate=rate, source=source))
+    def flood(self, rate: float, source: str = "") -> None:
+        """More traffic on the users' way in, all from one address."""
+        come_from = source or self._node.add_address(FLOOD_SOURCE)
+        self._flood = self._stack.enter_context(Load(self.users.url, rate=rate, source=come_from))
+
+    def cut_off(self) -> None:
+        """Each of the app's pods gets a route by which all that is for the databases goes nowhere, as an agent on the
+        node leaves it behind that was told a wrong network. It lasts as long as the pod.
+        """
+        pods = json.loads(self.kubectl("get", "pods", "-l", "app=covet", "-o", "json"))["items"]
+        for pod in pods:
+            container = pod["status"]["containerStatuses"][0]["containerID"].rpartition("/")[2]
+            self._node.in_network_of(container, "ip", "route", "add", "blackhole", self.stores.host)
 
     # -- what people do -----------------------------------------------------------------------------------------------
 

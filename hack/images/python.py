@@ -76,7 +76,7 @@ def stage_distribution(target: Path, name: str, version: str) -> None:
 
 def stage_libraries(root: Path, binaries: Iterable[Path]) -> None:
     """Copies every shared library that one of `binaries`, files in `root`, is linked with to where the loader looks."""
-    needed = {library for binary in binaries for library in _linked(binary) if not library.is_relative_to(root)}
+    needed = {library for binary in binaries for library in linked(binary) if not library.is_relative_to(root)}
     place = next(library.parent for library in needed if library.name.startswith("libc.so"))
     for library in needed:
         kept = str(library).startswith(_PLACES_OF_THE_SYSTEM)
@@ -85,7 +85,7 @@ def stage_libraries(root: Path, binaries: Iterable[Path]) -> None:
         shutil.copy(library, copy)
 
 
-def _linked(binary: Path) -> list[Path]:
+def linked(binary: Path) -> list[Path]:
     answer = subprocess.run(["ldd", str(binary)], capture_output=True, text=True, check=False)
     return [Path(path) for path in _LIBRARY.findall(answer.stdout)]
 

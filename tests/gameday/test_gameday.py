@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -18,10 +19,12 @@ from gameday.report import Row
 from gameday.run import namespace_of, run
 from leftovers import commands_about
 from testbed import toolchain
+from testbed.processes import Identity
 from testbed.realnode import why_not
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(bool(why_not()), reason=why_not() or "")]
 
+ENVOY = b"/usr/local/bin/envoy\0"
 BAD_RELEASE = next(day for day in DAYS if day.name == "bad-release")
 
 
@@ -46,7 +49,7 @@ def test_a_bad_release_is_rolled_back_once_and_users_recover(folder: Path) -> No
 
 
 def test_nothing_is_left_when_it_is_ended(folder: Path) -> None:
-    """By SIGTERM, in the middle of it, when everything runs: covet, its users, an Envoy. (Ctrl-C and SIGHUP take the
+    """By SIGTERM, in the middle of it, when everything runs: covet, its users, sidecars. (Ctrl-C and SIGHUP take the
     same way; what kill -9 leaves is up to the real node, the databases and the folder, each of which has its own test.)
     """
     interfaces = set(Path("/sys/class/net").iterdir())
@@ -59,15 +62,38 @@ def test_nothing_is_left_when_it_is_ended(folder: Path) -> None:
             while "covet-flood: " not in "".join(told[-1:]):
                 told.append(process.stderr.readline())
                 assert told[-1], f"it ended too early:\n{''.join(told)}"
-            assert any("envoy" in one for one in commands_about(folder))
+            sidecars = envoys_below(folder)
+            assert len(sidecars) == 3
             process.send_signal(signal.SIGTERM)
             assert process.wait(120) == 130
         finally:
             process.kill()
     assert list(folder.glob("paramedic-gameday-*")) == []
     assert commands_about(folder) == []
+    assert not any(one.alive() for one in sidecars)
     assert [one for one in mounts() if str(folder) in one] == []
     assert set(Path("/sys/class/net").iterdir()) - interfaces == set()
+
+
+def envoys_below(folder: Path) -> list[Identity]:
+    """The Envoys in containers of the node that lies in the folder: one of their ancestors names it."""
+    commands = contents("cmdline")
+    parents = {pid: stat.rpartition(b")")[2].split()[1].decode() for pid, stat in contents("stat").items()}
+
+    def is_below(pid: str) -> bool:
+        return pid in commands and (str(folder).encode() in commands[pid] or is_below(parents.get(pid, "")))
+
+    envoys = [int(pid) for pid, said in commands.items() if said.startswith(ENVOY) and is_below(pid)]
+    return [one for one in map(Identity.of, envoys) if one]
+
+
+def contents(file: str) -> dict[str, bytes]:
+    """This file in /proc of each process that is there, by pid."""
+    found = {}
+    for path in Path("/proc").glob(f"[0-9]*/{file}"):
+        with contextlib.suppress(OSError):
+            found[path.parent.name] = path.read_bytes()
+    return found
 
 
 def mounts() -> list[str]:

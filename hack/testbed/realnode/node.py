@@ -141,12 +141,23 @@ class RealNode:
         return self._add(self.addresses.outsider)
 
     def _add(self, address: str) -> str:
-        _run("ip", "address", "add", f"{address}/32", "dev", self.addresses.name)
+        _run("ip", "address", "replace", f"{address}/32", "dev", self.addresses.name)
         return address
 
     def spawn(self, name: str, argv: list[str], log: Path) -> Child:
         """Starts a program in the node's namespaces, with which it ends at the latest."""
         return spawn(name, _entering(self._cluster_folder, argv), log, cwd=self._folder)
+
+    def in_network_of(self, container: str, *argv: str) -> str:
+        """Runs a program of this machine in a running container's network namespace, which is its pod's, as the node's
+        own agents do; returns its output. ProcessError when there is no such container.
+        """
+        tasks = enter(self._cluster_folder, *_ctr(), "--namespace", "k8s.io", "tasks", "ls").splitlines()
+        pid = next((line.split()[1] for line in tasks if line.startswith(container)), None)
+        if pid is None:
+            raise ProcessError(f"no container {container} runs")
+        nsenter = str(program("nsenter", "util-linux"))
+        return enter(self._cluster_folder, nsenter, "--target", pid, "--net", *argv)
 
     def set_names(self, names: Mapping[str, str]) -> None:
         """What pods are told of names outside of the cluster: to which address each leads. Known to all after six
