@@ -28,6 +28,8 @@ SLOT_SECONDS = 1.0
 SLOW_SECONDS = 3.0
 RESTOCK_SECONDS = 600
 SHUTDOWN_SECONDS = 5
+COMPLAINTS = """
+SELECT count(*) FROM reviews WHERE to_tsvector('english', body) @@ to_tsquery('english', 'broken | recalled')"""
 
 
 class App:
@@ -42,7 +44,7 @@ class App:
 
     def application(self) -> web.Application:
         """To be run by aiohttp."""
-        application = web.Application(middlewares=[counted, self.worked, unavailable])
+        application = web.Application(middlewares=[counted, self.audited, self.worked, unavailable])
         application.add_routes(
             [
                 web.get("/items/{item:[0-9]+}", self.item),
@@ -69,6 +71,8 @@ class App:
         """Takes one from stock; a worker ships it."""
         item = _item(request)
         async with self._database.connection() as connection:
+            if self._config.fault is Fault.UNINDEXED:
+                await connection.execute(COMPLAINTS)
             await connection.execute("UPDATE items SET stock = stock - 1 WHERE id = %s", [item])
             cursor = await connection.execute("INSERT INTO orders (item_id) VALUES (%s) RETURNING id", [item])
             row = await cursor.fetchone()
@@ -106,6 +110,25 @@ class App:
         except redis.RedisError:
             metrics.QUEUE_DEPTH.remove(QUEUE)
         return web.Response(body=generate_latest(metrics.REGISTRY), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+    @web.middleware
+    async def audited(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """The audit log, on stdout: who was refused; with AUDIT_LOG_LEVEL=DEBUG, who asked for what."""
+        if request.path in ("/health", "/metrics"):
+            return await handler(request)
+        code = 500
+        try:
+            answer = await handler(request)
+            code = answer.status
+            return answer
+        except web.HTTPException as error:
+            code = error.status
+            raise
+        finally:
+            if code == web.HTTPUnauthorized.status_code:
+                print(f"WARNING security: {request.remote} {request.method} {request.path} was refused", flush=True)
+            elif self._config.audit_debug:
+                print(f"DEBUG audit: {request.remote} {request.method} {request.path} {code}", flush=True)
 
     @web.middleware
     async def worked(self, request: web.Request, handler: Handler) -> web.StreamResponse:

@@ -19,6 +19,8 @@ class Fault(StrEnum):
     """Each request leaves memory behind, until the kernel ends the process."""
     SLOW = "slow"
     """Each request takes far longer."""
+    UNINDEXED = "unindexed"
+    """Each order searches all reviews, for which there is no index."""
     NEVER_READY = "never-ready"
     """It runs, and never says that it is ready."""
 
@@ -37,6 +39,8 @@ class Config:
     listen_port: int
     admin_token: str
     """Whoever has it may use /admin. Empty: nobody."""
+    audit_debug: bool
+    """Whether every request is logged; else those that were refused."""
     fault: Fault
     slots: int
     """Requests that one process works on at once; the others wait, as in front of a server with so many workers."""
@@ -63,6 +67,7 @@ def config_from(environment: Mapping[str, str]) -> Config:
         listen_host=text("LISTEN_HOST", "0.0.0.0"),  # noqa: S104  # a pod's own address
         listen_port=int(text("LISTEN_PORT", "8000")),
         admin_token=text("ADMIN_TOKEN", ""),
+        audit_debug=text("AUDIT_LOG_LEVEL", "WARNING") == "DEBUG",
         fault=Fault(text("FAULT", "")),
         slots=int(text("SLOTS", "4")),
         work_seconds=float(text("WORK_SECONDS", "0.02")),

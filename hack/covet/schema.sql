@@ -7,3 +7,5 @@ CREATE TABLE IF NOT EXISTS orders (
   shipped_at timestamptz
 );
 INSERT INTO items SELECT n, 'item ' || n, 1000000 FROM generate_series(1, 100) AS n ON CONFLICT DO NOTHING;
+CREATE TABLE IF NOT EXISTS reviews (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, body text NOT NULL)
+  WITH (parallel_workers = 0);  -- a search of them takes one processor and leaves the others to the rest

@@ -6,5 +6,6 @@
 - `scene` is covet in a namespace of its own, with its users: `load` is their traffic, `outage` what they saw,
   `insider` an intruder.
 - `proxy` is an Envoy, where traffic comes through one, as to the pods of a mesh; `envoy` is what any Envoy here needs.
-- `cloud` is AWS as moto plays it; `aurora` and `balancer` are real servers that do as its books say.
+- `cloud` is AWS, as moto plays it, with a note of each request; `aurora` and `balancer` are real servers that do as its
+  books say; `evidence` looks whether what was kept is as it should be.
 """

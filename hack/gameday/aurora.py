@@ -47,6 +47,7 @@ class Network(Protocol):
 
     def add_address(self, number: int) -> str: ...
     def set_names(self, names: Mapping[str, str]) -> None: ...
+    def favour(self, pid: int) -> None: ...
 
 
 class Aurora:
@@ -75,6 +76,7 @@ class Aurora:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._cloud.shaped.clear()
         self._ports.release()
 
     @contextmanager
@@ -88,6 +90,7 @@ class Aurora:
             reader = stack.enter_context(self._server(second, writer))
             for one in (writer, reader):
                 allow(one, network)
+                self._network.favour(one.pid)
             wait_until(lambda: bool(writer.psql(_STREAMING)), "the standby follows", _STREAMING_SECONDS)
             self._servers = {first: writer, second: reader}
             stack.enter_context(Repeated("aurora", POLL_SECONDS, self._follow))

@@ -92,6 +92,8 @@ class Cloud:
         """By action, what becomes of moto's answer where moto knows less than AWS."""
         self.url = ""
         """The endpoint of every service, for pods and for this machine."""
+        self.volume = ""
+        """The EBS volume that covet's database would have, were it on a machine of AWS'."""
 
     def __enter__(self) -> Self:
         try:
@@ -136,6 +138,8 @@ class Cloud:
         self.url = f"http://{self._host}:{self._layer.server_port}"
         threading.Thread(target=self._layer.serve_forever, name="cloud", daemon=True).start()
         self.client("s3").create_bucket(Bucket=BUCKET, CreateBucketConfiguration={"LocationConstraint": REGION})
+        volume = self.client("ec2").create_volume(AvailabilityZone=f"{REGION}a", Size=1, VolumeType="gp3")
+        self.volume = str(volume["VolumeId"])
 
     def _close(self) -> None:
         if self._layer:

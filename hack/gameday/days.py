@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from gameday import evidence
 from gameday.aurora import INSTANCES
 from gameday.load import Call, Sample
 from gameday.scene import Act, Scene
@@ -19,6 +20,7 @@ from gameday.scene import Act, Scene
 Json = dict[str, Any]
 
 ALL = 'sum(rate(http_requests_total{job="covet"}[5s]))'
+QUICK = 'sum(rate(http_request_duration_seconds_bucket{job="covet",le="0.25"}[5s]))'
 FAILED = 'sum(rate(http_requests_total{job="covet",code=~"5.."}[5s]))'
 BY_SOURCE = 'sum by (source) (rate(http_requests_by_source_total{job="covet"}[5s]))'
 SLOWEST = 'histogram_quantile(0.9, sum by (le) (rate(http_request_duration_seconds_bucket{job="covet"}[5s])))'
@@ -288,6 +290,21 @@ DAYS = (
         look=_taken_over,
     ),
     GameDay(
+        name="slow-queries",
+        section="2 Slow queries",
+        fault="a release searches without an index",
+        alert="CovetSlowQueries",
+        summary="a tenth of covet's requests take more than 0.25 s",
+        expression=f"1 - {QUICK} / {ALL} > 0.1",
+        policy="slow-queries",
+        begin=_release("unindexed"),
+        acts={"PostgreSQL: log of slow queries": 2, **_APP_ONCE},  # there and back
+        rate=4,  # a search for every fifth, of which each takes a processor for 0.5 s
+        hurt=Scene.of_those_who_wait,
+        watch_seconds=30,  # a single slow answer while it is rolled out is not the whole of it
+        look=evidence.of_the_slow_queries,
+    ),
+    GameDay(
         name="queue",
         section="3 Queue backlog",
         fault="500 tasks more than two workers can do",
@@ -312,6 +329,24 @@ DAYS = (
         begin=_guesses,
         acts={"patch services covet-service": 1},
         hurt=Scene.of_the_intruder,
+    ),
+    GameDay(
+        name="breach",
+        section="4 Data breach",
+        fault="somebody outside guesses tokens; what there is to see of it must be kept",
+        alert="CovetDataBreach",
+        summary="wrong tokens, again and again",
+        expression='sum(rate(http_requests_total{job="covet",code="401"}[5s])) > 5',
+        policy="breach",
+        begin=_guesses,
+        acts={
+            "patch services covet-service": 1,
+            "patch deployments covet-app": 2,  # to 1, and the restart
+            "patch configmaps covet-config": 1,
+            "AWS: CreateSnapshot": 1,
+        },
+        hurt=Scene.of_the_intruder,
+        look=evidence.of_the_breach,
     ),
     GameDay(
         name="insider",

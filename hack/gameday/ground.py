@@ -112,6 +112,7 @@ class Ground:
             load_image(self.cluster.folder, image)
             image.unlink()
         self.stores: Stores = self._stack.enter_context(stores(self._machine, str(self.node.addresses.all)))
+        self.node.favour(self.stores.postgres.pid)  # in production it has a machine of its own
         self.cloud = self._stack.enter_context(Cloud(self.folder / "cloud", self._machine))
         self.aurora = self._stack.enter_context(Aurora(self.cloud, self.node))
         self.balancer = self._stack.enter_context(Balancer(self.cloud, self.node, self.folder / "balancer"))
@@ -244,7 +245,7 @@ class Ground:
 
     def _apply_policy(self, name: str, namespace: str) -> None:
         text = (HERE / "policies" / f"{name}.yaml").read_text()
-        given = string.Template(text).safe_substitute(DB_HOST=self._machine)
+        given = string.Template(text).safe_substitute(DB_HOST=self._machine, DATABASE_VOLUME=self.cloud.volume)
         self.cluster.kubectl("apply", "-n", namespace, "-f", "-", input=given)
         ready = ("wait", "-n", namespace, "--for=condition=Ready", "--timeout=30s", f"remediationpolicy/{name}")
         self.cluster.kubectl(*ready)

@@ -11,7 +11,7 @@ import yaml
 from gameday.aurora import CLUSTER, Aurora
 from gameday.balancer import NEVER_BLOCK, Balancer
 from gameday.cloud import BUCKET, PARAMEDIC_KEYS, REGION, Cloud
-from gameday.stores import DATABASE, OPERATOR, Stores
+from gameday.stores import DATABASE, DUMPER, OPERATOR, Stores
 from testbed.operator_process import NAMESPACE
 
 Json = dict[str, Any]
@@ -35,6 +35,7 @@ def settings_for(
     shared = {"host": stores.host, "passwordFile": f"{CONNECTIONS_FOLDER}/covet"}
     database = {"port": stores.postgres.port, "database": DATABASE, "username": OPERATOR, "sslmode": "disable"}
     writer = database | {"host": aurora.endpoint, "port": aurora.port, "passwordFile": shared["passwordFile"]}
+    dumped = database | {"username": DUMPER}
     queue = {"port": stores.redis.port, "tls": False}
     access = {"region": REGION, "endpointURL": cloud.url}
     listener = access | {"listenerARN": balancer.listener_arn, "neverBlock": [NEVER_BLOCK]}
@@ -42,6 +43,7 @@ def settings_for(
         "prometheus": {"url": prometheus_url, "pollInterval": "5s", "pollGrace": f"{POLL_GRACE_SECONDS}s"},
         "connections": [
             {"name": "covet-db", "namespaces": list(namespaces), "postgres": shared | database},
+            {"name": "covet-dump", "namespaces": list(namespaces), "postgres": shared | dumped},
             {"name": "covet-queue", "namespaces": list(namespaces), "redis": shared | queue},
             {"name": "covet-account", "namespaces": list(namespaces), "aws": access},
             {"name": "covet-aurora", "namespaces": list(namespaces), "aurora": access | {"cluster": CLUSTER}},

@@ -97,8 +97,9 @@ def acts_of(ground: Ground, namespace: str, mark: int, began: float) -> tuple[li
     """
     inside, outside = sorted_out(ground.audit.writes(mark, user=USER), namespace)
     ended = [Act(at, "PostgreSQL: statement ended") for at in ground.stores.ended_statements() if at >= began]
+    logs = [Act(at, "PostgreSQL: log of slow queries") for at in ground.stores.log_changes() if at >= began]
     asked = [Act(one.at, f"AWS: {one.action}") for one in ground.cloud.changed(began) if one.service != EVIDENCE]
-    return sorted([*inside, *ended, *asked], key=lambda one: one.at), outside
+    return sorted([*inside, *ended, *logs, *asked], key=lambda one: one.at), outside
 
 
 def sorted_out(writes: Sequence[Request], namespace: str) -> tuple[list[Act], Counter[str]]:

@@ -27,6 +27,7 @@ from testbed.access import Access
 Json = dict[str, Any]
 
 FLOOD_SOURCE = "127.0.0.66"
+PATIENCE_SECONDS = 0.4
 LATE_DEPTH = 100
 OVERLOAD = ("HTTP 503", "HTTP 504", "timeout")
 
@@ -141,6 +142,13 @@ class Scene:
     def of_users(self) -> list[Sample]:
         """covet's users."""
         return self.users.samples
+
+    def of_those_who_wait(self) -> list[Sample]:
+        """covet's users, for whom slow is as bad as failed."""
+        return [
+            Sample(one.at, one.seconds, one.failure or ("slow" if one.seconds > PATIENCE_SECONDS else ""))
+            for one in self.users.samples
+        ]
 
     def of_the_queue(self) -> list[Sample]:
         """Those whose tasks wait."""

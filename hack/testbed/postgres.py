@@ -105,6 +105,12 @@ class PostgresServer:
         self._child = spawn("postgres", argv, self.log, env=_environment(), cwd=self.folder)
         wait_until(self._ready, "PostgreSQL is ready", _READY_TIMEOUT, [self._child])
 
+    @property
+    def pid(self) -> int:
+        """Of the process that starts all others of the server."""
+        assert self._child is not None
+        return self._child.pid
+
     def stop(self) -> None:
         """Ends it at once, and its sessions; the data stays for the next start."""
         if self._child and self._child.alive():

@@ -3,18 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 
 import boto3
 import pytest
 
 from gameday.cloud import BUCKET, PARAMEDIC_KEYS, REGION, Cloud, action_of
-
-
-@pytest.fixture(scope="module")
-def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
-    with Cloud(tmp_path_factory.mktemp("cloud"), "127.0.0.1") as made:
-        yield made
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -127,6 +128,40 @@ async def test_only_who_has_the_token_gets_in(start: Start) -> None:
     assert app.ask("GET", "/admin", Authorization="Bearer guess")[0] == 401
     assert app.ask("GET", "/admin", Authorization="Bearer t0ken")[0] == 200
     assert app.metric('http_requests_total{code="401"}') == 2
+
+
+async def test_who_is_refused_is_in_the_audit_log_and_with_debug_everybody_is(start: Start) -> None:
+    quiet, talkative = start(ADMIN_TOKEN="t0ken"), start(ADMIN_TOKEN="t0ken", AUDIT_LOG_LEVEL="DEBUG")
+    for app in (quiet, talkative):
+        await app.serves()
+        for path in ("/admin", "/items/7", "/items/999"):
+            app.ask("GET", path)
+    refused = "WARNING security: 127.0.0.1 GET /admin was refused"
+    await eventually(lambda: refused in quiet.child.tail(), 5)
+    assert "/items/7" not in quiet.child.tail()
+    told = [refused, "DEBUG audit: 127.0.0.1 GET /items/7 200", "DEBUG audit: 127.0.0.1 GET /items/999 404"]
+    await eventually(lambda: all(line in talkative.child.tail() for line in told), 5)
+    assert "t0ken" not in quiet.child.tail() + talkative.child.tail()
+
+
+async def test_a_release_that_searches_without_an_index_is_slow_in_the_database(
+    start: Start, postgres: PostgresServer
+) -> None:
+    postgres.psql(
+        "INSERT INTO reviews (body) SELECT repeat('a broken thing. ', 20) FROM generate_series(1, 3000)",
+        database="covet",
+    )
+    seconds = []
+    for fault in ("", "unindexed"):
+        app = start(FAULT=fault)
+        await app.serves()
+        took = []
+        for _ in range(5):
+            began = time.perf_counter()
+            assert app.ask("POST", "/items/7/orders")[0] == 201
+            took.append(time.perf_counter() - began)
+        seconds.append(min(took))
+    assert seconds[1] > seconds[0] + 0.02
 
 
 async def test_a_bad_release_answers_500_and_says_that_it_is_well(start: Start) -> None:

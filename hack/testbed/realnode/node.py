@@ -26,6 +26,8 @@ CGROUPS = Path("/sys/fs/cgroup")
 LONGEST_SOCKET = "kubelet/pod-resources/kubelet.sock"
 MOST_SOCKET_CHARACTERS = 107
 """unix(7): `sun_path` holds 108 bytes with the final zero."""
+MACHINE = "machine"
+"""The cgroup beside those of the pods, for what runs on the machine itself."""
 START_TIMEOUT = 60.0
 STOP_GRACE = 120.0
 NODE_USER = f"system:node:{settings.NODE_NAME}"
@@ -152,6 +154,13 @@ class RealNode:
         """
         scratch = self._write("hosts.new", "".join(f"{address} {name}\n" for name, address in names.items()))
         scratch.rename(self._folder / "hosts")
+
+    def favour(self, pid: int) -> None:
+        """Lets a process of the machine's, and what that starts from now on, have its part among the pods."""
+        for top in (CGROUPS / "cpu" / self.addresses.name, CGROUPS / self.addresses.name):
+            if top.exists():
+                (top / MACHINE).mkdir(exist_ok=True)
+                (top / MACHINE / "cgroup.procs").write_text(str(pid))
 
     # -- before the cluster -------------------------------------------------------------------------------------------
 
