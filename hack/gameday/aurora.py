@@ -47,6 +47,7 @@ class Network(Protocol):
 
     def add_address(self, number: int) -> str: ...
     def set_names(self, names: Mapping[str, str]) -> None: ...
+    def favour(self, pid: int) -> None: ...
 
 
 class Aurora:
@@ -75,6 +76,7 @@ class Aurora:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._cloud.shaped.clear()
         self._ports.release()
 
     @contextmanager
@@ -88,6 +90,7 @@ class Aurora:
             reader = stack.enter_context(self._server(second, writer))
             for one in (writer, reader):
                 allow(one, network)
+                self._network.favour(one.pid)
             wait_until(lambda: bool(writer.psql(_STREAMING)), "the standby follows", _STREAMING_SECONDS)
             self._servers = {first: writer, second: reader}
             stack.enter_context(Repeated("aurora", POLL_SECONDS, self._follow))
@@ -147,24 +150,24 @@ class Aurora:
             self._rds.failover_db_cluster(DBClusterIdentifier=CLUSTER, TargetDBInstanceIdentifier=first)
         keys = [tag["Key"] for tag in cluster["TagList"]]
         self._rds.remove_tags_from_resource(ResourceName=self._arn, TagKeys=keys)
-        self._tell_names()
+        self._tell_names(first)
 
     def _follow(self) -> None:
         cluster = self._rds.describe_db_clusters(DBClusterIdentifier=CLUSTER)["DBClusters"][0]
         writer = _writer_of(cluster["DBClusterMembers"])
         if writer != self._promoted:
             self._servers[writer].psql("SELECT pg_promote()")
+            self._tell_names(writer)
             self._promoted = writer
-            self._tell_names()
         elif time.monotonic() > self._told_lag_at + LAG_SECONDS:
             self._told_lag_at = time.monotonic()
             with contextlib.suppress(ProcessError):  # who is gone tells nothing
                 self._tell_lag(float(self._servers[writer].psql(_LAG)))
 
-    def _tell_names(self) -> None:
+    def _tell_names(self, writer: str) -> None:
         """As in Route 53: instances stay where they are, the cluster's name goes to the writer."""
         names = {self.endpoint_of(name): address for name, address in self._addresses.items()}
-        self._network.set_names(names | {self.endpoint: self._addresses[self._promoted]})
+        self._network.set_names(names | {self.endpoint: self._addresses[writer]})
 
     def _tell_lag(self, milliseconds: float) -> None:
         for reader in set(INSTANCES) - {self._promoted}:

@@ -101,18 +101,19 @@ def _first(acts: Sequence[Act]) -> float:
 
 
 def _before(scene: Scene, acts: Sequence[Act]) -> Iterator[str]:
-    """By the times at which S3 and EC2 were asked to keep something, and those at which something was changed."""
     change = next((one for one in acts if not one.what.startswith("AWS: ")), None)
-    asked = [one for one in scene.cloud.asked if one.by_paramedic and one.action in _KEEPS]
-    late = [one.path for one in asked if change and one.at > change.at and _is_evidence(one, scene.namespace)]
-    if change and late:
-        yield f"{change.what} was done before all evidence was kept: {sorted(late)}"
+    if change and (late := kept_after(change.at, scene.cloud.asked, scene.namespace)):
+        yield f"{change.what} was done before all evidence was kept: {late}"
 
 
-def _is_evidence(asked: Asked, namespace: str) -> bool:
-    """What a step captures, where a report or a diagnosis is kept as well."""
-    captured = f"/{namespace}/" in asked.path and ("/logs/" in asked.path or "/database/" in asked.path)
-    return asked.service == "ec2" or captured
+def kept_after(at: float, asked: Sequence[Asked], namespace: str) -> list[str]:
+    """What a step captures (not a diagnosis or a report) that AWS was asked to keep later than that, by its path."""
+    keeping = [one for one in asked if one.by_paramedic and one.at > at and one.action in _KEEPS]
+    return sorted(one.path for one in keeping if one.service == "ec2" or _captured(one.path, namespace))
+
+
+def _captured(path: str, namespace: str) -> bool:
+    return f"/{namespace}/" in path and any(f"/{part}/" in path for part in ("logs", "database"))
 
 
 def _of_use(scene: Scene, found: Found) -> Iterator[str]:

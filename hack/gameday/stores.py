@@ -99,6 +99,7 @@ def stores(host: str, network: str) -> Iterator[Stores]:
         allow(postgres, network)
         redis.cli("CONFIG", "SET", "bind", f"127.0.0.1 {host}")
         set_up(postgres, password)
+        _fill_reviews(postgres)
         yield Stores(host, postgres, redis, password)
 
 
@@ -110,7 +111,7 @@ def allow(postgres: PostgresServer, network: str) -> None:
 
 
 def set_up(postgres: PostgresServer, password: str) -> None:
-    """covet's role, database and schema, and Paramedic's role."""
+    """covet's role, database and schema, and Paramedic's roles."""
     postgres.psql(
         f"CREATE ROLE {ROLE} LOGIN PASSWORD '{password}';"
         f"CREATE ROLE {OPERATOR} LOGIN PASSWORD '{password}' IN ROLE pg_monitor, pg_signal_backend;"
@@ -124,7 +125,6 @@ def set_up(postgres: PostgresServer, password: str) -> None:
         database=DATABASE,
     )
     postgres.psql(SCHEMA.read_text(), database=DATABASE, user=ROLE, password=password)
-    _fill_reviews(postgres)
 
 
 def _fill_reviews(postgres: PostgresServer) -> None:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping
-from pathlib import Path
+from collections.abc import Mapping
 
 import pytest
 
@@ -41,11 +40,8 @@ class Loopback:
     def set_names(self, names: Mapping[str, str]) -> None:
         self.names = names
 
-
-@pytest.fixture
-def cloud(tmp_path: Path) -> Iterator[Cloud]:
-    with Cloud(tmp_path, "127.0.0.1") as made:
-        yield made
+    def favour(self, pid: int) -> None:
+        pass
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux has all of 127.0.0.0/8")

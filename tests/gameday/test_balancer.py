@@ -79,12 +79,6 @@ def upstream() -> Iterator[str]:
     server.server_close()
 
 
-@pytest.fixture
-def cloud(tmp_path: Path) -> Iterator[Cloud]:
-    with Cloud(tmp_path, "127.0.0.1") as made:
-        yield made
-
-
 class Loopback:
     """In the place of a node."""
 

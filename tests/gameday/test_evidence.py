@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from gameday.cloud import BUCKET, Cloud
-from gameday.evidence import Found, take
+from gameday.cloud import BUCKET, Asked, Cloud
+from gameday.evidence import Found, kept_after, take
 from gameday.stores import DATABASE, ROLE, Stores, stores
 from testbed.processes import ProcessError
 
@@ -57,6 +57,30 @@ def test_a_snapshot_is_told_by_its_volume(cloud: Cloud) -> None:
     found = Found()
     assert list(take(cloud, {"name": "snapshots/x", "uri": f"ec2://eu-west-1/{made}"}, found)) == []
     assert found.snapshots == [cloud.volume]
+
+
+def asked(action: str, path: str = "/", service: str = "s3", by_paramedic: bool = True) -> Asked:
+    return Asked(1000.0, by_paramedic, service, action, {}, path, 200)
+
+
+LOGS = f"/{BUCKET}/paramedic/covet-breach/case/operation/logs/covet-app-1/app.log"
+
+
+@pytest.mark.parametrize(
+    ("request_", "late"),
+    [
+        (asked("PutObject", LOGS), True),
+        (asked("CreateMultipartUpload", LOGS.replace("logs", "database")), True),
+        (asked("CreateSnapshot", service="ec2"), True),
+        (asked("PutObject", LOGS.replace("logs", "findings")), False),
+        (asked("PutObject", LOGS.replace("covet-breach", "covet-slow-queries")), False),
+        (asked("GetObject", LOGS), False),
+        (asked("PutObject", LOGS, by_paramedic=False), False),
+    ],
+)
+def test_what_is_captured_after_a_change_is_late(request_: Asked, late: bool) -> None:
+    assert bool(kept_after(999.0, [request_], "covet-breach")) == late
+    assert kept_after(1001.0, [request_], "covet-breach") == []
 
 
 @pytest.fixture(scope="module")
