@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from ipaddress import IPv4Network, ip_network
@@ -22,6 +23,7 @@ from typing import Any, Self
 
 from gameday.cloud import REGION, Cloud
 from gameday.envoy import TO_UPSTREAM, chain, command, write_listener
+from gameday.load import Sample
 from gameday.repeated import Repeated
 from testbed.ports import Ports
 from testbed.processes import wait_until
@@ -33,6 +35,8 @@ NAME = "covet-alb"
 NEVER_BLOCK = "198.51.100.0/24"
 """Partners, as in manifests/README.md: what the connection's neverBlock has."""
 POLL_SECONDS = 0.3
+TURNED_AWAY = "HTTP 403"
+MOST_UNHEARD = 0.1
 _START_SECONDS = 30
 
 
@@ -119,6 +123,24 @@ def chains(rules: Sequence[Json]) -> Json:
         seen.append(network)
     blocking = [_blocked(found, rule["Actions"]) for found, rule in zip(sources, rules, strict=True)]
     return {"filter_chains": blocking, "default_filter_chain": _to_upstream()}
+
+
+def not_blocked(rules: Sequence[Json], address: str) -> list[str]:
+    """What is not as it should be, where one rule is to be for this address alone."""
+    blocked = [one["Conditions"][0]["SourceIpConfig"]["Values"] for one in rules]
+    return [] if blocked == [[f"{address}/32"]] else [f"the listener blocks {blocked}, where {address} was due"]
+
+
+def not_kept_out(flood: Sequence[Sample], users: Sequence[Sample]) -> list[str]:
+    """What is not as it should be in what a flood and users were answered, where the flood is to get 403."""
+    answers = Counter(one.failure or "fine" for one in flood)
+    unheard = answers["timeout"]  # this machine had no time for it: that says nothing, as long as it is seldom
+    found = []
+    if answers.keys() - {"timeout"} != {TURNED_AWAY} or unheard > MOST_UNHEARD * answers.total():
+        found.append(f"the flood is answered {dict(answers) or 'nothing'}, where {TURNED_AWAY} was due")
+    if turned_away := sum(one.failure == TURNED_AWAY for one in users):
+        found.append(f"{turned_away} requests of users were answered {TURNED_AWAY}")
+    return found
 
 
 def _sources(rule: Json) -> list[IPv4Network]:

@@ -7,13 +7,13 @@ seconds where production has minutes.
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from gameday import evidence
 from gameday.aurora import INSTANCES
+from gameday.balancer import not_blocked, not_kept_out
 from gameday.load import Call, Sample
 from gameday.scene import Act, Scene
 
@@ -157,17 +157,10 @@ def _flood_from_outside(scene: Scene) -> None:
 
 
 def _kept_out(scene: Scene, _: Sequence[Act]) -> list[str]:
-    """By the rules of the listener, and by what the flood and the users were answered in the end."""
-    blocked = [one["Conditions"][0]["SourceIpConfig"]["Values"] for one in scene.balancer.rules()]
-    found = [] if blocked == [[f"{scene.balancer.outsider}/32"]] else [f"the listener blocks {blocked}"]
-    lately = time.time() - LATELY_SECONDS
-    flood = Counter(one.failure or "fine" for one in scene.of_the_flood() if one.at >= lately)
-    unheard = flood["timeout"]  # where this machine had no time: it says nothing, as long as there are few
-    if flood.keys() - {"timeout"} != {"HTTP 403"} or unheard > 0.1 * flood.total():
-        found.append(f"the flood is answered {dict(flood)}, where HTTP 403 was due")
-    if turned_away := sum(one.failure == "HTTP 403" for one in scene.of_users()):
-        found.append(f"{turned_away} requests of users were answered 403")
-    return found
+    """By the rules of the listener, and by what the flood in the end and all users were answered."""
+    lately = [one for one in scene.of_the_flood() if one.at >= time.time() - LATELY_SECONDS]
+    balancer = scene.balancer
+    return [*not_blocked(balancer.rules(), balancer.outsider), *not_kept_out(lately, scene.of_users())]
 
 
 def _down_and_back(scene: Scene) -> None:

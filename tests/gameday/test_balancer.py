@@ -15,8 +15,9 @@ from typing import Any, cast
 import pytest
 
 from covet import metrics
-from gameday.balancer import Balancer, RuleError, chains
+from gameday.balancer import Balancer, RuleError, chains, not_blocked, not_kept_out
 from gameday.cloud import Cloud
+from gameday.load import Sample
 from testbed.processes import Child, spawn, wait_until
 from testbed.realnode import RealNode
 
@@ -56,6 +57,35 @@ def test_sources_are_counted_as_the_balancer_tells_them_and_not_without_bound() 
     samples = [one for family in metrics.BY_SOURCE.collect() for one in family.samples if one.name.endswith("_total")]
     assert len(samples) == metrics.MOST_SOURCES + 1
     assert {one.labels["source"]: one.value for one in samples}[metrics.OTHER_SOURCES] == 10
+
+
+def samples(**answers: int) -> list[Sample]:
+    named = [(name.replace("_", " "), count) for name, count in answers.items()]
+    return [Sample(0.0, 0.1, "" if name == "fine" else name) for name, count in named for _ in range(count)]
+
+
+@pytest.mark.parametrize(
+    ("flood", "users", "problems"),
+    [
+        (samples(HTTP_403=50), samples(fine=9, HTTP_503=3), 0),
+        (samples(HTTP_403=50, timeout=2), samples(fine=9), 0),
+        (samples(HTTP_403=50, timeout=9), samples(fine=9), 1),
+        (samples(HTTP_403=50, fine=1), samples(fine=9), 1),
+        (samples(timeout=50), samples(fine=9), 1),
+        ([], samples(fine=9), 1),
+        (samples(HTTP_403=50), samples(fine=9, HTTP_403=1), 1),
+    ],
+)
+def test_a_flood_is_kept_out_when_it_alone_is_turned_away(
+    flood: list[Sample], users: list[Sample], problems: int
+) -> None:
+    assert len(not_kept_out(flood, users)) == problems
+
+
+def test_nobody_else_is_blocked() -> None:
+    assert not_blocked([rule("203.0.113.7/32")], "203.0.113.7") == []
+    for rules in ([], [rule("203.0.113.0/24")], [rule("203.0.113.7/32"), rule("203.0.113.8/32")]):
+        assert "was due" in not_blocked(rules, "203.0.113.7")[0]
 
 
 class Echo(BaseHTTPRequestHandler):
