@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from builders import NOW, OPERATION, ago, held, incident, later, minutes, policy, step, verify
 from paramedic.actions import ACTIONS
 from paramedic.api import FINALIZER
-from paramedic.api.checks import RevertWhen
+from paramedic.api.checks import RevertWhen, Verify
 from paramedic.api.incident import EscalationStatus, Incident, Resolution, Revert, StepStatus, Verification
 from paramedic.api.policy import Step
 from paramedic.api.reasons import Reason
@@ -161,6 +161,7 @@ MOVES: list[tuple[str, Incident, Any]] = [
     ),
     # a procedure: several steps for one of the policy's, done to its end, or left out from where it failed
     ("a procedure begins", incident(*parts("Pending", "Pending")), RunStep(0)),
+    ("after what only lets people see", incident(held("a", action="slowQueryLog"), step("b")), RunStep(1)),
     ("a part that helped is not the end", incident(*parts("Succeeded", "Pending")), RunStep(1)),
     ("nor is one that was in place", incident(*parts("Skipped", "Pending")), RunStep(1)),
     ("until all of it is done", incident(*parts("Succeeded", "Succeeded"), step("b"), alert_state=None), Resolve),
@@ -341,6 +342,22 @@ def test_pinned_steps_are_resolved_for_the_incident() -> None:
     assert (shared.ttl, shared.verify.alert_resolved) == (minutes(60), True)
     named = incident(alert_state=None, target={"kind": "DaemonSet", "name": "agent"})
     assert [str(s.target) for s in pinned_steps(chosen, named)] == ["StatefulSet/db", "DaemonSet/agent"]
+
+
+LOG: dict[str, Any] = {"name": "log", "slowQueryLog": {}, "ttl": "30m", "target": {"kind": "Connection", "name": "db"}}
+
+
+def test_what_only_lets_people_see_more_does_not_wait_for_the_alert_to_end() -> None:
+    fired = incident(alert={"labels": {}, "startsAt": NOW.isoformat()})
+    checks = {"alertResolved": True, "prometheus": {"query": "q", "condition": "value < 1"}}
+    for given_checks in ({"verify": checks}, {}):
+        log, undo = pinned_steps(policy(steps=[LOG, {"name": "undo", "rollback": {}}], **given_checks), fired)
+        assert log.verify == Verify(rollout=True)
+        assert undo.verify
+        assert undo.verify.alert_resolved
+    (own,) = pinned_steps(policy(steps=[LOG | {"verify": checks}]), fired)
+    assert own.verify
+    assert own.verify.alert_resolved, "what its step says itself counts"
 
 
 @pytest.mark.parametrize(

@@ -55,7 +55,10 @@ class SlowQueryLog(Action):
     """Sets ``log_min_duration_statement`` by ALTER SYSTEM, and puts back what postgresql.auto.conf said before."""
 
     name = "slowQueryLog"
-    summary = "Logs slow statements of a PostgreSQL server until ttl, and keeps the top of pg_stat_statements."
+    summary = (
+        "Logs slow statements of a PostgreSQL server until ttl, and keeps the top of pg_stat_statements. It heals "
+        "nothing: the policy's verify is not for it, and a remedy after it is tried all the same."
+    )
     params = SlowQueryLogParams
     kinds = CONNECTION
     extra = "postgres"

@@ -30,6 +30,10 @@ MOST_MATCHERS = 128
 """In all entries of a policy."""
 READING = frozenset({"diagnose", "captureEvidence", "awaitDatabase"})
 """Actions that change nothing of what is in trouble: by themselves they are no remedy, and nothing is verified."""
+SHOWING = frozenset({"slowQueryLog"})
+"""Actions that only let people see more. They change something, but heal nothing: that an alert goes on says nothing of
+them, so they are verified by what their own step says only, and a remedy after them is tried all the same.
+"""
 _EVIDENCE_THAT_COSTS = frozenset({"networkCapture", "snapshots", "databaseDump"})
 """What ``captureEvidence`` starts, creates or loads elsewhere: a container in a pod, snapshots, a database."""
 SHUTDOWN = "shutdown"

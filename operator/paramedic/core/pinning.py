@@ -6,7 +6,7 @@ from typing import Any
 
 from paramedic.api.checks import Verify
 from paramedic.api.incident import Incident, PinnedPolicy, StepStatus
-from paramedic.api.policy import READING, PolicySpec, RemediationPolicy, Step, only_reads
+from paramedic.api.policy import READING, SHOWING, PolicySpec, RemediationPolicy, Step, only_reads
 from paramedic.api.workload import WITH_PODS, WORKLOADS, BoundTarget, TargetRef, TargetSelector, bound
 from paramedic.core.alert import Alert
 from paramedic.core.match import target_for_alert
@@ -82,8 +82,15 @@ def _pinned_step(policy: RemediationPolicy, step: Step, incident: Incident, grou
         timeout=step.timeout,
         ttl=step.ttl,
         revert_when=step.revert_when,
-        verify=step.verify or policy.spec.verify or default_verify(from_alert),
+        verify=_verify(policy, step, from_alert),
     )
+
+
+def _verify(policy: RemediationPolicy, step: Step, from_alert: bool) -> Verify:
+    """The step's own checks, else the policy's, else the default ones."""
+    if step.action in SHOWING:
+        return step.verify or default_verify(from_alert=False)
+    return step.verify or policy.spec.verify or default_verify(from_alert)
 
 
 def _kind_of(policy: RemediationPolicy, step: Step, target: BoundTarget | None) -> str:

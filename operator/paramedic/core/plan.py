@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 
 from paramedic.api import FINALIZER
 from paramedic.api.incident import Incident, StepStatus
-from paramedic.api.policy import READING
+from paramedic.api.policy import READING, SHOWING
 from paramedic.api.reasons import Reason
 from paramedic.core.alert import UNKNOWN_START
 from paramedic.core.people import resolution
@@ -385,7 +385,7 @@ def _go_on(incident: Incident) -> Move | None:
     for index, step in enumerate(steps):
         if step.state in WAITING_STATES and not _given_up(steps, index):
             return RunStep(index)
-        if until_recovered and _has_helped(steps, index):
+        if until_recovered and step.action not in SHOWING and _has_helped(steps, index):
             return None
         if _stops_here(step):
             return _stopped(step)
