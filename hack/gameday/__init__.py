@@ -6,4 +6,5 @@
 - `scene` is covet in a namespace of its own, with its users: `load` is their traffic, `outage` what they saw,
   `insider` an intruder.
 - `proxy` is an Envoy, where traffic comes through one, as to the pods of a mesh.
+- `cloud` is AWS, as moto plays it, which notes each request; `evidence` looks at what was kept.
 """
