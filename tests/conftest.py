@@ -157,15 +157,20 @@ async def namespace(admin: Api, namespace_name: str) -> AsyncIterator[str]:
 
 async def forget_incidents(admin: Api, namespace: str | None = None) -> None:
     """Deletes the namespace's incidents, or all, with whatever they hold: no operator is there to put it back."""
-    try:
-        found = await admin.list(INCIDENTS, namespace)
-    except ApiError as error:
-        if error.status == 404:  # not installed
-            return
-        raise
+    (found,) = await eventually(lambda: _incidents(admin, namespace), what="incidents can be listed")
     for meta in (one["metadata"] for one in found):
         if meta.get("finalizers"):
             with suppress(ApiError):  # gone meanwhile
                 await admin.patch(INCIDENTS, meta["name"], {"metadata": {"finalizers": None}}, meta["namespace"])
     for place in {one["metadata"]["namespace"] for one in found}:
         await admin.request("DELETE", resource_path(INCIDENTS, namespace=place))
+
+
+async def _incidents(admin: Api, namespace: str | None) -> tuple[list[Any]]:
+    """There are none where Paramedic is not installed. An API server that was just started answers 429 for a moment."""
+    try:
+        return (await admin.list(INCIDENTS, namespace),)
+    except ApiError as error:
+        if error.status == 404:
+            return ([],)
+        raise
