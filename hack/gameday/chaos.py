@@ -32,6 +32,10 @@ Json = dict[str, Any]
 DAY = next(day for day in DAYS if day.name == "bad-release")
 MOMENT_SECONDS = 60
 DOWN_SECONDS = 10
+LEAST_SECONDS = 120
+"""So long it is watched at least: when the API server was away, Kubernetes' own controllers and the kubelet, which are
+needed in turn, may take a minute to look at it again (client-go waits up to 30 s, and by chance as long again).
+"""
 HEAD = (
     "what broke",
     "when",
@@ -112,7 +116,9 @@ def namespace_of(chaos: Chaos) -> str:
 
 
 def run_chaos(ground: Ground, chaos: Chaos, cap: float) -> Aftermath:
-    """The fault, and at its moment the other one; watched until it is over, for `cap` seconds at most after that."""
+    """The fault, and at its moment the other one; watched until it is over, for `cap` or `LEAST_SECONDS` at most after
+    that.
+    """
     namespace = namespace_of(chaos)
     ground.prometheus.alertmanagers = [one.url for one in ground.alertmanagers[: chaos.tellers]]
     with ground.scene(DAY, namespace, helped=True) as scene:
@@ -122,7 +128,7 @@ def run_chaos(ground: Ground, chaos: Chaos, cap: float) -> Aftermath:
         released = _generation(scene)
         wait_until(lambda: MOMENTS[chaos.when](ground, scene), chaos.when, MOMENT_SECONDS, interval=0.02)
         chaos.strike(ground)
-        watch(ground, DAY, scene, began, helped=True, cap=time.time() - began + cap)
+        watch(ground, DAY, scene, began, helped=True, cap=time.time() - began + max(cap, LEAST_SECONDS))
         users = outage_of(scene.of_users(), began)
         acts, outside = acts_of(ground, namespace, mark, began)
         return Aftermath(

@@ -20,7 +20,7 @@ OPERATOR = "paramedic"
 DUMPER = "paramedic_dump"
 QUEUE = "task_queue"
 SCHEMA = toolchain.HACK / "covet" / "schema.sql"
-SEARCH_SECONDS = 0.5
+SEARCH_SECONDS = 0.7
 """So long a search takes a processor that looks at each review."""
 _SAMPLE = 2000
 _REVIEWS = """
