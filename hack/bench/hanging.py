@@ -21,7 +21,7 @@ _NOBODY, _ANSWERS, _HANGS = "nobody", "answers", "hangs"
 
 
 class Vendor:
-    """Takes every connection, and answers it or, until it `resumes`, does not."""
+    """Takes every connection, and answers it; or, with `answers=False`, does not until `resume`."""
 
     def __init__(self, *, answers: bool) -> None:
         self.asked = 0

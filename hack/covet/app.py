@@ -44,7 +44,7 @@ class App:
 
     def application(self) -> web.Application:
         """To be run by aiohttp."""
-        application = web.Application(middlewares=[counted, self.audited, self.worked, unavailable])
+        application = web.Application(middlewares=[self.observed, self.worked, unavailable])
         application.add_routes(
             [
                 web.get("/items/{item:[0-9]+}", self.item),
@@ -112,10 +112,11 @@ class App:
         return web.Response(body=generate_latest(metrics.REGISTRY), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     @web.middleware
-    async def audited(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """The audit log, on stdout: who was refused; with AUDIT_LOG_LEVEL=DEBUG, who asked for what."""
+    async def observed(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Counts and logs what was asked from outside: not what probes and Prometheus ask."""
         if request.path in ("/health", "/metrics"):
             return await handler(request)
+        began = time.perf_counter()
         code = 500
         try:
             answer = await handler(request)
@@ -125,10 +126,17 @@ class App:
             code = error.status
             raise
         finally:
-            if code == web.HTTPUnauthorized.status_code:
-                print(f"WARNING security: {request.remote} {request.method} {request.path} was refused", flush=True)
-            elif self._config.audit_debug:
-                print(f"DEBUG audit: {request.remote} {request.method} {request.path} {code}", flush=True)
+            self._audit(request, code)
+            metrics.count_source(request.headers.get("X-Forwarded-For", ""))
+            metrics.REQUESTS.labels(code=str(code)).inc()
+            metrics.DURATION.observe(time.perf_counter() - began)
+
+    def _audit(self, request: web.Request, code: int) -> None:
+        """On stdout: who was refused; with AUDIT_LOG_LEVEL=DEBUG, who asked for what."""
+        if code == web.HTTPUnauthorized.status_code:
+            print(f"WARNING security: {request.remote} {request.method} {request.path} was refused", flush=True)
+        elif self._config.audit_debug:
+            print(f"DEBUG audit: {request.remote} {request.method} {request.path} {code}", flush=True)
 
     @web.middleware
     async def worked(self, request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -161,26 +169,6 @@ class App:
         yield
         await self._database.close()
         await self._queue.close()
-
-
-@web.middleware
-async def counted(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Counts what was asked from outside: not what probes and Prometheus ask."""
-    if request.path in ("/health", "/metrics"):
-        return await handler(request)
-    began = time.perf_counter()
-    code = 500
-    try:
-        answer = await handler(request)
-        code = answer.status
-        return answer
-    except web.HTTPException as error:
-        code = error.status
-        raise
-    finally:
-        metrics.count_source(request.headers.get("X-Forwarded-For", ""))
-        metrics.REQUESTS.labels(code=str(code)).inc()
-        metrics.DURATION.observe(time.perf_counter() - began)
 
 
 @web.middleware

@@ -24,7 +24,7 @@ from typing import Protocol, Self
 
 from gameday.cloud import Cloud
 from gameday.repeated import Repeated
-from gameday.stores import DATABASE, allow, set_up
+from gameday.stores import DATABASE, SERVER, allow, set_up
 from testbed.ports import Ports
 from testbed.postgres import PostgresServer
 from testbed.processes import ProcessError, wait_until
@@ -137,9 +137,8 @@ class Aurora:
             self._rds.create_db_instance(**about, DBInstanceIdentifier=name, DBInstanceClass="db.r6g.large")
 
     def _server(self, instance: str, standby_of: PostgresServer | None) -> PostgresServer:
-        settings = {"log_line_prefix": "%n %u ", "max_connections": "120"}
         address = self._addresses[instance]
-        return PostgresServer(settings=settings, host=address, port=self.port, standby_of=standby_of)
+        return PostgresServer(settings=SERVER, host=address, port=self.port, standby_of=standby_of)
 
     def _fail_back(self) -> None:
         """In AWS' books the first instance writes, and nobody has asked for anything."""

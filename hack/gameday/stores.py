@@ -22,6 +22,8 @@ QUEUE = "task_queue"
 SCHEMA = toolchain.HACK / "covet" / "schema.sql"
 SEARCH_SECONDS = 0.7
 """So long a search takes a processor that looks at each review."""
+SERVER = {"log_line_prefix": "%n %u ", "max_connections": "120"}
+"""How each of covet's servers is set: lines of its log begin with the time and the role."""
 _SAMPLE = 2000
 _REVIEWS = """
 INSERT INTO reviews (body)
@@ -94,7 +96,7 @@ class Stores:
 def stores(host: str, network: str) -> Iterator[Stores]:
     """Started, with covet's schema; `network` is where clients may come from."""
     password = secrets.token_urlsafe(16)
-    settings = {"listen_addresses": f"127.0.0.1,{host}", "log_line_prefix": "%n %u ", "max_connections": "120"}
+    settings = SERVER | {"listen_addresses": f"127.0.0.1,{host}"}
     with PostgresServer(settings=settings) as postgres, RedisServer(password=password) as redis:
         allow(postgres, network)
         redis.cli("CONFIG", "SET", "bind", f"127.0.0.1 {host}")

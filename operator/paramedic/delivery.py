@@ -14,6 +14,7 @@ from paramedic.api.people import ChannelSettings
 from paramedic.channels.base import Channel, Message, PartlyTold, Told
 from paramedic.core import notices
 from paramedic.errors import NotFound, ParamedicError, Retry
+from paramedic.gate import until_quiet
 from paramedic.log import get_logger
 from paramedic.metrics import Metrics
 from paramedic.record import Draft
@@ -136,7 +137,8 @@ class ChannelQueue:
             return
         try:
             await self._pace()
-            await self._let_act()
+            # Telling takes time of the same processor, and what comes of it is written to the same API server.
+            await until_quiet(self._quiet_seconds, _QUIET_SECONDS, looks=_PATIENCE, pause=_QUIET_SECONDS)
             await self._deliver(key)
         except Exception:  # noqa: BLE001 - one bad incident must not end the delivery of the others
             _log.exception("a notice failed", channel=self.channel.name, incident=key)
@@ -150,15 +152,6 @@ class ChannelQueue:
         if wait > 0:
             await asyncio.sleep(wait)
         self._not_before = max(self._not_before, loop.time()) + self._spacing
-
-    async def _let_act(self) -> None:
-        """A target that is on its way to a change comes first, for a moment: telling takes time of the same processor,
-        and what comes of it is written to the same API server.
-        """
-        for _ in range(_PATIENCE):
-            if self._quiet_seconds() >= _QUIET_SECONDS:
-                return
-            await asyncio.sleep(_QUIET_SECONDS)
 
     async def _deliver(self, key: str) -> None:
         found = self._store.open_incident(key)

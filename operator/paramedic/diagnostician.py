@@ -23,6 +23,7 @@ from paramedic.clients.kube import Kube
 from paramedic.core.plan import Wait, began_at
 from paramedic.diagnosis import Diagnosis, diagnose
 from paramedic.errors import ParamedicError
+from paramedic.gate import until_quiet
 from paramedic.log import get_logger
 from paramedic.record import Draft, keep_evidence, put_findings
 
@@ -123,7 +124,8 @@ class Diagnostician:
 
     async def _look(self, incident: Incident, at_once: bool) -> None:
         if not at_once:
-            await self._quiet()
+            await asyncio.sleep(_PAUSE_SECONDS)  # its own round may be about to act
+            await until_quiet(self._quiet_seconds, _QUIET_SECONDS, looks=_PATIENCE, pause=_PAUSE_SECONDS)
         target, name = target_of(incident), incident.metadata.name
         params = DiagnoseParams(connections=checks_of(incident.status.steps))
         assert target is not None
@@ -134,13 +136,6 @@ class Diagnostician:
         within = _GO_ALONG_WITHIN if soon else timedelta(0)
         self._found[incident.key] = _Found(incident.metadata.uid, self._clock() + within, findings, evidence)
         self.wake(incident.key, within)
-
-    async def _quiet(self) -> None:
-        """Until no target has been on its way to a change for a moment, or this one has waited long enough."""
-        for _ in range(_PATIENCE):
-            await asyncio.sleep(_PAUSE_SECONDS)
-            if self._quiet_seconds() >= _QUIET_SECONDS:
-                return
 
 
 class Examiner:

@@ -27,6 +27,16 @@ class Urgency(IntEnum):
     """Tells what has happened."""
 
 
+async def until_quiet(quiet_seconds: Callable[[], float], wanted: float, *, looks: int, pause: float) -> None:
+    """Returns when nothing has been on its way to a change of a target for ``wanted`` seconds, or after so many looks
+    with so many seconds after each.
+    """
+    for _ in range(looks):
+        if quiet_seconds() >= wanted:
+            return
+        await asyncio.sleep(pause)
+
+
 @dataclass(eq=False, slots=True)
 class _Pass:
     """One write. ``counted`` while it holds a slot."""

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import socket
 import sys
-import threading
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from ipaddress import IPv4Network
 from pathlib import Path
 from types import SimpleNamespace
@@ -86,27 +83,6 @@ def test_nobody_else_is_blocked() -> None:
     assert not_blocked([rule("203.0.113.7/32")], "203.0.113.7") == []
     for rules in ([], [rule("203.0.113.0/24")], [rule("203.0.113.7/32"), rule("203.0.113.8/32")]):
         assert "was due" in not_blocked(rules, "203.0.113.7")[0]
-
-
-class Echo(BaseHTTPRequestHandler):
-    def do_GET(self) -> None:
-        body = self.headers.get("X-Forwarded-For", "").encode()
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-
-@pytest.fixture
-def upstream() -> Iterator[str]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Echo)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"127.0.0.1:{server.server_port}"
-    server.shutdown()
-    server.server_close()
 
 
 class Loopback:

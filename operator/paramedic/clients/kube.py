@@ -183,16 +183,14 @@ class Kube:
         params: dict[str, str] | None = None,
         *,
         read_seconds: float = 60.0,
-        accept: str | None = None,
+        accept: str = "*/*",
     ) -> AsyncGenerator[bytes, None]:
         """The body of an answer as it comes, for logs: as long as it takes, with at most ``read_seconds`` between two
         chunks. Close it when you leave early. Raises NotFound, Refused, Retry, Terminal.
         """
         assert self._session is not None, "use Kube as an async context manager"
         timeout = aiohttp.ClientTimeout(total=None, connect=5, sock_read=read_seconds)
-        headers = {"User-Agent": "paramedic"} | ({"Accept": accept} if accept else {})
-        if token := await self.token():
-            headers["Authorization"] = token
+        headers = await self._headers(accept)
         try:
             async with self._session.get(path, params=params, headers=headers, timeout=timeout) as answer:
                 if answer.status >= 400:
@@ -244,6 +242,11 @@ class Kube:
         async with self.gate.admitted(Urgency.ACT):
             await self._request("DELETE", path, body=body | {"preconditions": preconditions})
 
+    async def _headers(self, accept: str) -> dict[str, str]:
+        """Of every request."""
+        token = await self.token()
+        return {"Accept": accept, "User-Agent": "paramedic"} | ({"Authorization": token} if token else {})
+
     async def _request(
         self,
         method: str,
@@ -257,9 +260,7 @@ class Kube:
     ) -> Json:
         assert self._session is not None, "use Kube as an async context manager"
         query = dict(params or {}) | ({} if method == "GET" else {"fieldManager": FIELD_MANAGER})
-        headers = {"Accept": accept, "User-Agent": "paramedic"}
-        if token := await self.token():
-            headers["Authorization"] = token
+        headers = await self._headers(accept)
         if body is not None:
             headers["Content-Type"] = content_type
         data = _ENCODER.encode(body).encode() if body is not None else None
