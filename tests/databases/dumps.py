@@ -54,11 +54,12 @@ def waiting(server: PostgresServer) -> bool:
     return server.psql(f"SELECT count(*) FROM pg_stat_activity WHERE {where}") == "1"
 
 
-def dumping() -> list[int]:
-    """Processes, anywhere on the machine, that dump from this server."""
+def dumping(port: int) -> list[int]:
+    """Processes, anywhere on the machine, that dump from the server at this port."""
+    wanted = {b"PGUSER=dumper", f"PGPORT={port}".encode()}
     found = []
     for folder in Path("/proc").iterdir():
         with contextlib.suppress(OSError):
-            if folder.name.isdigit() and b"PGUSER=dumper" in (folder / "environ").read_bytes().split(b"\0"):
+            if folder.name.isdigit() and wanted <= set((folder / "environ").read_bytes().split(b"\0")):
                 found.append(int(folder.name))
     return found

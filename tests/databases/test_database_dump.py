@@ -83,7 +83,7 @@ async def test_it_can_be_restored_and_is_what_was_there(
     ):
         assert customers.psql(question, database=database) == customers.psql(question, database="customers")
     assert sessions(customers) == 0
-    assert dumping() == []
+    assert dumping(customers.port) == []
 
 
 async def test_rows_can_be_left_out(customers: PostgresServer, clients: MakeClients, root: Path) -> None:
@@ -108,7 +108,7 @@ async def test_what_is_too_large_is_cut_and_the_program_ended(
         item = await dumped(clients(**DUMPER), root, limits=Limits(1 << 30, 1 << 30, dump_bytes=size))
     assert item.size_bytes == size
     assert item.note == "cut at 2.861 MiB, the most for one item (2.861 MiB)"
-    assert dumping() == []
+    assert dumping(customers.port) == []
     await eventually(lambda: sessions(customers) == 0, what="its session is gone")
     database = restored(customers, path_of(item), complete=False)
     assert customers.psql("SELECT count(*) FROM cards", database=database) == "1", "what fitted can be restored"
@@ -133,7 +133,7 @@ async def test_when_its_time_is_over_it_is_ended_at_the_server_too(
     await busy(None, user="postgres", database="customers", before=LOCK, autocommit=False)
     item = await dumped(clients(**DUMPER), root, seconds=2)
     assert item.note == "not captured: the time for this step was over"
-    assert dumping() == []
+    assert dumping(customers.port) == []
     await eventually(lambda: sessions(customers) == 0, timeout=5, what="its session is gone")
 
 
@@ -143,11 +143,11 @@ async def test_cancelled_it_ends_the_program(
     await busy(None, user="postgres", database="customers", before=LOCK, autocommit=False)
     task = asyncio.create_task(dumped(clients(**DUMPER), root))
     await eventually(lambda: waiting(customers), what="it dumps")
-    assert len(dumping()) == 1
+    assert len(dumping(customers.port)) == 1
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert dumping() == []
+    assert dumping(customers.port) == []
     await eventually(lambda: sessions(customers) == 0, timeout=5, what="its session is gone")
     assert [path for path in root.rglob("*") if path.is_file()] == []
 
@@ -164,7 +164,7 @@ async def test_a_connection_that_is_cut_midway_is_said_and_what_came_is_kept(
     assert item.note.startswith("incomplete: covet-db: pg_dump: error:")
     assert item.size_bytes
     restored(customers, path_of(item), complete=False)
-    assert dumping() == []
+    assert dumping(proxy.port) == []
 
 
 async def test_a_wrong_password_is_said_and_not_shown(customers: PostgresServer, root: Path, tmp_path: Path) -> None:
@@ -193,7 +193,7 @@ async def test_a_password_is_neither_in_the_argv_nor_in_the_environment(
         made = clients_of(postgres_entry(customers.port, tmp_path, password, **DUMPER))
         task = asyncio.create_task(dumped(made, root))
         await eventually(lambda: waiting(customers), what="it dumps")
-        (pid,) = dumping()
+        (pid,) = dumping(customers.port)
         seen = b"".join(Path(f"/proc/{pid}/{name}").read_bytes() for name in ("cmdline", "environ"))
         assert password.encode() not in seen
         assert b"AWS_" not in seen
@@ -250,7 +250,7 @@ async def test_one_that_does_not_heed_is_killed(
     item = await dumped(clients(**DUMPER), root, seconds=2)
     assert item.note == "incomplete: the time for this step was over"
     assert Path(path_of(item)).read_text() == "begun\n"
-    assert dumping() == []
+    assert dumping(customers.port) == []
 
 
 async def test_tls_is_verified_as_the_connection_says(root: Path, tmp_path: Path) -> None:

@@ -54,7 +54,7 @@ async def under_way(world: World, customers: PostgresServer, busy: Run) -> Busy:
     holder = await busy(None, user="postgres", database="customers", before=LOCK, autocommit=False)
     await world.incident(type="SecurityBreach")
     await eventually(lambda: waiting(customers), timeout=30, what="it dumps")
-    assert len(dumping()) == 1
+    assert len(dumping(customers.port)) == 1
     return holder
 
 
@@ -65,7 +65,7 @@ async def test_killed_in_the_middle_it_leaves_no_process_and_is_made_whole_later
 
     await asyncio.to_thread(world.operator.kill)
     # By itself it would wait for the lock for 10 s.
-    await eventually(lambda: not dumping(), timeout=4, what="no pg_dump is left")
+    await eventually(lambda: not dumping(customers.port), timeout=4, what="no pg_dump is left")
     await eventually(lambda: sessions(customers) == 0, timeout=4, what="its session is gone")
 
     await holder.connection.rollback()
@@ -85,7 +85,7 @@ async def test_killed_in_the_middle_it_leaves_no_process_and_is_made_whole_later
 async def test_stopped_in_the_middle_it_leaves_no_process(world: World, customers: PostgresServer, busy: Run) -> None:
     holder = await under_way(world, customers, busy)
     await asyncio.to_thread(world.operator.stop)
-    assert dumping() == []
+    assert dumping(customers.port) == []
     await holder.connection.rollback()
     await asyncio.to_thread(world.operator.restart)
     found = await world.reaches("Escalated", "Resolved", timeout=60)

@@ -34,4 +34,4 @@ async def test_it_is_whole_in_a_bucket(
     (file := tmp_path / "read.dump").write_bytes(data)
     database = restored(customers, str(file))
     assert customers.psql("SELECT count(*) FROM people", database=database) == str(ROWS)
-    assert dumping() == []
+    assert dumping(customers.port) == []

@@ -261,6 +261,17 @@ async def test_a_repetition_can_be_known(make: Make, vendor: Receiver, fault: Fa
     assert len(vendor.taken) == 1
 
 
+async def test_a_call_has_the_same_key_whatever_else_waits_when_it_is_repeated(make: Make, vendor: Receiver) -> None:
+    call, asked = notice("Call", minute=1), notice("ApprovalNeeded", minute=3)
+    vendor.fail_next(Fault.hang(taken=True))
+    with pytest.raises(Retry):
+        await make().tell(to_tell(incident(), call))
+    waiting = (notice("Opened"), call, notice(minute=2), notice(minute=3), asked, notice(minute=4))
+    await make().tell(to_tell(incident(), *waiting, again=True))
+    told = [[one["key"] for one in body["notices"]] for body in vendor.taken.values()]
+    assert told == [[call.key], [waiting[0].key], [one.key for one in waiting[2:4]], [asked.key], [waiting[5].key]]
+
+
 def test_idempotency_key() -> None:
     one, two = notice(minute=1), notice(minute=2)
     key = webhook_body.idempotency_key(incident(), [one, two])

@@ -2,6 +2,7 @@
 
 from urllib.parse import quote
 
+from paramedic.api.incident import Incident, Notice
 from paramedic.api.people import ChannelSettings, Header, WebhookChannel
 from paramedic.api.reasons import Reason
 from paramedic.channels.base import Message, Told
@@ -23,12 +24,14 @@ class Webhook:
         self._http = HttpJson(settings.name, settings.timeout)
 
     async def tell(self, message: Message) -> Told:
-        """One POST for all notices. Raises as ``Channel.tell``."""
+        """One POST for all notices, but for each call one of its own. Raises as ``Channel.tell``."""
         wanted = self._settings.kinds
         notices = [notice for notice in message.notices if not wanted or notice.kind in wanted]
-        if not notices:
-            return {}
-        incident = message.incident
+        for batch in webhook_body.batches(notices):
+            await self._post(message.incident, batch)
+        return {}
+
+    async def _post(self, incident: Incident, notices: list[Notice]) -> None:
         facts = await self._messages.facts(incident)
         texts = {name: await self._messages.text(name, incident) for name in webhook_body.TEXTS}
         try:
@@ -41,7 +44,6 @@ class Webhook:
         await self._http.send(
             "POST", url, body, headers={"Idempotency-Key": key} | headers, secrets=tuple(headers.values())
         )
-        return {}
 
     async def close(self) -> None:
         """Ends the connections."""

@@ -16,13 +16,22 @@ if TYPE_CHECKING:
 
 MAX_MACROS = 2
 MAX_LENGTH = 1024
-_MAX_LENGTH_OF_TWO = 160
+MAX_LENGTH_WITH_MACROS = 512
 _MAX_TEXT = 1024
 _LITERAL = re.compile(
     r"""(?P<raw>\b(?:[rR][bB]?|[bB][rR]))(?:'[^'\n]*'|"[^"\n]*")|'(?:[^'\\\n]|\\.)*'|"(?:[^"\\\n]|\\.)*\"""", re.DOTALL
 )
 _PLACEHOLDER = "\x00"
-_MACRO = re.compile(r"\.\s*(?:all|exists|exists_one|map|filter)\s*\(\s*([a-zA-Z_]\w*)?")
+_MACROS = frozenset({"all", "exists", "exists_one", "filter"})
+_CONVERSIONS = frozenset({"bytes", "double", "duration", "dyn", "int", "string", "timestamp", "type", "uint"})
+_OF_TEXTS = frozenset({"contains", "endsWith", "has", "matches", "size", "startsWith"})
+_OF_TIMES = frozenset(
+    {"getDate", "getDayOfMonth", "getDayOfWeek", "getDayOfYear", "getFullYear", "getHours"}
+) | frozenset({"getMilliseconds", "getMinutes", "getMonth", "getSeconds"})
+FUNCTIONS = _MACROS | _CONVERSIONS | _OF_TEXTS | _OF_TIMES
+"""What an expression may call. ``map`` is not among them: for each element the library copies the whole list."""
+_CALL = re.compile(r"\b(?!in\b)([a-zA-Z_]\w*)\s*\(")
+_MACRO = re.compile(r"\.\s*(?:all|exists|exists_one|filter)\s*\(\s*(?P<variable>[a-zA-Z_]\w*)?")
 _MATCHES = re.compile(r"\.\s*matches\s*\(\s*\x00\s*\)")
 _ESCAPES = {"\\": "\\", "'": "'", '"': '"', "n": "\n", "t": "\t", "r": "\r"}
 _PATTERN_LIMITS = re2.Options()
@@ -38,8 +47,8 @@ class ExpressionError(ValueError):
 def compile_expression(text: str, names: frozenset[str]) -> "cel.Program":
     """Compiles ``text``, which may use the variables ``names``.
 
-    Raises ExpressionError for a syntax error, an unknown variable, and what could cost too much: more than two list
-    macros, or a macro together with ``matches`` or ``+``.
+    Raises ExpressionError for a syntax error, an unknown variable or function, and what could cost too much: more than
+    two list macros, one inside of another, or a macro together with ``matches`` or ``+``.
     """
     import cel  # here, for it brings a command line along, which costs every start 0.1 s
 
@@ -49,11 +58,14 @@ def compile_expression(text: str, names: frozenset[str]) -> "cel.Program":
         used, functions = set(program.variables()), set(program.functions())
     except (ValueError, RuntimeError) as error:
         raise ExpressionError(f"{text!r}: {_first_line(error)}") from error
-    macros = _MACRO.findall(code)
-    unknown = used - names - set(macros)
+    if strange := set(_CALL.findall(code)) - FUNCTIONS:
+        known = ", ".join(sorted(FUNCTIONS))
+        raise ExpressionError(f"{text!r}: unknown function {', '.join(sorted(strange))}; known are {known}")
+    macros = list(_MACRO.finditer(code))
+    unknown = used - names - {macro["variable"] for macro in macros}
     if unknown:
         raise ExpressionError(f"{text!r}: unknown {', '.join(sorted(unknown))}; known are {', '.join(sorted(names))}")
-    _check_cost(text, code, len(macros), functions)
+    _check_cost(text, code, macros, functions)
     if "matches" in functions:
         _check_patterns(text, code, literals)
     return program
@@ -84,15 +96,29 @@ def _without_literals(text: str) -> tuple[str, list[str]]:
     return code, literals
 
 
-def _check_cost(text: str, code: str, macros: int, functions: set[str]) -> None:
-    if macros > MAX_MACROS:
-        raise ExpressionError(f"{text!r}: at most {MAX_MACROS} of all, exists, exists_one, map and filter")
-    if macros == MAX_MACROS and len(text) > _MAX_LENGTH_OF_TWO:
-        raise ExpressionError(f"{text[:50]!r}…: at most {_MAX_LENGTH_OF_TWO} characters with two list macros")
-    adds = "+" in code
-    if macros and (adds or "matches" in functions):
-        what = "+" if adds else "matches"
-        raise ExpressionError(f"{text!r}: {what} cannot be used together with all, exists, exists_one, map and filter")
+def _check_cost(text: str, code: str, macros: list[re.Match[str]], functions: set[str]) -> None:
+    if not macros:
+        return
+    if len(macros) > MAX_MACROS:
+        raise ExpressionError(f"{text!r}: at most {MAX_MACROS} of all, exists, exists_one and filter")
+    if len(text) > MAX_LENGTH_WITH_MACROS:
+        raise ExpressionError(f"{text[:50]!r}…: at most {MAX_LENGTH_WITH_MACROS} characters with a list macro")
+    if any(_MACRO.search(code, *_arguments(code, macro)) for macro in macros):
+        raise ExpressionError(f"{text!r}: a list macro cannot be used inside of another")
+    used = {"matches": "matches" in functions, "+": "+" in code}
+    for name in (name for name, found in used.items() if found):
+        raise ExpressionError(f"{text!r}: {name} cannot be used with list macros (all, exists, exists_one, filter)")
+
+
+def _arguments(code: str, macro: re.Match[str]) -> tuple[int, int]:
+    """Where those of a macro begin and end."""
+    opened = code.index("(", macro.start()) + 1
+    depth = 1
+    for position in range(opened, len(code)):
+        depth += {"(": 1, ")": -1}.get(code[position], 0)
+        if depth == 0:
+            return opened, position
+    return opened, len(code)
 
 
 def _check_patterns(text: str, code: str, literals: list[str]) -> None:

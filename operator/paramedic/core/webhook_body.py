@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from paramedic.api.base import format_time
-from paramedic.api.incident import Incident, Notice
+from paramedic.api.incident import Incident, Notice, NoticeKind
 from paramedic.core.messages import NAMES as FACTS
 from paramedic.core.messages import TextName
 from paramedic.core.plan import began_at
@@ -21,6 +21,8 @@ _LISTS = frozenset({"actions", "dashboards", "findings", "follow_ups", "impact",
 _MAPS = frozenset({"labels", "annotations"})
 TEXTS: tuple[TextName, ...] = ("internal_update", "customer_message", "all_clear", "shutdown_notice")
 """The texts that a template may use, as ``texts.internal_update`` and so on."""
+ALONE: frozenset[NoticeKind] = frozenset({"Call", "ApprovalNeeded"})
+"""What somebody is asked to come for."""
 NAMES = FACTS | {"id", "kind", "notices", "started_at", "resolved_at", "texts"}
 """The variables of a body's template."""
 
@@ -52,6 +54,19 @@ def idempotency_key(incident: Incident, notices: Sequence[Notice]) -> str:
     """The same for the same notices of the same incident, whoever sends them and however often."""
     told = "\n".join([incident.metadata.uid, *sorted(notice.key for notice in notices)])
     return hashlib.sha256(told.encode()).hexdigest()
+
+
+def batches(waiting: Sequence[Notice]) -> list[list[Notice]]:
+    """What is told by one request each, in order: as much as may be, but a call to somebody stands alone. Whatever else
+    waits when it has to be repeated, the repetition is then known by its key, and nobody is called twice.
+    """
+    told: list[list[Notice]] = []
+    for notice in waiting:
+        if told and notice.kind not in ALONE and told[-1][-1].kind not in ALONE:
+            told[-1].append(notice)
+        else:
+            told.append([notice])
+    return told
 
 
 def render_body(template: str | None, known: Mapping[str, Any]) -> Any:
