@@ -113,14 +113,14 @@ def _poisoned_query(scene: Scene) -> None:
 
 
 def _writer_dies(scene: Scene) -> None:
-    scene.aurora.kill_writer()
+    scene.aws.aurora.kill_writer()
 
 
 def _taken_over(scene: Scene, _: Sequence[Act]) -> list[str]:
     """By the database itself: the other instance writes, is where covet was sent, and has the orders of today."""
-    host, writes = scene.get("configmap", "covet-config")["data"]["DB_HOST"], scene.aurora.endpoint_of(INSTANCES[1])
+    host, writes = scene.get("configmap", "covet-config")["data"]["DB_HOST"], scene.aws.aurora.endpoint_of(INSTANCES[1])
     found = [] if host == writes else [f"covet was sent to {host}, where {writes} was due"]
-    if not scene.aurora.takes_orders(INSTANCES[1]):
+    if not scene.aws.aurora.takes_orders(INSTANCES[1]):
         found.append("no order has come to the new writer in the last seconds")
     return found
 
@@ -153,13 +153,13 @@ def _turned_away(scene: Scene, _: Sequence[Act]) -> list[str]:
 
 
 def _flood_from_outside(scene: Scene) -> None:
-    scene.flood(80, scene.balancer.outsider)
+    scene.flood(80, scene.aws.balancer.outsider)
 
 
 def _kept_out(scene: Scene, _: Sequence[Act]) -> list[str]:
     """By the rules of the listener, and by what the flood in the end and all users were answered."""
     lately = [one for one in scene.of_the_flood() if one.at >= time.time() - LATELY_SECONDS]
-    balancer = scene.balancer
+    balancer = scene.aws.balancer
     return [*not_blocked(balancer.rules(), balancer.outsider), *not_kept_out(lately, scene.of_users())]
 
 

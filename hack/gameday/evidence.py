@@ -63,7 +63,7 @@ def look_up(scene: Scene) -> Found:
     found = Found()
     incidents: list[Json] = json.loads(scene.kubectl("get", _INCIDENT, "-o", "json"))["items"]
     for item in [one for incident in incidents for one in incident["status"].get("evidence", [])]:
-        found.amiss += take(scene.cloud, item, found)
+        found.amiss += take(scene.aws.cloud, item, found)
     return found
 
 
@@ -102,7 +102,7 @@ def _first(acts: Sequence[Act]) -> float:
 
 def _before(scene: Scene, acts: Sequence[Act]) -> Iterator[str]:
     change = next((one for one in acts if not one.what.startswith("AWS: ")), None)
-    if change and (late := kept_after(change.at, scene.cloud.asked, scene.namespace)):
+    if change and (late := kept_after(change.at, scene.aws.cloud.asked, scene.namespace)):
         yield f"{change.what} was done before all evidence was kept: {late}"
 
 
@@ -120,8 +120,8 @@ def _of_use(scene: Scene, found: Found) -> Iterator[str]:
     if not any(b"GET /admin was refused" in body for body in found.of("logs/")):
         yield f"no guess is in the logs that were kept: {sorted(found.bodies)}"
     yield from (f"there are no {what}" for what in ("events", "manifests", "history") if not found.of(what))
-    if found.snapshots != [scene.cloud.volume]:
-        yield f"there are snapshots of {found.snapshots}, where one of {scene.cloud.volume} was due"
+    if found.snapshots != [scene.aws.cloud.volume]:
+        yield f"there are snapshots of {found.snapshots}, where one of {scene.aws.cloud.volume} was due"
     dumps = found.of("database/")
     if len(dumps) != 1:
         yield f"{len(dumps)} dumps were kept, where 1 was due"

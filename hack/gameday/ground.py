@@ -21,9 +21,7 @@ from typing import Any, Protocol, Self
 
 import yaml
 
-from gameday.aurora import Aurora
-from gameday.balancer import Balancer
-from gameday.cloud import Cloud
+from gameday import aws
 from gameday.envoyfilters import install_definition
 from gameday.installation import adapted, secret, settings_for
 from gameday.load import Load
@@ -120,9 +118,7 @@ class Ground:
             stores(self.node.add_address(DATABASES), str(self.node.addresses.all))
         )
         self.node.favour(self.stores.postgres.pid)  # in production it has a machine of its own
-        self.cloud = self._stack.enter_context(Cloud(self.folder / "cloud", self._machine))
-        self.aurora = self._stack.enter_context(Aurora(self.cloud, self.node))
-        self.balancer = self._stack.enter_context(Balancer(self.cloud, self.node, self.folder / "balancer"))
+        self.aws = self._stack.enter_context(aws.opened(self.folder, self.node))
         prometheus_port = self._ports.reserve()
         self._install_paramedic(f"http://{self._machine}:{prometheus_port}")
         self.alertmanagers = [self._alertmanager("first"), self._alertmanager("second")]
@@ -143,11 +139,6 @@ class Ground:
         return self.cluster.node
 
     @property
-    def aws(self) -> tuple[Cloud, Aurora, Balancer]:
-        """All of it that is played."""
-        return self.cloud, self.aurora, self.balancer
-
-    @property
     def _machine(self) -> str:
         """This machine, as pods reach it."""
         return self.node.addresses.machine
@@ -166,7 +157,7 @@ class Ground:
         kubectl("wait", "--for=condition=Established", "--timeout=30s", *definitions)
         self.webhook_token = secrets.token_urlsafe(24)
         built = kubectl("kustomize", MANIFESTS)
-        settings = settings_for(self.stores, *self.aws, prometheus_url, self._namespaces)
+        settings = settings_for(self.stores, self.aws, prometheus_url, self._namespaces)
         kubectl("apply", "-f", "-", input=adapted(built, settings, self.webhook_token, self.stores.password))
         self._wait_for("deployment/paramedic", OPERATOR_NAMESPACE)
 
@@ -210,7 +201,7 @@ class Ground:
             stack.callback(self._clear, namespace)
             self.cluster.kubectl("create", "namespace", namespace)
             if day.aurora:
-                stack.enter_context(self.aurora.running(self.stores.password, str(self.node.addresses.all)))
+                stack.enter_context(self.aws.aurora.running(self.stores.password, str(self.node.addresses.all)))
             mesh = stack.enter_context(self._mesh(namespace)) if day.sidecar else None
             self._deploy(day, namespace, mesh)
             address = f"{self._cluster_ip('covet-service', namespace)}:80"
@@ -218,11 +209,11 @@ class Ground:
             stack.enter_context(Discovery(api, self.prometheus, namespace, address))
             way_in = f"http://{address}"
             if day.balancer:
-                way_in = stack.enter_context(self.balancer.running(address))
+                way_in = stack.enter_context(self.aws.balancer.running(address))
             self.prometheus.set_rules([{"name": "covet", "rules": [day.rule(namespace)]}])
             stack.callback(self.prometheus.set_rules, [])
             users = Load(way_in, rate=day.rate)
-            scene = stack.enter_context(Scene(self.cluster, self.node, namespace, self.stores, *self.aws, users))
+            scene = stack.enter_context(Scene(self.cluster, self.node, namespace, self.stores, self.aws, users))
             self._wait_well(scene)
             if helped:  # not before: what goes wrong while covet starts is no incident
                 self._apply_policy(day.policy, namespace)
@@ -249,7 +240,7 @@ class Ground:
             "DB_PORT": str(self.stores.postgres.port),
             "REDIS_HOST": self.stores.host,
             "REDIS_PORT": str(self.stores.redis.port),
-            **(self.aurora.settings if day.aurora else {}),
+            **(self.aws.aurora.settings if day.aurora else {}),
             **day.settings,
         }
         password = self.stores.password
@@ -268,7 +259,7 @@ class Ground:
 
     def _apply_policy(self, name: str, namespace: str) -> None:
         text = (HERE / "policies" / f"{name}.yaml").read_text()
-        given = string.Template(text).safe_substitute(DB_HOST=self.stores.host, DATABASE_VOLUME=self.cloud.volume)
+        given = string.Template(text).safe_substitute(DB_HOST=self.stores.host, DATABASE_VOLUME=self.aws.cloud.volume)
         self.cluster.kubectl("apply", "-n", namespace, "-f", "-", input=given)
         ready = ("wait", "-n", namespace, "--for=condition=Ready", "--timeout=30s", f"remediationpolicy/{name}")
         self.cluster.kubectl(*ready)

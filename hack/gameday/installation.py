@@ -8,9 +8,10 @@ from typing import Any
 
 import yaml
 
-from gameday.aurora import CLUSTER, Aurora
-from gameday.balancer import NEVER_BLOCK, Balancer
-from gameday.cloud import BUCKET, PARAMEDIC_KEYS, REGION, Cloud
+from gameday.aurora import CLUSTER
+from gameday.aws import Aws
+from gameday.balancer import NEVER_BLOCK
+from gameday.cloud import BUCKET, PARAMEDIC_KEYS, REGION
 from gameday.stores import DATABASE, DUMPER, OPERATOR, Stores
 from testbed.operator_process import NAMESPACE
 
@@ -26,19 +27,17 @@ AWS = "aws-credentials"
 """A Secret with the keys for AWS, as variables of the pods' environment."""
 
 
-def settings_for(
-    stores: Stores, cloud: Cloud, aurora: Aurora, balancer: Balancer, prometheus_url: str, namespaces: Sequence[str]
-) -> Json:
+def settings_for(stores: Stores, aws: Aws, prometheus_url: str, namespaces: Sequence[str]) -> Json:
     """paramedic.yaml: where Prometheus is, covet's databases and AWS as connections for these namespaces, and the
     bucket for evidence.
     """
     shared = {"host": stores.host, "passwordFile": f"{CONNECTIONS_FOLDER}/covet"}
     database = {"port": stores.postgres.port, "database": DATABASE, "username": OPERATOR, "sslmode": "disable"}
-    writer = database | {"host": aurora.endpoint, "port": aurora.port, "passwordFile": shared["passwordFile"]}
+    writer = database | {"host": aws.aurora.endpoint, "port": aws.aurora.port, "passwordFile": shared["passwordFile"]}
     dumped = database | {"username": DUMPER}
     queue = {"port": stores.redis.port, "tls": False}
-    access = {"region": REGION, "endpointURL": cloud.url}
-    listener = access | {"listenerARN": balancer.listener_arn, "neverBlock": [NEVER_BLOCK]}
+    access = {"region": REGION, "endpointURL": aws.cloud.url}
+    listener = access | {"listenerARN": aws.balancer.listener_arn, "neverBlock": [NEVER_BLOCK]}
     return {
         "prometheus": {"url": prometheus_url, "pollInterval": "5s", "pollGrace": f"{POLL_GRACE_SECONDS}s"},
         "connections": [

@@ -98,7 +98,7 @@ def acts_of(ground: Ground, namespace: str, mark: int, began: float) -> tuple[li
     inside, outside = sorted_out(ground.audit.writes(mark, user=USER), namespace)
     ended = [Act(at, "PostgreSQL: statement ended") for at in ground.stores.ended_statements() if at >= began]
     logs = [Act(at, "PostgreSQL: log of slow queries") for at in ground.stores.log_changes() if at >= began]
-    asked = [Act(one.at, f"AWS: {one.action}") for one in ground.cloud.changed(began) if one.service != EVIDENCE]
+    asked = [Act(one.at, f"AWS: {one.action}") for one in ground.aws.cloud.changed(began) if one.service != EVIDENCE]
     return sorted([*inside, *ended, *logs, *asked], key=lambda one: one.at), outside
 
 

@@ -14,9 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from gameday.aurora import Aurora
-from gameday.balancer import Balancer
-from gameday.cloud import Cloud
+from gameday.aws import Aws
 from gameday.insider import Insider
 from gameday.load import Call, Load, Sample
 from gameday.repeated import Repeated
@@ -51,16 +49,12 @@ class Scene:
         node: RealNode,
         namespace: str,
         stores: Stores,
-        cloud: Cloud,
-        aurora: Aurora,
-        balancer: Balancer,
+        aws: Aws,
         users: Load,
     ) -> None:
         self.namespace = namespace
         self.stores = stores
-        self.cloud = cloud
-        self.aurora = aurora
-        self.balancer = balancer
+        self.aws = aws
         self.users = users
         self._access = access
         self._node = node
