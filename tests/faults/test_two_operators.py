@@ -329,10 +329,15 @@ async def test_a_follower_knows_what_has_ended(scene: Scene, both: Pair, fresh_n
 # -- a new leader knows what the last one has done ---------------------------------------------------------------------
 
 
+def _lists_incidents(seen: Seen) -> bool:
+    """Not when it only asks for the version that they have now."""
+    is_list = seen.resource == "incidents" and seen.method == "GET" and not seen.name and not seen.is_watch
+    return is_list and seen.query != "limit=1"
+
+
 def _reads_everything(seen: Seen) -> bool:
     """Whether it asks for all incidents, ended ones too, as a process does that begins or takes over."""
-    is_list = seen.resource == "incidents" and seen.method == "GET" and not seen.name and not seen.is_watch
-    return is_list and not seen.namespace and "fieldSelector" not in seen.query and seen.query != "limit=1"
+    return _lists_incidents(seen) and not seen.namespace and "fieldSelector" not in seen.query
 
 
 async def _until_its_reading_is_old(one: Ground) -> None:
@@ -351,8 +356,7 @@ def _hears_nothing_of_incidents(proxy: FaultProxy) -> Iterator[Rule]:
     free = threading.Event()
 
     def other_lists(seen: Seen) -> bool:
-        is_list = seen.resource == "incidents" and seen.method == "GET" and not seen.name and not seen.is_watch
-        return is_list and not _reads_everything(seen)
+        return _lists_incidents(seen) and not _reads_everything(seen)
 
     proxy.silence("incidents")
     held = Fault(before=lambda _: free.wait(120))
