@@ -47,6 +47,7 @@ VALUES = when_values(
         ("alert.labels.exists(k, k == 'team')", True),
         ("alert.labels.all(k, k != 'x') && alert.labels.filter(k, k == 'team') == ['team']", True),
         ("(alert.labels.exists_one(k, k == 'team')) && size(alert.labels) == 2", True),
+        ("alert.labels.exists(k, k in ['team', 'x'] && alert.labels[k] in [ 'pay' ] && [1, true, -2.5] != [])", True),
         ("['// not a comment', 'it\\'s'].exists(x, x == \"it's\")", True),
         ("size(alert.labels) == 2 ? true : false", True),
         ("target.lastRolloutAge + duration('1m') > duration('20m')", True),
@@ -87,6 +88,13 @@ REFUSED = [
     ("[1].all(a, " + "true && " * 70 + "true)", "at most 512"),
     ("[1].map(a, a) == [1]", "unknown function map"),
     ("size([1] . map\n(a, [a])) > 0", "unknown function map"),
+    ("alert.labels.exists(k, [alert, alert] == [])", "lists of constants only"),
+    ("[alert, alert].filter(a, true) == []", "lists of constants only"),
+    ("alert.labels.exists(k, k in\n[ alert.name ])", "lists of constants only"),
+    ("alert.labels.exists(k, [1, [target]] == [])", "lists of constants only"),
+    ("alert.labels.exists(k, (1 > 0 ? [2] : [size('a')]) == [])", "lists of constants only"),
+    ("alert.labels.exists(k, {1: 2} == {})", "no maps"),
+    ("1 + 1 + 1 + 1 + 1 + 1 + 1 + 1 + 1 + 1 > 1", "at most 8 +"),
     ("alert.labels.exists(k, k + k == 'aa')", "+ cannot be used with list macros"),
     ("alert.labels.exists(k, k.matches('a'))", "matches cannot be used with list macros"),
     # cost: patterns
@@ -136,7 +144,17 @@ def test_conditions_on_a_number(value: float) -> None:
     assert evaluate_condition("value < 1", {"value": value}) is (value < 1)
 
 
-LONG = {"alert": {"labels": {"a": "x" * 65536} | {str(n): "y" * 500 for n in range(127)}}}
+LONG = {
+    "alert": {
+        "labels": {"a": "x" * 65536} | {str(n) * 20: "y" * 1000 for n in range(255)},
+        "annotations": {str(n) * 20: "y" * 1000 for n in range(256)},
+    },
+    "findings": [{"reason": "r" * 60, "message": "m" * 1024, "object": "o" * 200} for _ in range(64)],
+    "steps": {
+        f"step-{n}": {"state": "s", "message": "m" * 1024, "result": dict.fromkeys("abcdefgh", "v" * 256)}
+        for n in range(32)
+    },
+}
 NESTINGS = [
     *("(" * n + "true" + ")" * n for n in (100, 510)),
     *("[" * n + "]" * n + " == []" for n in (100, 500)),
@@ -165,11 +183,21 @@ BOMBS = [
     # without the limits the first ends the process, out of memory in native code, and the second takes two minutes
     f"size([alert.labels.a].map(x, {'+'.join(['x'] * 150)}).map(y, {'+'.join(['y'] * 150)})[0]) > 5",
     f"size(alert.labels.map(x, [{', '.join(['alert.labels'] * 66)}])) > 1",
-    f"[{', '.join(['alert.labels'] * 32)}].filter(x, true).filter(x, true) != []",
-    f"alert.labels.all(x, [{', '.join(['alert.labels'] * 33)}] != [])",
+    f"[{', '.join(['alert'] * 66)}].filter(x, true).filter(x, true) != []",
+    f"[{', '.join(['steps'] * 66)}].filter(x, true).filter(x, true) != []",
+    f"[{', '.join(['alert'] * 25)}].all(x, {' && '.join(['x.labels != {}'] * 18)})",
+    f"alert.labels.exists(k, [{','.join(['alert'] * 78)}] == [])",
+    "size(" + "+".join(["[alert]"] * 126) + ") > 1",
+    "size(" + "+".join(["[alert]"] * 9) + ") > 100",
+    "[" + ",".join(["alert"] * 166) + "] == []",
+    "[" + ",".join(["steps"] * 166) + "] == []",
     "alert.labels.a" + " + alert.labels.a" * 57 + " == ''",
     "[" + "1," * 220 + "1].all(x, [" + "1," * 220 + "1].all(y, x == y || x > 0))",
     "alert.labels.all(x, " + " && ".join(["alert.labels[x] != 'q'"] * 18) + ")",
+    "alert.labels.all(x, " + " && ".join(["alert.labels != alert.annotations"] * 13) + ")",
+    "[" + "1," * 150 + "1].all(x, " + " && ".join(["steps != alert"] * 10) + ")",
+    "steps.all(x, " + " && ".join(["steps[x].state != 'q'"] * 18) + ")",
+    "alert.labels.all(x, " + " && ".join(["steps != alert"] * 25) + ")",
     "alert.labels.all(x, alert.labels.all(y, " + " && ".join(["alert.labels[x] != 'q'"] * 4) + "))",
     " || ".join(["alert.labels.a.matches('(x|xx|x*)*y')"] * 23),
     " || ".join(["alert.labels.a.matches('.{1,20}y')"] * 25),
@@ -180,8 +208,8 @@ PROBE = """
     from paramedic.core.expressions import ExpressionError, evaluate_condition
     resource.setrlimit(resource.RLIMIT_AS, (2**30, 2**30))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    values, slow = json.loads(sys.argv[1]), []
-    for text in json.load(sys.stdin):
+    (values, texts), slow = json.load(sys.stdin), []
+    for text in texts:
         began = time.process_time()
         try:
             evaluate_condition(text, values)
@@ -195,10 +223,10 @@ PROBE = """
 
 def probe(texts: list[str], values: Any, stack: str = "8192") -> list[str]:
     """Evaluates them in a process with little memory; what was slow. Fails when the process does not live."""
-    script = 'ulimit -s "$1"; exec "$2" -c "$3" "$4"'
+    script = 'ulimit -s "$1"; exec "$2" -c "$3"'
     done = subprocess.run(
-        ["bash", "-c", script, "-", stack, sys.executable, textwrap.dedent(PROBE), json.dumps(values)],
-        input=json.dumps(texts),
+        ["bash", "-c", script, "-", stack, sys.executable, textwrap.dedent(PROBE)],
+        input=json.dumps([values, texts]),
         capture_output=True,
         text=True,
         timeout=60,
@@ -214,6 +242,14 @@ def probe(texts: list[str], values: Any, stack: str = "8192") -> list[str]:
 def test_deep_nesting_does_not_exhaust_the_stack(stack: str) -> None:
     """Also with a quarter of the usual stack: there is room to spare."""
     assert probe([t for t in NESTINGS if len(t) <= 1024], {"alert": {"labels": {"a": "x"}}}, stack) == []
+
+
+def test_more_than_any_honest_value_has_is_not_evaluated() -> None:
+    labels = {str(number): "v" for number in range(257)}
+    with pytest.raises(
+        ExpressionError, match=r"target\.labels has 257 entries; expressions are evaluated with at most 256"
+    ):
+        evaluate_condition("target.replicas > 0", {"target": {"replicas": 1, "labels": labels}})
 
 
 def test_bombs_cost_neither_time_nor_memory() -> None:

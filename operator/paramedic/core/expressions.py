@@ -11,27 +11,25 @@ from typing import TYPE_CHECKING, Any
 
 import re2
 
+from paramedic.core.expression_cost import MACRO, MACROS, bounded, too_much
+
 if TYPE_CHECKING:
     import cel
 
-MAX_MACROS = 2
 MAX_LENGTH = 1024
-MAX_LENGTH_WITH_MACROS = 512
-_MAX_TEXT = 1024
+_SHOWN = 200
 _LITERAL = re.compile(
     r"""(?P<raw>\b(?:[rR][bB]?|[bB][rR]))(?:'[^'\n]*'|"[^"\n]*")|'(?:[^'\\\n]|\\.)*'|"(?:[^"\\\n]|\\.)*\"""", re.DOTALL
 )
 _PLACEHOLDER = "\x00"
-_MACROS = frozenset({"all", "exists", "exists_one", "filter"})
 _CONVERSIONS = frozenset({"bytes", "double", "duration", "dyn", "int", "string", "timestamp", "type", "uint"})
 _OF_TEXTS = frozenset({"contains", "endsWith", "has", "matches", "size", "startsWith"})
 _OF_TIMES = frozenset(
     {"getDate", "getDayOfMonth", "getDayOfWeek", "getDayOfYear", "getFullYear", "getHours"}
 ) | frozenset({"getMilliseconds", "getMinutes", "getMonth", "getSeconds"})
-FUNCTIONS = _MACROS | _CONVERSIONS | _OF_TEXTS | _OF_TIMES
+FUNCTIONS = frozenset(MACROS) | _CONVERSIONS | _OF_TEXTS | _OF_TIMES
 """What an expression may call. ``map`` is not among them: for each element the library copies the whole list."""
 _CALL = re.compile(r"\b(?!in\b)([a-zA-Z_]\w*)\s*\(")
-_MACRO = re.compile(r"\.\s*(?:all|exists|exists_one|filter)\s*\(\s*(?P<variable>[a-zA-Z_]\w*)?")
 _MATCHES = re.compile(r"\.\s*matches\s*\(\s*\x00\s*\)")
 _ESCAPES = {"\\": "\\", "'": "'", '"': '"', "n": "\n", "t": "\t", "r": "\r"}
 _PATTERN_LIMITS = re2.Options()
@@ -61,11 +59,11 @@ def compile_expression(text: str, names: frozenset[str]) -> "cel.Program":
     if strange := set(_CALL.findall(code)) - FUNCTIONS:
         known = ", ".join(sorted(FUNCTIONS))
         raise ExpressionError(f"{text!r}: unknown function {', '.join(sorted(strange))}; known are {known}")
-    macros = list(_MACRO.finditer(code))
-    unknown = used - names - {macro["variable"] for macro in macros}
+    unknown = used - names - {macro["variable"] for macro in MACRO.finditer(code)}
     if unknown:
         raise ExpressionError(f"{text!r}: unknown {', '.join(sorted(unknown))}; known are {', '.join(sorted(names))}")
-    _check_cost(text, code, macros, functions)
+    for problem in too_much(code, len(text), functions):
+        raise ExpressionError(f"{_quoted(text)}: {problem}")
     if "matches" in functions:
         _check_patterns(text, code, literals)
     return program
@@ -75,7 +73,7 @@ def evaluate_condition(text: str, values: Mapping[str, Any]) -> bool:
     """Evaluates to true or false. Raises ExpressionError when the result is neither or cannot be had."""
     program = compile_expression(text, frozenset(values))
     try:
-        result = program.execute(_short(dict(values)))
+        result = program.execute({name: bounded(value, name) for name, value in values.items()})
     except KeyError as error:
         raise ExpressionError(f"{text!r}: no such key {error}; guard it with has(…) or 'key' in …") from error
     except (TypeError, RuntimeError, ValueError, ArithmeticError, LookupError) as error:
@@ -88,37 +86,12 @@ def evaluate_condition(text: str, values: Mapping[str, Any]) -> bool:
 def _without_literals(text: str) -> tuple[str, list[str]]:
     """The code with a placeholder for each quoted text, and those texts. Raises ExpressionError."""
     if len(text) > MAX_LENGTH or _PLACEHOLDER in text:
-        raise ExpressionError(f"{text[:50]!r}…: at most {MAX_LENGTH} characters, without NUL")
+        raise ExpressionError(f"{_quoted(text)}: at most {MAX_LENGTH} characters, without NUL")
     literals = [found[0] for found in _LITERAL.finditer(text)]
     code = _LITERAL.sub(_PLACEHOLDER, text)
     if "//" in code or _PLACEHOLDER * 2 in code:
         raise ExpressionError(f"{text!r}: comments and triple quotes are not supported")
     return code, literals
-
-
-def _check_cost(text: str, code: str, macros: list[re.Match[str]], functions: set[str]) -> None:
-    if not macros:
-        return
-    if len(macros) > MAX_MACROS:
-        raise ExpressionError(f"{text!r}: at most {MAX_MACROS} of all, exists, exists_one and filter")
-    if len(text) > MAX_LENGTH_WITH_MACROS:
-        raise ExpressionError(f"{text[:50]!r}…: at most {MAX_LENGTH_WITH_MACROS} characters with a list macro")
-    if any(_MACRO.search(code, *_arguments(code, macro)) for macro in macros):
-        raise ExpressionError(f"{text!r}: a list macro cannot be used inside of another")
-    used = {"matches": "matches" in functions, "+": "+" in code}
-    for name in (name for name, found in used.items() if found):
-        raise ExpressionError(f"{text!r}: {name} cannot be used with list macros (all, exists, exists_one, filter)")
-
-
-def _arguments(code: str, macro: re.Match[str]) -> tuple[int, int]:
-    """Where those of a macro begin and end."""
-    opened = code.index("(", macro.start()) + 1
-    depth = 1
-    for position in range(opened, len(code)):
-        depth += {"(": 1, ")": -1}.get(code[position], 0)
-        if depth == 0:
-            return opened, position
-    return opened, len(code)
 
 
 def _check_patterns(text: str, code: str, literals: list[str]) -> None:
@@ -145,11 +118,8 @@ def _resolve(escape: re.Match[str]) -> str:
     return _ESCAPES[escape[1]]
 
 
-def _short(value: Any) -> Any:
-    """The values without texts of a length that nobody compares with."""
-    if isinstance(value, str):
-        return value[:_MAX_TEXT]
-    return {_short(key): _short(inner) for key, inner in value.items()} if isinstance(value, dict) else value
+def _quoted(text: str) -> str:
+    return repr(text) if len(text) <= _SHOWN else f"{text[:_SHOWN]!r}…"
 
 
 def _first_line(error: Exception) -> str:
