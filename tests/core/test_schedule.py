@@ -72,6 +72,7 @@ def test_next_opening() -> None:
         (window("* * * * *", zone="../../etc/passwd"), "is not an IANA time zone"),
         (window("* * * * *", zone="/etc/passwd"), "is not an IANA time zone"),
         (window("* * * * *", zone=""), "is not an IANA time zone"),
+        (window("0 0 29 2 */7", "367d"), "a window stays open for 366d at most"),
     ],
 )
 def test_mistakes_are_explained(chosen: Window, said: str) -> None:

@@ -8,6 +8,8 @@ from cronsim import CronSim, CronSimError
 from paramedic.api.policy import Window
 
 _MINUTE = timedelta(minutes=1)
+_LONGEST = timedelta(days=366)
+"""What is longer is no recurring window, and to find out when it opened takes long."""
 
 
 def opened_at(window: Window, now: datetime) -> datetime | None:
@@ -48,6 +50,8 @@ def closes_at(window: Window, now: datetime) -> datetime | None:
 
 def check(window: Window) -> None:
     """Raises ValueError that says what is wrong in the window."""
+    if window.duration > _LONGEST:
+        raise ValueError(f"a window stays open for {_LONGEST.days}d at most")
     if next_opening(window, datetime(2026, 1, 1, tzinfo=UTC)) is None:
         raise ValueError(f"{window.schedule!r} never opens")
 
