@@ -10,6 +10,8 @@ from paramedic.core.operation import new_operation
 from paramedic.errors import AlreadyExists, Conflict, NotFound, PartlyDone, Refused, Terminal
 from paramedic.record import Draft, escalate, keep_evidence
 
+DID_NOT_HELP = "; did not help: "
+
 
 class PutBack:
     """Undoes steps for the reconciler. Its methods leave the draft as it should be stored."""
@@ -62,7 +64,7 @@ class PutBack:
             elif outcome is Outcome.UNKNOWN:
                 raise Refused(Reason.TARGET_CHANGED, f"{step.target} is neither as before nor as after: hands off")
             elif held:
-                step.revert = None
+                _as_before(step)
             else:
                 await self._act(draft, step, action, action.restore(observed, step.before or {}, revert.operation))
         except (Refused, Terminal) as error:
@@ -109,3 +111,12 @@ class PutBack:
         step.state = "Reverted"
         step.reason = str(Reason.LEASE_ENDED) if leased else str(Reason.VERIFICATION_FAILED)
         draft.say(Reason.PUT_BACK, f"step {step.name}: {revert.message}", event=True)
+
+
+def _as_before(step: StepStatus) -> None:
+    """Of the putting back nothing was done yet. What did not help is judged once more when the pause is over."""
+    assert step.revert is not None
+    if step.revert.reason == Reason.VERIFICATION_FAILED:
+        step.state, step.reason, step.finished_at = "Verifying", str(Reason.VERIFYING), None
+        step.message = step.message.partition(DID_NOT_HELP)[0]
+    step.revert = None

@@ -34,11 +34,11 @@ from paramedic.log import get_logger
 from paramedic.metrics import Metrics
 from paramedic.news import Amendment, Item, News, Stored, answer, refuse_firing, take_all, take_heard
 from paramedic.people import People
-from paramedic.putback import PutBack
+from paramedic.putback import DID_NOT_HELP, PutBack
 from paramedic.record import Draft, Recorder, apply_summary, escalate, incident_path, reread
 from paramedic.slow import SlowActions
 from paramedic.store import Store
-from paramedic.verification import LEASE_POLL, Verifier, next_look
+from paramedic.verification import Verifier, next_look
 from paramedic.workqueue import WorkQueue
 
 Json = dict[str, Any]
@@ -165,6 +165,7 @@ class Reconciler:
         self.queue.clear()
         self._slow.stop()
         self._diagnostician.stop()
+        self._verifier.stop()
         self._news.refuse_all(Retry("another process is the leader now"))
 
     # -- one round ----------------------------------------------------------------------------------------------------
@@ -196,7 +197,11 @@ class Reconciler:
         self._diagnostician.attend(draft.incident)
         self._people.after_round(draft.incident)
         now = self._clock()
-        looks = (end.until if isinstance(end, plan.Wait) else None, self._people.next_look(draft.incident, now))
+        looks = (
+            end.until if isinstance(end, plan.Wait) else None,
+            plan.next_lease_look(draft.incident, now),
+            self._people.next_look(draft.incident, now),
+        )
         if end is None:  # as many moves as one round may have, and not at rest yet
             self.queue.add_after(key, _FIRST_BACKOFF)
         elif at := min(filter(None, looks), default=None):
@@ -348,7 +353,7 @@ class Reconciler:
         draft.set_condition(c.REMEDIATED, "False", Reason.VERIFICATION_FAILED, message)
         self._metrics.actions.labels(step.action, "VerificationFailed").inc()
         done = step.message
-        step.message = f"{done}; did not help: {message}"
+        step.message = f"{done}{DID_NOT_HELP}{message}"
         await self._putback.put_back(draft, index, Reason.VERIFICATION_FAILED)
 
     async def _observe_all(self, draft: Draft) -> plan.Wait | None:
@@ -376,10 +381,6 @@ class Reconciler:
     def _wait(self, draft: Draft, move: plan.Wait) -> plan.Wait:
         if move.reason in (Reason.PAUSED, Reason.POLICY_PAUSED):
             draft.say(move.reason, move.message, condition=(c.REMEDIATION_ALLOWED, "False"), event=True)
-        held = [s for s in draft.incident.status.steps if s.holds_mitigation and s.revert_when]
-        if held:
-            look = draft.now + LEASE_POLL
-            return plan.Wait(move.message, min(move.until, look) if move.until else look, move.reason)
         return move
 
     async def _leases_over(self, draft: Draft) -> frozenset[int]:

@@ -1,6 +1,7 @@
 """Gathers what ``verify`` and ``revertWhen`` ask for: the target's rollout, the alert, Prometheus."""
 
 import asyncio
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from paramedic.actions import ACTIONS
@@ -11,31 +12,44 @@ from paramedic.api.workload import WORKLOADS, BoundTarget, bound
 from paramedic.clients.kube import Kube
 from paramedic.clients.prometheus import Prometheus
 from paramedic.core.plan import is_firing, verification_deadline
-from paramedic.core.verify import Facts, Result, Verdict, judge
+from paramedic.core.verify import Facts, Result, Verdict, judge, watched_deadline
 from paramedic.errors import NotFound, Refused, Retry, Terminal
 
 _POLL = ((timedelta(seconds=15), timedelta(seconds=1)), (timedelta(minutes=1), timedelta(seconds=2)))
 _SLOW_POLL = timedelta(seconds=5)
-LEASE_POLL = timedelta(seconds=15)
 _TELL_EVERY = timedelta(seconds=30)
+_LOST_SIGHT = timedelta(minutes=1)
 _WORST_FIRST = ("Failed", "Inconclusive", "Waiting", "Passed")
 
 
+@dataclass(slots=True)
+class _Watch:
+    """What is remembered of a step's checks between two looks, without a gap of more than a minute."""
+
+    since: datetime
+    looked_at: datetime
+    passing_since: datetime | None = None
+
+
 class Verifier:
-    """Looks and judges. Since when checks hold is kept in memory only: a restart makes the hold begin anew, which is
-    the safe side.
+    """Looks and judges. Since when checks hold is kept in memory only: whoever has not looked for a while (a restart, a
+    pause, an outage) begins the hold anew, and has time to see it through before he calls it a failure.
     """
 
     def __init__(self, kube: Kube, prometheus: Prometheus | None) -> None:
         self._kube = kube
         self._prometheus = prometheus
-        self._passing_since: dict[tuple[str, str], datetime] = {}
+        self._watches: dict[tuple[str, str], _Watch] = {}
         self._told_at: dict[str, datetime] = {}
 
     async def judge_step(self, incident: Incident, step: StepStatus, now: datetime) -> Verdict:
         """Whether the step has helped."""
         assert step.verify is not None
-        return await self._judge(incident, step, step.verify, now, verification_deadline(step), "verify")
+        watch = self._watch(step, "verify", now)
+        deadline = verification_deadline(step)
+        if deadline and step.verification:
+            deadline = watched_deadline(step.verification.started_at, deadline, watch.since)
+        return await self._judge(incident, step, step.verify, now, deadline, watch)
 
     async def holds(self, incident: Incident, step: StepStatus) -> bool:
         """Whether the step's checks hold at this moment, however long."""
@@ -48,7 +62,8 @@ class Verifier:
         """Whether the step's ``revertWhen`` holds."""
         if step.revert_when is None:
             return False
-        verdict = await self._judge(incident, step, step.revert_when, now, None, "revertWhen")
+        watch = self._watch(step, "revertWhen", now)
+        verdict = await self._judge(incident, step, step.revert_when, now, None, watch)
         return verdict.state == "Passed"
 
     def tell(self, step: StepStatus, verdict: Verdict, now: datetime) -> None:
@@ -64,7 +79,19 @@ class Verifier:
         """Drops what is remembered of a step that is done."""
         self._told_at.pop(step.operation or "", None)
         for what in ("verify", "revertWhen"):
-            self._passing_since.pop((step.operation or "", what), None)
+            self._watches.pop((step.operation or "", what), None)
+
+    def stop(self) -> None:
+        """The lead is lost: forgets what was seen, for others go on."""
+        self._watches.clear()
+        self._told_at.clear()
+
+    def _watch(self, step: StepStatus, what: str, now: datetime) -> _Watch:
+        key = (step.operation or "", what)
+        watch = self._watches.get(key)
+        if watch is None or now - watch.looked_at > _LOST_SIGHT:
+            watch = self._watches[key] = _Watch(since=now, looked_at=now)
+        return watch
 
     async def _judge(
         self,
@@ -73,15 +100,11 @@ class Verifier:
         checks: Checks | RevertWhen,
         now: datetime,
         deadline: datetime | None,
-        what: str,
+        watch: _Watch,
     ) -> Verdict:
-        key = (step.operation or "", what)
         facts = await self._gather(incident, step, checks)
-        verdict = judge(checks, facts, now, deadline=deadline, passing_since=self._passing_since.get(key))
-        if verdict.passing_since:
-            self._passing_since[key] = verdict.passing_since
-        else:
-            self._passing_since.pop(key, None)
+        verdict = judge(checks, facts, now, deadline=deadline, passing_since=watch.passing_since)
+        watch.looked_at, watch.passing_since = now, verdict.passing_since
         return verdict
 
     async def _gather(self, incident: Incident, step: StepStatus, checks: Checks | RevertWhen) -> Facts:

@@ -137,6 +137,44 @@ async def test_lease_is_put_back_after_a_restart_of_the_operator(world: World) -
     assert reasons(found).count("PutBack") == 1
 
 
+async def test_what_helped_is_not_undone_because_nobody_looked_in_time(world: World) -> None:
+    await world.workload()
+    checks = {"rollout": True, "for": "3s", "timeout": "4s"}
+    await world.policy({"name": "more", "scale": {"replicas": 4}, "verify": checks})
+    await world.incident()
+    await world.reaches("Verifying")
+    await asyncio.to_thread(world.operator.kill)
+    await asyncio.sleep(8)  # past the deadline, and past a hold that began at it
+    await asyncio.to_thread(world.operator.restart)
+    found = await world.reaches("Resolved")
+    assert step(found)["state"] == "Succeeded", story(found)
+    assert await world.replicas() == 4
+
+
+@pytest.mark.parametrize("later", ["AwaitingApproval", "Blocked", "Failed"])
+async def test_a_lease_ends_in_time_whatever_a_later_step_waits_for(world: World, later: str) -> None:
+    """Of a P3: nobody's clock wakes anything within these seconds."""
+    await world.workload()
+    more = {"name": "more", "scale": {"replicas": 4}, "ttl": "4s"}
+    waits = {
+        "AwaitingApproval": {"name": "next", "restart": {}, "approval": "Required"},
+        "Blocked": {"name": "next", "restart": {}},
+        "Failed": {"name": "next", "restart": {}, "target": {"name": "missing"}},
+    }
+    guards = {"cooldown": "0s", "rateLimit": {"actions": 1 if later == "Blocked" else 9, "period": "1h"}}
+    await world.policy(more, waits[later], strategy="Sequence", guards=guards)
+    await world.incident(severity="P3")
+    await eventually(lambda: at_step(world, 1, later), what=f"the second step is {later}")
+    assert await world.replicas() == 4
+    found = await world.says("PutBack")
+    assert await world.replicas() == 2
+    assert (step(found)["state"], step(found)["reason"]) == ("Reverted", "LeaseEnded"), story(found)
+
+
+async def at_step(world: World, index: int, state: str) -> bool:
+    return bool(step(await world.the_incident(), index)["state"] == state)
+
+
 async def test_deleting_an_incident_puts_its_mitigation_back_first(world: World) -> None:
     await world.workload()
     await world.policy({"name": "more", "scale": {"replicas": 4}, "ttl": "1h"})

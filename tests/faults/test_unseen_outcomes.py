@@ -214,10 +214,18 @@ async def test_an_intent_is_dropped_when_its_policy_holds(scene: Scene, fresh_na
     assert len(stage.changes()) == (1 if what == "paused" else 0)
 
 
+LEASED: Json = {"scale": {"replicas": 3}, "ttl": "3s", "verify": {}}
+DOES_NOT_HELP: Json = {"scale": {"replicas": 3}, "verify": {"rollout": True, "timeout": "2s"}}
+
+
+@pytest.mark.parametrize("step", [LEASED, DOES_NOT_HELP], ids=["its lease is over", "it did not help"])
 @pytest.mark.parametrize("who", ["the incident", "the policy"])
-async def test_what_was_to_be_put_back_waits_for_the_end_of_a_pause(scene: Scene, fresh_name: str, who: str) -> None:
+async def test_what_was_to_be_put_back_waits_for_the_end_of_a_pause(
+    scene: Scene, fresh_name: str, who: str, step: Json
+) -> None:
     """Killed when only the intent to put it back is stored."""
-    stage = await Stage.set_up(scene, fresh_name, {"scale": {"replicas": 3}, "ttl": "3s", "verify": {}})
+    stage = await Stage.set_up(scene, fresh_name, step)
+    await scene.admin.patch(DEPLOYMENTS, TARGET, {"spec": {"minReadySeconds": 300}}, fresh_name)
     operator = scene.ground.operator
 
     def puts_back(seen: Seen) -> bool:

@@ -16,6 +16,8 @@ from paramedic.core.people import resolution
 
 ACTED_STATES = ("Executing", "Verifying", "Succeeded", "Failed", "Unknown", "Reverted")
 WAITING_STATES = ("Pending", "Blocked", "AwaitingApproval")
+LEASE_POLL = timedelta(seconds=15)
+"""So often it is asked whether `revertWhen` holds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -457,6 +459,14 @@ def _unfinished(incident: Incident) -> bool:
 def _last_held(incident: Incident) -> int | None:
     held = [i for i, s in enumerate(incident.status.steps) if s.holds_mitigation]
     return held[-1] if held else None
+
+
+def next_lease_look(incident: Incident, now: datetime) -> datetime | None:
+    """When a mitigation that is still in place is to be looked at next, whatever else the incident waits for."""
+    end = _next_lease_end(incident)
+    polled = any(step.holds_mitigation and step.revert_when for step in incident.status.steps)
+    looks = (end if end and end > now else None, now + LEASE_POLL if polled else None)
+    return min(filter(None, looks), default=None)
 
 
 def _next_lease_end(incident: Incident) -> datetime | None:

@@ -11,6 +11,8 @@ from paramedic.core.expressions import ExpressionError, evaluate_condition
 State = Literal["Passed", "Waiting", "Failed", "Inconclusive"]
 _GRACE = timedelta(seconds=15)
 """For so long after the deadline what only does not answer just now is asked again: an API server that restarts."""
+UNWATCHED = timedelta(minutes=2)
+"""So long after a pause, or after Paramedic was away, Alertmanager and a rollout may take to show what is so now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +67,13 @@ def judge(
         return Verdict("Waiting", message)
     # A check that is known not to hold outweighs one that could not be read.
     return Verdict("Failed" if any(r.state == "Waiting" for r in results) else "Inconclusive", message)
+
+
+def watched_deadline(started_at: datetime, deadline: datetime, watched_since: datetime) -> datetime:
+    """The deadline of a check that nobody has looked at before ``watched_since``: time in which nobody looked is no
+    evidence that it does not hold.
+    """
+    return max(deadline, watched_since + min(UNWATCHED, deadline - started_at))
 
 
 def _held(hold: timedelta, since: datetime, now: datetime, deadline: datetime | None, message: str) -> Verdict:
