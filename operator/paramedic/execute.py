@@ -29,6 +29,7 @@ from paramedic.core.match import serves
 from paramedic.core.operation import new_operation
 from paramedic.core.plan import Wait, planned_before
 from paramedic.core.results import filled
+from paramedic.core.room import has_room
 from paramedic.errors import AlreadyExists, Conflict, NotFound, PartlyDone, Refused, Terminal
 from paramedic.outcomes import Outcomes
 from paramedic.permit import Permits
@@ -141,6 +142,10 @@ class Executor:
             return None
         if change.no_undo and (step.ttl or step.revert_when):
             raise Refused(Reason.FORBIDDEN, f"{change.no_undo}; without ttl and revertWhen the step would be done")
+        if not has_room(draft.incident.status.steps, step, change.before, change.after):
+            raise Refused(
+                Reason.INVALID_PARAMETERS, "what it changes is too large to be noted on the Incident's status"
+            )
         told = change.message + gitops_warning(_written(observed, change))
         return Prepared(action, observed, replace(change, message=told))
 

@@ -26,6 +26,7 @@ from paramedic.core.matchers import parse_matchers
 from paramedic.core.merge import merge_difference
 from paramedic.core.pinning import lacks_evidence
 from paramedic.core.policy_index import MOST_POLICY_BYTES, ROOM_BYTES
+from paramedic.core.room import MOST_PARAMETERS_BYTES, parameters_bytes
 from paramedic.core.templates import compile_template
 from paramedic.errors import ParamedicError
 from paramedic.gate import Urgency
@@ -77,6 +78,11 @@ def find_problems(policy: RemediationPolicy, namespace: str) -> Iterator[str]:
             "steps: of a SecurityBreach evidence is captured before anything is changed, but nothing that this policy "
             f"names has pods; add a step with captureEvidence and a target of kind {', '.join(WITH_PODS)}, or set "
             "spec.target to one"
+        )
+    if (size := parameters_bytes(parts)) > MOST_PARAMETERS_BYTES:
+        yield (
+            f"steps: their parameters take {size >> 10} KiB, where an Incident's status has room for "
+            f"{MOST_PARAMETERS_BYTES >> 10} KiB; divide the policy"
         )
     names = [part.name for part in parts]
     yield from (f"steps: the name {name} is used twice" for name in sorted(set(names)) if names.count(name) > 1)

@@ -87,6 +87,14 @@ BACK = {"name": "back", "approval": "Required", "recover": {"workloads": [{"name
             {"steps": [{"name": "fix", "target": CONFIG, "patchConfig": {"valueFrom": [COPIED]}}]},
             "steps.fix.patchConfig: valueFrom is for a Secret",
         ),
+        (
+            {
+                "steps": [
+                    {"name": name, "target": CONFIG, "patchConfig": {"data": {"A": "x" * 60_000}}} for name in "abcde"
+                ]
+            },
+            "steps: their parameters take 293 KiB, where an Incident's status has room for 256 KiB; divide the policy",
+        ),
         ({"steps": [{"name": "a", "restart": {}}] * 2}, "steps: the name a is used twice"),
         (
             {"steps": [STOP, {"name": "stop-service-web", "restart": {}}]},

@@ -128,6 +128,25 @@ async def test_hands_off_a_key_that_others_have_changed_since(world: World) -> N
     assert await restarts(world) == ""
 
 
+async def test_what_has_no_room_on_the_status_any_more_is_refused(world: World) -> None:
+    await config(world, data={f"K{number}": str(number) * 120_000 for number in range(6)})
+    fixes = [
+        {"name": f"fix-{number}", "target": CONFIG, "patchConfig": {"data": {f"K{number}": "x"}, "restart": "None"}}
+        for number in range(6)
+    ]
+    often = {"rateLimit": {"actions": 9, "period": "1h"}}
+    await world.policy(*fixes, strategy="Sequence", guards=often)
+    await world.alert()
+    found = await world.reaches("Escalated")
+    refused = step(found, 4)
+    assert refused["reason"] == "InvalidParameters", story(found)
+    assert "too large to be noted" in refused["message"]
+    assert {name: len(value) for name, value in (await values(world)).items() if len(value) > 1} == {
+        "K4": 120_000,
+        "K5": 120_000,
+    }
+
+
 async def test_a_secret_gets_its_value_from_another_and_its_own_back(world: World) -> None:
     await secrets(world)
     await world.policy({"name": "rotate", "target": SECRET, "patchConfig": FROM_STANDBY, "ttl": "5s"})
