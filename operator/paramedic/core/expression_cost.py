@@ -8,7 +8,6 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-MAX_MACROS = 2
 MAX_LENGTH_WITH_MACROS = 512
 MAX_SUMS = 8
 MAX_ENTRIES = 256
@@ -29,8 +28,6 @@ def too_much(code: str, length: int, functions: set[str]) -> Iterator[str]:
     if not macros:
         return
     named = ", ".join(MACROS)
-    if len(macros) > MAX_MACROS:
-        yield f"at most {MAX_MACROS} of {named}"
     if length > MAX_LENGTH_WITH_MACROS:
         yield f"at most {MAX_LENGTH_WITH_MACROS} characters with a list macro ({named})"
     if any(MACRO.search(_arguments(code, macro)) for macro in macros):

@@ -45,8 +45,7 @@ class ExpressionError(ValueError):
 def compile_expression(text: str, names: frozenset[str]) -> "cel.Program":
     """Compiles ``text``, which may use the variables ``names``.
 
-    Raises ExpressionError for a syntax error, an unknown variable or function, and what could cost too much: more than
-    two list macros, one inside of another, or a macro together with ``matches`` or ``+``.
+    Raises ExpressionError for a syntax error, an unknown variable or function, and what could cost too much.
     """
     import cel  # here, for it brings a command line along, which costs every start 0.1 s
 
