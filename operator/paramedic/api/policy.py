@@ -200,7 +200,8 @@ class Step(Model):
         description="CEL; the step is skipped when false. Example: target.lastRolloutAge < duration('30m'). It knows "
         "alert.{labels,annotations,firing,age}, incident.{name,namespace,title,type,severity,age}, "
         "target.{kind,name,labels,replicas,readyReplicas,availableReplicas,updatedReplicas,lastRolloutAge}, "
-        "findings[].{reason,message,object} and steps['NAME'].{state,reason,message,result}.",
+        "findings[].{reason,message,object} and steps['NAME'].{state,reason,message,result}. List macros (all, exists, "
+        "exists_one, filter) stand side by side, not one inside of another; map is not known.",
     )
     target: TargetSelector | None = Field(None, description="Instead of the policy's target.")
     approval: Literal["Required", "NotRequired"] | None = Field(
