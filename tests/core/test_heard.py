@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from builders import NOW, ago, alert, held, incident, later, step
 from paramedic.api.incident import MAX_STARTS, AlertState, Incident
 from paramedic.api.reasons import Reason
-from paramedic.core.heard import MAX_FIRING, Heard, absorb
+from paramedic.core.heard import MAX_FIRING, OTHERS, Heard, absorb
 from paramedic.core.merge import merge_difference
 from paramedic.core.operation import new_operation, operation_time
 from paramedic.core.plan import Resolve, Wait
@@ -80,6 +80,21 @@ def test_a_late_end_of_an_earlier_firing_does_not_end_the_new_one() -> None:
 def test_a_group_remembers_a_bounded_number() -> None:
     state = after(*(heard("firing", f"f{n}") for n in range(MAX_FIRING + 50)), at_first=fresh(groupKey="g"))
     assert (len(state.firing), state.count) == (MAX_FIRING, MAX_FIRING + 50)
+
+
+def test_a_group_of_more_than_it_remembers_ends_only_when_all_of_it_is_known_to_have_ended() -> None:
+    group, marks = fresh(groupKey="g", fingerprint="f0"), [f"f{n}" for n in range(MAX_FIRING + 500)]
+
+    def hears(state: str, *which: str) -> AlertState:
+        group.status.alert = after(*(heard(state, mark, ends_at=NOW) for mark in which), at_first=group)
+        return group.status.alert
+
+    hears("firing", *marks)
+    hears("firing", *marks)
+    assert hears("resolved", *marks[:MAX_FIRING]).state == "firing", "500 were not listed, and go on"
+    assert hears("firing", *marks[-3:]).firing == [OTHERS, *marks[-3:]]
+    assert hears("resolved", *marks[-3:]).state == "firing"
+    assert hears("resolved", OTHERS).state == "resolved"
 
 
 def test_an_incident_without_an_alert_hears_nothing() -> None:
