@@ -19,7 +19,7 @@ from paramedic.core.heard import MAX_FIRING, OTHERS, Heard, absorb
 from paramedic.core.merge import merge_difference
 from paramedic.core.operation import new_operation, operation_time
 from paramedic.core.plan import Resolve, Wait
-from paramedic.core.polled import Known, KnownAlerts, by_name, has_ended
+from paramedic.core.polled import Known, KnownAlerts, ToldEnds, by_name, has_ended
 from paramedic.core.summary import summarize
 
 
@@ -169,6 +169,21 @@ def test_what_began_after_its_incident_was_closed_is_another_firing() -> None:
     closed = known({"alertname": "A"}, closed_at=NOW)
     assert closed.include(alert(alertname="A", starts_at=NOW), "covet")
     assert not closed.include(alert(alertname="A", starts_at=later(1)), "covet")
+
+
+def test_what_is_shown_again_after_its_end_was_told_begins_anew() -> None:
+    told, pod = ToldEnds(), {"alertname": "A", "pod": "1"}
+    told.add("covet/one", pod, NOW)
+
+    def begun(at: datetime, seen: datetime, **labels: str) -> datetime:
+        return told.begun_anew(alert(starts_at=at, **(pod | labels)), seen).starts_at
+
+    assert begun(ago(10), later(5)) == later(5), "with the beginning of what has ended"
+    assert begun(ago(10), later(9)) == later(5), "it is one firing, however often it is looked at"
+    assert begun(later(1), later(9)) == later(1), "it has begun since"
+    assert begun(ago(10), later(9), pod="2") == begun(ago(10), later(9), alertname="B") == ago(10)
+    told.keep({"covet/other"})
+    assert begun(ago(10), later(9)) == ago(10)
 
 
 @pytest.mark.parametrize(

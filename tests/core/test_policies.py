@@ -66,8 +66,8 @@ BACK = {"name": "back", "approval": "Required", "recover": {"workloads": [{"name
         (one(restart={}, revertWhen={"alertResolved": True}), "steps.undo: restart cannot be put back"),
         (
             {"target": {"nameFromLabel": "deployment"}, "incident": {"groupBy": ["alertname", "namespace"]}},
-            "target.nameFromLabel: alerts with different values of deployment would be one incident, and only the first "
-            "one's is acted on: write incident.groupBy: [alertname, namespace, deployment]",
+            "target.nameFromLabel: alerts with different values of deployment would be one incident, and only the "
+            "first one's is acted on: write incident.groupBy: [alertname, namespace, deployment]",
         ),
         (
             one(restart={}, target={"nameFromLabel": "worker"}) | {"incident": {"groupBy": ["alertname"]}},
