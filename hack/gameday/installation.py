@@ -37,9 +37,10 @@ def settings_for(stores: Stores, aws: Aws, prometheus_url: str, namespaces: Sequ
     dumped = database | {"username": DUMPER}
     queue = {"port": stores.redis.port, "tls": False}
     access = {"region": REGION, "endpointURL": aws.cloud.url}
+    grace = f"{POLL_GRACE_SECONDS}s"
     listener = access | {"listenerARN": aws.balancer.listener_arn, "neverBlock": [NEVER_BLOCK]}
     return {
-        "prometheus": {"url": prometheus_url, "pollInterval": "5s", "pollGrace": f"{POLL_GRACE_SECONDS}s"},
+        "prometheus": {"url": prometheus_url, "pollInterval": "5s", "pollGrace": grace, "endGrace": grace},
         "connections": [
             {"name": "covet-db", "namespaces": list(namespaces), "postgres": shared | database},
             {"name": "covet-dump", "namespaces": list(namespaces), "postgres": shared | dumped},

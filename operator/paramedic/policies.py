@@ -69,6 +69,7 @@ def find_problems(policy: RemediationPolicy, namespace: str) -> Iterator[str]:
             yield from _problem(f"guards.windows.{where}", partial(schedule.check, window))
     if spec.namespaces and policy.metadata.namespace != namespace:
         yield f"namespaces: only a policy in {namespace} may serve other namespaces"
+    yield from _grouping_problems(spec)
     yield from _check_problems("verify", spec.verify)
     for step in spec.steps:
         yield from _step_problems(step, spec)
@@ -118,6 +119,30 @@ def _too_much(count: int, size: int) -> str | None:
             "=~, or shorter regular expressions"
         )
     return None
+
+
+def _grouping_problems(spec: PolicySpec) -> Iterator[str]:
+    """Of an incident's alerts the first says what is acted on: what another one means by that label would be left
+    alone, and held against what was done.
+    """
+    together = spec.incident.group_by
+    for where, label in _labels_acted_by(spec) if together else ():
+        if label not in together:
+            yield (
+                f"{where}: alerts with different values of {label} would be one incident, and only the first one's is "
+                f"acted on: write incident.groupBy: [{', '.join([*together, label])}]"
+            )
+
+
+def _labels_acted_by(spec: PolicySpec) -> Iterator[tuple[str, str]]:
+    """The alert's labels that say what is acted on, each with the field that names it."""
+    targets = [("target", spec.target), *((f"steps.{step.name}.target", step.target) for step in spec.steps)]
+    for where, target in targets:
+        if target and target.name_from_label:
+            yield f"{where}.nameFromLabel", target.name_from_label
+    for step in spec.steps:
+        named = {name: label for name, label in step.params.items() if name.endswith("FromLabel")}
+        yield from ((f"steps.{step.name}.{step.action}.{name}", str(label)) for name, label in named.items())
 
 
 def _parts(step: Step) -> list[Step]:

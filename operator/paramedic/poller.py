@@ -1,14 +1,15 @@
 """The Prometheus edge, the net under the webhook: alerts whose webhook was missed, and ends that were not told."""
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 
 from paramedic.api.base import parse_time
-from paramedic.clients.prometheus import FiringAlert, Prometheus
+from paramedic.clients.prometheus import ActiveAlert, Prometheus
 from paramedic.core.alert import Alert, fingerprint
 from paramedic.core.heard import Heard
-from paramedic.core.polled import Known, KnownAlerts, Labels, by_name, has_ended
+from paramedic.core.polled import Known, KnownAlerts, Labels, ToldEnds, by_name, has_ended
 from paramedic.errors import NotFound, ParamedicError
 from paramedic.intake import Intake
 from paramedic.log import get_logger
@@ -42,6 +43,7 @@ class Poller:
         self._leads = leads
         self._absent_since: dict[tuple[str, str], datetime] = {}
         """By incident and fingerprint."""
+        self._told = ToldEnds()
 
     async def run(self) -> None:
         """Polls until cancelled."""
@@ -54,9 +56,10 @@ class Poller:
         """One look. What fails is counted and tried again at the next."""
         try:
             now = datetime.now(UTC)
-            firing = [_as_alert(f, self._settings.external_labels, now) for f in await self._prometheus.firing_alerts()]
-            await self._take_missed(firing, now)
-            await self._tell_ends(firing, now)
+            found = await self._prometheus.active_alerts()
+            active = [(one.fires, _as_alert(one, self._settings.external_labels, now)) for one in found]
+            await self._take_missed([alert for fires, alert in active if fires], now)
+            await self._tell_ends([alert for _, alert in active], now)
         except ParamedicError as error:
             self._metrics.poller_errors.inc()
             _log.warning("cannot look at Prometheus' alerts", error=str(error))
@@ -66,29 +69,36 @@ class Poller:
 
     async def _take_missed(self, firing: list[Alert], now: datetime) -> None:
         """Alerts that fire for longer than the grace, in which their webhook should have come."""
-        old = [a for a in firing if now - a.starts_at >= self._settings.poll_grace]
+        self._told.keep(self._store.entries)
+        old = [self._told.begun_anew(a, now) for a in firing if now - a.starts_at >= self._settings.poll_grace]
         entries = self._store.with_labels()
         known = KnownAlerts(Known(namespace_of(e.key), e.alert_labels or {}, e.ended_at) for e in entries)
         await self._intake.take(old, "poller", but=known.include)
 
-    async def _tell_ends(self, firing: list[Alert], now: datetime) -> None:
-        """Alerts that have not been seen firing for longer than the grace."""
+    async def _tell_ends(self, active: list[Alert], now: datetime) -> None:
+        """Alerts that have not been shown for longer than the grace: Alertmanager is given time to tell it first, and
+        a Prometheus that has just started, to find anew what fires.
+        """
         suspects = [e for e in self._store.with_labels() if e.firing]
         if not suspects:
             self._absent_since.clear()
             return
-        rules, shown = await self._prometheus.alerting_rules(), by_name(firing)
-        absent = [(e.key, mark) for e in suspects for mark in self._ended(e, firing, shown, rules)]
+        rules, shown = await self._prometheus.alerting_rules(), by_name(active)
+        absent = [(e.key, mark) for e in suspects for mark in self._ended(e, active, shown, rules)]
         self._absent_since = {one: self._absent_since.get(one, now) for one in absent}
-        for (key, mark), since in list(self._absent_since.items()):
-            if now - since >= self._settings.poll_grace:
-                await self._tell_end(key, mark, since)
+        grace = max(self._settings.poll_grace, self._settings.end_grace)
+        ended: dict[str, dict[str, datetime]] = defaultdict(dict)
+        for (key, mark), since in self._absent_since.items():
+            if now - since >= grace:
+                ended[key][mark] = since
+        for key, marks in ended.items():
+            await self._tell_end(key, marks)
 
     def _ended(
-        self, entry: Entry, firing: Iterable[Alert], shown: Mapping[str, list[Labels]], rules: set[str]
+        self, entry: Entry, active: Iterable[Alert], shown: Mapping[str, list[Labels]], rules: set[str]
     ) -> frozenset[str]:
-        """Fingerprints of those of the incident's alerts that have ended: all, where nothing like its group fires; else
-        the first one, whose labels are known, unless it stands for others of its group that still fire.
+        """Fingerprints of those of the incident's alerts that have ended: all, where nothing like its group is shown;
+        else the first one, whose labels are known, unless it stands for others of its group that go on.
         """
         labels = entry.alert_labels or {}
         if not has_ended(labels, shown, rules):
@@ -96,19 +106,25 @@ class Poller:
         if has_ended(entry.group_labels or labels, shown, rules):
             return entry.firing
         is_alone = entry.firing == {entry.opened_by}
-        stands_for_others = is_alone and any(entry.group in self._intake.groups(alert) for alert in firing)
+        stands_for_others = is_alone and any(entry.group in self._intake.groups(alert) for alert in active)
         return frozenset() if stands_for_others else entry.firing & {entry.opened_by}
 
-    async def _tell_end(self, key: str, mark: str, since: datetime) -> None:
-        end = Alert("resolved", {}, {}, since, since, "", mark)
+    async def _tell_end(self, key: str, marks: Mapping[str, datetime]) -> None:
+        """That these of the incident's alerts are not shown since then."""
+        entry, now = self._store.entries.get(key), datetime.now(UTC)
+        ends = (Alert("resolved", {}, {}, since, since, "", mark) for mark, since in marks.items())
         try:
-            await self._reconciler.tell(key, Heard(end, datetime.now(UTC)))
+            await self._reconciler.tell(key, *(Heard(end, now) for end in ends))
         except NotFound:
             return
-        self._metrics.alerts.labels("poller", "resolved").inc()
+        self._metrics.alerts.labels("poller", "resolved").inc(len(marks))
+        if entry and entry.open and entry.firing == marks.keys():
+            first_only = marks.keys() == {entry.opened_by}
+            labels = entry.alert_labels if first_only else entry.group_labels
+            self._told.add(key, labels or {}, max(marks.values()))
 
 
-def _as_alert(found: FiringAlert, external_labels: dict[str, str], now: datetime) -> Alert:
+def _as_alert(found: ActiveAlert, external_labels: dict[str, str], now: datetime) -> Alert:
     """As Alertmanager would have it. Prometheus tells when the expression became true, not when the alert fired; the
     incident is marked as having seen everything up to now, so that a late webhook of this firing joins it.
     """
@@ -116,7 +132,7 @@ def _as_alert(found: FiringAlert, external_labels: dict[str, str], now: datetime
     return Alert("firing", labels, found.annotations, _since(found, now), None, "", fingerprint(labels))
 
 
-def _since(found: FiringAlert, now: datetime) -> datetime:
+def _since(found: ActiveAlert, now: datetime) -> datetime:
     """Unreadable, it is now: its webhook is waited for, and its incident is not told that it has ended."""
     try:
         return parse_time(found.active_at)

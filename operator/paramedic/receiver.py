@@ -1,22 +1,27 @@
 """The Alertmanager edge: ``POST /webhook/alertmanager``, payload version 4.
 
 2xx only when everything is stored; 503 when it cannot be (Alertmanager retries 5xx only); 400 for what is no payload,
-401 for a wrong token, 413 for a body that is too large, which is then not read.
+401 for a wrong token, 413 for a body that is too large, which is then not read. One alert that cannot be read costs the
+others of its payload nothing: they may be another team's.
 """
 
 import asyncio
 import hmac
 import json
+import re
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
 from aiohttp import web
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from paramedic.api.base import Time
 from paramedic.clients.secret_file import SecretFile
 from paramedic.core.alert import UNKNOWN_START, Alert, fingerprint
+from paramedic.core.templates import one_line
 from paramedic.errors import ParamedicError, Retry
 from paramedic.inbound.edge import Edge, text
 from paramedic.intake import Intake
@@ -29,26 +34,43 @@ _log = get_logger(__name__)
 _MAX_ALERTS = 10_000
 _PATIENCE_SECONDS = 60  # a sender that has gone by then must not hold a place for ever
 _YEAR_ONE = 1
-Text = dict[str, str]
+_TELL_OF = 3
+_NOT_STORABLE = re.compile("[\x00\ud800-\udfff]")
+
+
+def _storable(value: Any) -> Any:
+    """NUL and lone surrogates, which Kubernetes does not store, become U+FFFD."""
+    return _NOT_STORABLE.sub("\ufffd", value) if isinstance(value, str) else value
+
+
+_Text = Annotated[str, BeforeValidator(_storable), Field(strict=True)]
 
 
 class _WebhookAlert(BaseModel):
     model_config = ConfigDict(strict=False, extra="ignore")
 
     status: Literal["firing", "resolved"]
-    labels: Annotated[dict[str, Annotated[str, Field(strict=True)]], Field(max_length=256)]
-    annotations: dict[str, Annotated[str, Field(strict=True)]] = Field(default_factory=dict, max_length=256)
+    labels: Annotated[dict[_Text, _Text], Field(max_length=256)]
+    annotations: dict[_Text, _Text] = Field(default_factory=dict, max_length=256)
     starts_at: Time = Field(alias="startsAt")
     ends_at: Time | None = Field(None, alias="endsAt")
-    generator_url: Annotated[str, Field(strict=True)] = Field("", alias="generatorURL")
-    fingerprint: Annotated[str, Field(strict=True, max_length=64)] = ""
+    generator_url: _Text = Field("", alias="generatorURL")
+    fingerprint: Annotated[_Text, Field(max_length=64)] = ""
 
 
 class _Payload(BaseModel):
     model_config = ConfigDict(extra="ignore")
 
     version: Literal["4"] = "4"
-    alerts: list[_WebhookAlert] = Field(max_length=_MAX_ALERTS)
+    alerts: list[Any] = Field(max_length=_MAX_ALERTS)
+
+
+@dataclass(frozen=True, slots=True)
+class Payload:
+    """The alerts of a payload, and of those that cannot be read what is wrong in each."""
+
+    alerts: Sequence[Alert]
+    unreadable: Sequence[str] = ()
 
 
 class Receiver:
@@ -80,18 +102,24 @@ class Receiver:
 
     async def _answer(self, _: web.Request, body: bytes) -> web.Response:
         try:
-            alerts = parse_payload(body)
+            payload = parse_payload(body)
         except ValueError as error:
             return text(400, str(error))
         del body  # it may be large, and storing may take long
+        self._tell_unreadable(payload.unreadable)
         try:
             async with asyncio.timeout(_PATIENCE_SECONDS):
-                await self._intake.take(alerts, "webhook")
+                await self._intake.take(payload.alerts, "webhook")
         except TimeoutError:
             return text(503, f"not stored within {_PATIENCE_SECONDS} s, send it again", {"Retry-After": "1"})
         except ParamedicError as error:
             return text(503, f"not stored, send it again: {error}", {"Retry-After": "1"})
-        return text(200, "stored")
+        return text(200, f"stored, but for {len(payload.unreadable)}" if payload.unreadable else "stored")
+
+    def _tell_unreadable(self, problems: Sequence[str]) -> None:
+        if problems:
+            self._metrics.alerts.labels("webhook", "unreadable").inc(len(problems))
+            _log.error("unreadable alerts are left out", count=len(problems), error="; ".join(problems[:_TELL_OF]))
 
     def _refusal(self, request: web.Request) -> web.Response | None:
         if self._anonymous:
@@ -112,30 +140,43 @@ class Receiver:
         return text(401, "a valid bearer token is needed", challenge)
 
 
-def parse_payload(body: bytes) -> list[Alert]:
-    """The alerts of a webhook payload. Raises ValueError that says what is wrong; never anything else."""
+def parse_payload(body: bytes) -> Payload:
+    """What a webhook payload holds. Raises ValueError that says what is wrong where it is no payload, or holds nothing
+    that can be read; never anything else.
+    """
     try:
         payload = _Payload.model_validate(json.loads(body, parse_constant=_no_constant))
     except ValidationError as error:
-        first = error.errors(include_input=False, include_url=False)[0]
-        raise ValueError(f"{'.'.join(map(str, first['loc']))[:200]}: {first['msg']}") from error
+        raise ValueError(_first_of(error)) from error
     except RecursionError as error:
         raise ValueError("the JSON is nested too deeply") from error
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
         raise ValueError(f"not JSON: {error}") from error
-    return [_alert(a) for a in payload.alerts]
+    found, unreadable = [], []
+    for number, item in enumerate(payload.alerts):
+        try:
+            found.append(_alert(_WebhookAlert.model_validate(item)))
+        except ValidationError as error:
+            unreadable.append(f"alerts.{number}{_named(item)}: {_first_of(error)}")
+    if unreadable and not found:
+        raise ValueError(unreadable[0])
+    return Payload(found, unreadable)
+
+
+def _first_of(error: ValidationError) -> str:
+    first = error.errors(include_input=False, include_url=False)[0]
+    where = one_line(".".join(map(str, first["loc"])))[:200]
+    return f"{where}: {first['msg']}" if where else first["msg"]
+
+
+def _named(item: Any) -> str:
+    """The alert's name in brackets, where it has one: whose rule it is."""
+    labels = item.get("labels") if isinstance(item, dict) else None
+    name = labels.get("alertname") if isinstance(labels, dict) else None
+    return f" ({one_line(_storable(name))[:100]})" if isinstance(name, str) else ""
 
 
 def _alert(item: _WebhookAlert) -> Alert:
-    for words in (
-        *item.labels,
-        *item.labels.values(),
-        *item.annotations,
-        *item.annotations.values(),
-        item.generator_url,
-    ):
-        if "\x00" in words or not _is_unicode(words):
-            raise ValueError("labels, annotations and URLs must be text without NUL and lone surrogates")
     return Alert(
         state=item.status,
         labels=item.labels,
@@ -145,14 +186,6 @@ def _alert(item: _WebhookAlert) -> Alert:
         generator_url=item.generator_url,
         fingerprint=item.fingerprint or fingerprint(item.labels),
     )
-
-
-def _is_unicode(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _real(moment: datetime | None) -> datetime | None:

@@ -66,6 +66,11 @@ class PrometheusSettings(_Section):
     poll_grace: Duration = Field(
         timedelta(seconds=60), description="How long an alert may fire before the poller takes it."
     )
+    end_grace: Duration = Field(
+        timedelta(minutes=5),
+        description="How long Prometheus shows an alert no more, not even as pending, before the poller tells its end; "
+        "never less than pollGrace.",
+    )
     external_labels: dict[str, str] = Field(
         default_factory=dict, description="As in Prometheus' own settings, so that fingerprints agree."
     )

@@ -185,6 +185,28 @@ def test_scale_hands_off_when_an_hpa_came_or_went() -> None:
         assert refusal.value.reason is Reason.TARGET_CHANGED
 
 
+@pytest.mark.parametrize(
+    ("replicas", "after", "state"),
+    [
+        (3, {"minReplicas": 10, "maxReplicas": 20}, "Waiting"),
+        (10, {"minReplicas": 10, "maxReplicas": 20}, "Passed"),
+        (15, {"minReplicas": 10, "maxReplicas": 20}, "Passed"),
+        (3, {"minReplicas": 1, "maxReplicas": 1}, "Waiting"),
+        (3, {"minReplicaCount": 10, "maxReplicaCount": "default"}, "Waiting"),
+        (10, {"minReplicaCount": 10, "maxReplicaCount": "default"}, "Passed"),
+        (3, {"minReplicaCount": "default", "maxReplicaCount": 2}, "Waiting"),
+        (3, {"minReplicaCount": "default", "maxReplicaCount": "default"}, "Passed"),
+        (3, {"replicas": 3}, "Passed"),
+    ],
+)
+@pytest.mark.parametrize("action", [SCALE, ACTIONS["scaleByQueue"]])
+def test_scale_is_verified_once_the_autoscaler_has_scaled(action: Any, replicas: int, after: Json, state: str) -> None:
+    counts = {"replicas": replicas, "updatedReplicas": replicas, "availableReplicas": replicas}
+    seen = stored(workload(replicas=replicas)) | {"status": {"observedGeneration": 1} | counts}
+    found = action.rollout(seen, after, NOW)
+    assert (found.state, "has not scaled it yet" in found.message) == (state, state == "Waiting"), found
+
+
 @given(st.integers(0, 50), st.integers(0, 50) | st.from_regex(r"[+-][0-9]{1,3}%?", fullmatch=True), st.integers(1, 60))
 def test_scale_there_and_back(present: int, replicas: int | str, cap: int) -> None:
     seen = observed(workload(replicas=present))

@@ -40,6 +40,13 @@ def case(path: str, value: Any, *words: str) -> Any:
     return pytest.param(path, value, words, id=f"{path}={shown}"[:70])
 
 
+def group_case(spec: Json) -> Any:
+    """A policy whose groups of alerts are not all about the same."""
+    whole = yaml.safe_load(POLICY)["spec"] | {"incident": {"groupBy": ["alertname", "namespace"]}} | spec
+    words = "only the first says what is acted on", "to incident.groupBy"
+    return pytest.param("spec", whole, words, id=f"groupBy and {spec}"[:70])
+
+
 def config_case(params: Json, *words: str) -> Any:
     """A step that changes configuration with these parameters."""
     step = {"name": "config", "patchConfig": params, "target": {"kind": "ConfigMap", "name": "covet-config"}}
@@ -298,6 +305,9 @@ WRONG_POLICIES = [
     case("spec.verify", {"prometheus": {"query": "up"}}, "prometheus.condition", "Required value"),
     case("spec.verify", {"prometheus": {"query": "up", "condition": "value > 0.0", "noData": "Ok"}}, "noData", "Ok"),
     case("spec.incident", {"severityMap": {"critical": "P0"}}, "severityMap is used with severityFromLabel"),
+    group_case({"target": {"nameFromLabel": "deployment"}}),
+    group_case({"steps": [{"name": "undo", "rollback": {}, "target": {"nameFromLabel": "deployment"}}]}),
+    group_case({"steps": [{"name": "block", "blockAddresses": {"addressesFromLabel": "sources"}}]}),
     case("spec.incident", {"severity": "critical"}, "incident.severity", "critical", '"P0"'),
     case("spec.incident", {"type": "apiOutage"}, "incident.type", "apiOutage", "CamelCase"),
     case("spec.incident", {"groupBy": ["pod-name"]}, "groupBy[0]", "pod-name"),

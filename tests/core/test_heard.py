@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 from builders import NOW, ago, alert, held, incident, later, step
 from paramedic.api.incident import MAX_STARTS, AlertState, Incident
 from paramedic.api.reasons import Reason
-from paramedic.core.heard import MAX_FIRING, Heard, absorb
+from paramedic.core.heard import MAX_FIRING, OTHERS, Heard, absorb
 from paramedic.core.merge import merge_difference
 from paramedic.core.operation import new_operation, operation_time
 from paramedic.core.plan import Resolve, Wait
-from paramedic.core.polled import Known, KnownAlerts, by_name, has_ended
+from paramedic.core.polled import Known, KnownAlerts, ToldEnds, by_name, has_ended
 from paramedic.core.summary import summarize
 
 
@@ -80,6 +80,21 @@ def test_a_late_end_of_an_earlier_firing_does_not_end_the_new_one() -> None:
 def test_a_group_remembers_a_bounded_number() -> None:
     state = after(*(heard("firing", f"f{n}") for n in range(MAX_FIRING + 50)), at_first=fresh(groupKey="g"))
     assert (len(state.firing), state.count) == (MAX_FIRING, MAX_FIRING + 50)
+
+
+def test_a_group_of_more_than_it_remembers_ends_only_when_all_of_it_is_known_to_have_ended() -> None:
+    group, marks = fresh(groupKey="g", fingerprint="f0"), [f"f{n}" for n in range(MAX_FIRING + 500)]
+
+    def hears(state: str, *which: str) -> AlertState:
+        group.status.alert = after(*(heard(state, mark, ends_at=NOW) for mark in which), at_first=group)
+        return group.status.alert
+
+    hears("firing", *marks)
+    hears("firing", *marks)
+    assert hears("resolved", *marks[:MAX_FIRING]).state == "firing", "500 were not listed, and go on"
+    assert hears("firing", *marks[-3:]).firing == [OTHERS, *marks[-3:]]
+    assert hears("resolved", *marks[-3:]).state == "firing"
+    assert hears("resolved", OTHERS).state == "resolved"
 
 
 def test_an_incident_without_an_alert_hears_nothing() -> None:
@@ -154,6 +169,21 @@ def test_what_began_after_its_incident_was_closed_is_another_firing() -> None:
     closed = known({"alertname": "A"}, closed_at=NOW)
     assert closed.include(alert(alertname="A", starts_at=NOW), "covet")
     assert not closed.include(alert(alertname="A", starts_at=later(1)), "covet")
+
+
+def test_what_is_shown_again_after_its_end_was_told_begins_anew() -> None:
+    told, pod = ToldEnds(), {"alertname": "A", "pod": "1"}
+    told.add("covet/one", pod, NOW)
+
+    def begun(at: datetime, seen: datetime, **labels: str) -> datetime:
+        return told.begun_anew(alert(starts_at=at, **(pod | labels)), seen).starts_at
+
+    assert begun(ago(10), later(5)) == later(5), "with the beginning of what has ended"
+    assert begun(ago(10), later(9)) == later(5), "it is one firing, however often it is looked at"
+    assert begun(later(1), later(9)) == later(1), "it has begun since"
+    assert begun(ago(10), later(9), pod="2") == begun(ago(10), later(9), alertname="B") == ago(10)
+    told.keep({"covet/other"})
+    assert begun(ago(10), later(9)) == ago(10)
 
 
 @pytest.mark.parametrize(

@@ -64,6 +64,23 @@ BACK = {"name": "back", "approval": "Required", "recover": {"workloads": [{"name
         ({"steps": [{"name": "undo", "reboot": {}}]}, "steps.undo: there is no action reboot; there are "),
         (one(restart={}, ttl="1h"), "steps.undo: restart cannot be put back, so ttl and revertWhen make no sense"),
         (one(restart={}, revertWhen={"alertResolved": True}), "steps.undo: restart cannot be put back"),
+        (
+            {"target": {"nameFromLabel": "deployment"}, "incident": {"groupBy": ["alertname", "namespace"]}},
+            "target.nameFromLabel: alerts with different values of deployment would be one incident, and only the "
+            "first one's is acted on: write incident.groupBy: [alertname, namespace, deployment]",
+        ),
+        (
+            one(restart={}, target={"nameFromLabel": "worker"}) | {"incident": {"groupBy": ["alertname"]}},
+            "steps.undo.target.nameFromLabel: alerts with different values of worker would be one incident",
+        ),
+        (
+            {
+                "target": {"kind": "Connection", "name": "alb"},
+                "steps": [{"name": "block", "blockAddresses": {"addressesFromLabel": "sources"}}],
+                "incident": {"groupBy": ["alertname"]},
+            },
+            "steps.block.blockAddresses.addressesFromLabel: alerts with different values of sources would be one",
+        ),
         (one(restart={"hard": True}), "steps.undo.restart.hard: Extra inputs are not permitted"),
         (one(scale={}), "steps.undo.scale.replicas: Field required"),
         (one(scale={"replicas": 2, "maxReplicas": 0}), "steps.undo.scale.maxReplicas: Input should be greater"),
@@ -211,3 +228,9 @@ def test_a_policy_with_a_mistake_can_still_be_read() -> None:
     assert found
     assert found.spec.paused
     assert problem == "steps.undo.when: 'x': unknown x; known are alert, findings, incident, steps, target"
+
+
+@pytest.mark.parametrize("group_by", [[], ["deployment"], ["alertname", "deployment", "namespace"]])
+def test_a_group_may_be_of_alerts_that_are_about_the_same_target(group_by: list[str]) -> None:
+    chosen = policy(target={"nameFromLabel": "deployment"}, incident={"groupBy": group_by})
+    assert list(find_problems(chosen, SYSTEM)) == []

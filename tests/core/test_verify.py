@@ -173,12 +173,26 @@ def test_rollout_status(object_: Json, state: str, said: str) -> None:
     assert (found.state, said in found.message) == (state, True), found
 
 
-@pytest.mark.parametrize(("minutes_before", "state"), [(10, "Waiting"), (1, "Waiting"), (0, "Failed"), (-10, "Failed")])
+@pytest.mark.parametrize(
+    ("seconds_after", "deadline", "state"),
+    [
+        (-600, None, "Waiting"),
+        (-1, None, "Waiting"),
+        (5, None, "Waiting"),
+        (299, None, "Waiting"),
+        (300, None, "Failed"),
+        (600, None, "Failed"),
+        (5, 60, "Waiting"),
+        (60, 60, "Failed"),
+    ],
+)
 def test_what_the_controller_said_of_the_rollout_before_is_no_verdict_on_this_one(
-    minutes_before: float, state: str
+    seconds_after: float, deadline: int | None, state: str
 ) -> None:
-    said = DEADLINE["conditions"][0] | {"lastUpdateTime": later(-minutes_before).strftime("%Y-%m-%dT%H:%M:%SZ")}
-    deployment = seen("Deployment", {}, **replicas(1, 2, 1, conditions=[said]))
+    """Its clock may be ahead of ours: what it said before may seem to be said after."""
+    said = DEADLINE["conditions"][0] | {"lastUpdateTime": later(seconds_after / 60).strftime("%Y-%m-%dT%H:%M:%SZ")}
+    spec = {"progressDeadlineSeconds": deadline} if deadline else {}
+    deployment = seen("Deployment", spec, **replicas(1, 2, 1, conditions=[said]))
     assert rollout_result(deployment, since=NOW).state == state
 
 

@@ -1,16 +1,21 @@
-"""The look at Prometheus' alerts goes on, whatever something that calls itself Prometheus answers."""
+"""The look at Prometheus' alerts goes on, whatever something that calls itself Prometheus answers; and what it makes of
+what is shown there. Intake and what is behind it are real, as in test_intake.
+"""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
 import pytest
+from test_intake import BEGUN, GROUPING, ONE, World, observing
 
 from paramedic.clients.prometheus import Prometheus
 from paramedic.core.alert import Alert
+from paramedic.core.heard import MAX_FIRING
 from paramedic.metrics import Metrics
 from paramedic.poller import Poller
 from paramedic.settings import PrometheusSettings
@@ -101,3 +106,141 @@ async def test_an_odd_answer_is_counted_and_the_next_look_finds_what_fires(
     finally:
         polling.cancel()
         await asyncio.wait([polling])
+
+
+# -- what is made of it ------------------------------------------------------------------------------------------------
+
+
+class Rule(FakeVendor):
+    """A Prometheus with one rule, whose alerts are as they are set."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.health = "ok"
+        self.shown: list[Json] = []
+
+    def routes(self) -> list[Route]:
+        return [Route("GET", "/api/v1/alerts", None, self.alerts), Route("GET", "/api/v1/rules", None, self.rules)]
+
+    def shows(self, state: str | None) -> None:
+        """The alert of test_intake, which has begun then; or none."""
+        self.shown = [FIRING | {"labels": ONE, "state": state, "activeAt": BEGUN.isoformat()}] if state else []
+
+    def alerts(self, _: Request) -> Reply:
+        return Reply(200, {"status": "success", "data": {"alerts": self.shown}})
+
+    def rules(self, _: Request) -> Reply:
+        rule = {"name": ONE["alertname"], "type": "alerting", "health": self.health}
+        return Reply(200, {"status": "success", "data": {"groups": [{"rules": [rule]}]}})
+
+
+class Scene(World):
+    """The operator of test_intake with its poller."""
+
+    def __init__(self, prometheus: Prometheus, **settings: timedelta) -> None:
+        super().__init__()
+        chosen = PrometheusSettings(**({"poll_grace": timedelta(0), "end_grace": timedelta(0)} | settings))
+        metrics = Metrics()
+        self.poller = Poller(prometheus, self.intake, self.reconciler, self.store, metrics, chosen, lambda: True)
+
+    async def looks(self, *phases: str) -> None:
+        """Looks some times; then the incidents are in these phases."""
+        for _ in range(3):
+            await self.poller.look()
+        await self.come_to(*phases)
+
+
+@pytest.fixture
+def rule() -> Iterator[Rule]:
+    with Rule() as vendor:
+        yield vendor
+
+
+@pytest.fixture
+async def shown(rule: Rule) -> AsyncIterator[Prometheus]:
+    opened = Prometheus(rule.url, timeout_seconds=5)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+async def scene(shown: Prometheus) -> AsyncIterator[Scene]:
+    made = Scene(shown)
+    made.has(observing())
+    working = asyncio.create_task(made.reconciler.queue.run())
+    yield made
+    working.cancel()
+    with suppress(asyncio.CancelledError):
+        await working
+
+
+async def test_what_is_pending_is_not_taken_in(scene: Scene, rule: Rule) -> None:
+    rule.shows("pending")
+    await scene.looks()
+    rule.shows("firing")
+    await scene.looks("Open")
+
+
+async def test_what_is_pending_again_has_not_ended(scene: Scene, rule: Rule) -> None:
+    """Prometheus was restarted in the middle of the outage: it begins the rule's ``for`` anew."""
+    await scene.fires(**ONE)
+    await scene.come_to("Open")
+    rule.shows("pending")
+    await scene.looks("Open")
+    rule.shows(None)
+    await scene.looks("Resolved")
+
+
+@pytest.mark.parametrize("health", ["unknown", "err"])
+async def test_a_rule_that_was_not_evaluated_proves_no_end(scene: Scene, rule: Rule, health: str) -> None:
+    await scene.fires(**ONE)
+    await scene.come_to("Open")
+    rule.health = health
+    await scene.looks("Open")
+    rule.health = "ok"
+    await scene.looks("Resolved")
+
+
+@pytest.mark.parametrize("longer", ["poll_grace", "end_grace"])
+async def test_an_end_is_told_after_the_longer_grace(shown: Prometheus, longer: str) -> None:
+    scene = Scene(shown, **{longer: timedelta(seconds=0.5)})
+    scene.has(observing())
+    working = asyncio.create_task(scene.reconciler.queue.run())
+    await scene.fires(**ONE)
+    await scene.come_to("Open")
+    await scene.looks("Open")
+    await asyncio.sleep(0.6)
+    await scene.looks("Resolved")
+    working.cancel()
+
+
+async def test_what_only_the_poller_has_ended_is_taken_in_when_it_is_shown_again(scene: Scene, rule: Rule) -> None:
+    """Of several Prometheuses another has answered: the outage goes on, and nobody tells that it has begun."""
+    await scene.fires(**ONE)
+    await scene.come_to("Open")
+    await scene.looks("Resolved")
+    rule.shows("firing")
+    await scene.looks("Resolved", "Open")
+    await scene.fires(**ONE)
+    await scene.come_to("Resolved", "Open")
+    await scene.ends(**ONE)
+    await scene.looks("Resolved", "Resolved")
+
+
+async def test_what_alertmanager_has_ended_stays_ended(scene: Scene, rule: Rule) -> None:
+    rule.shows("firing")
+    await scene.fires(**ONE)
+    await scene.come_to("Open")
+    await scene.ends(**ONE)
+    await scene.looks("Resolved")
+
+
+async def test_a_group_of_more_than_is_remembered_ends_when_none_of_it_is_shown(scene: Scene, rule: Rule) -> None:
+    scene.has(observing(incident=GROUPING))
+    pods = [{"alertname": ONE["alertname"], "pod": f"p{n}"} for n in range(MAX_FIRING + 2)]
+    await asyncio.gather(*(scene.fires(**pod) for pod in pods))
+    await asyncio.gather(*(scene.ends(**pod) for pod in pods[:MAX_FIRING]))
+    rule.shown = [FIRING | {"labels": pod, "activeAt": BEGUN.isoformat()} for pod in pods[MAX_FIRING:]]
+    await scene.looks("Open")
+    rule.shown = []
+    await scene.looks("Resolved")

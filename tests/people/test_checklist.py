@@ -239,6 +239,14 @@ def test_it_is_left_to_people_when_the_time_for_it_is_over() -> None:
     assert found.status.attend_at == NOW + 7 * DAY
 
 
+def test_a_lease_that_has_ended_is_stable_with_what_was_before() -> None:
+    """Else its autoscaler's bounds of then would be waited for."""
+    bounds: Json = {"before": {"minReplicas": 2}, "after": {"minReplicas": 9}, "verify": verify(rollout=True)}
+    found = over(held("room", "Reverted", reason="LeaseEnded", **bounds), held("more", **bounds))
+    assert [one.after for one in checklist.verified_steps(found)] == [{"minReplicas": 2}, {"minReplicas": 9}]
+    assert found.status.steps[0].after == {"minReplicas": 9}, "the record stays"
+
+
 def test_without_a_check_nobody_can_tell_whether_all_is_stable() -> None:
     found, _ = write(over(step(state="Succeeded")), NOW, first=True)
     assert not checklist.awaits_stability(found, later(15))

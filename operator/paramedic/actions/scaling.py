@@ -3,6 +3,7 @@ it, or those of KEDA's ScaledObject.
 """
 
 import asyncio
+from datetime import datetime
 from typing import Literal
 
 from paramedic.actions.base import (
@@ -20,6 +21,7 @@ from paramedic.actions.base import (
 )
 from paramedic.api.reasons import Reason
 from paramedic.api.workload import BoundTarget, target_path
+from paramedic.core.verify import Result
 from paramedic.errors import NotFound, Refused
 
 _HPA = "/apis/autoscaling/v2/namespaces/{}/horizontalpodautoscalers"
@@ -28,6 +30,7 @@ _PAUSED = ("autoscaling.keda.sh/paused", "autoscaling.keda.sh/paused-replicas")
 _DEFAULT = "default"
 _LEAST, _MOST = "minReplicaCount", "maxReplicaCount"
 _KEDA_MOST = 100  # where a ScaledObject does not say
+_BOUNDS = (("minReplicas", "maxReplicas"), (_LEAST, _MOST))
 
 ScaledObjectChoice = Literal["Refuse", "Patch"]
 SCALED_OBJECT = (
@@ -68,6 +71,11 @@ class Scaling(Action):
         if before == after:
             return Change(before, after, (), None, message)
         return Change(before, after, (_write(observed, after, operation),), before, message)
+
+    def rollout(self, workload: Json, after: State, since: datetime | None) -> Result:
+        """Until the autoscaler has done its part, what the workload's rollout tells is about the replicas of before."""
+        missing = _still_to_scale(int(workload["spec"].get("replicas", 1)), after)
+        return Result("Waiting", missing) if missing else super().rollout(workload, after, since)
 
 
 async def read_with_autoscalers(target: BoundTarget, clients: Clients) -> Observed:
@@ -184,6 +192,17 @@ async def _read_scaled_objects(target: BoundTarget, clients: Clients) -> list[Js
 def _scales(autoscaler: Json, target: BoundTarget) -> bool:
     ref = autoscaler["spec"]["scaleTargetRef"]
     return bool(ref.get("kind", "Deployment") == target.kind and ref["name"] == target.name)
+
+
+def _still_to_scale(replicas: int, after: State) -> str:
+    """What keeps the replicas from the bounds that a step has set; empty when nothing, or where it has set none."""
+    for low, high in _BOUNDS:
+        least, most = after.get(low), after.get(high)
+        if isinstance(least, int) and replicas < least:
+            return f"the autoscaler has not scaled it yet: {replicas} replicas are wanted, {low} is {least}"
+        if isinstance(most, int) and replicas > most:
+            return f"the autoscaler has not scaled it yet: {replicas} replicas are wanted, {high} is {most}"
+    return ""
 
 
 def _describe_change(before: State, after: State) -> str:

@@ -197,7 +197,9 @@ class AlertState(StatusModel):
     )
     ends_at: Time | None = Field(None, description="When the alert ended.")
     firing: list[str] = Field(
-        default_factory=list, description="Fingerprints of the group's alerts that still fire; at most 1,000."
+        default_factory=list,
+        description="Fingerprints of the group's alerts that still fire; at most 1,000. 'and others' "
+        "stands for more: then the group ends when Prometheus shows none of it, or by a person's word.",
     )
 
 

@@ -122,7 +122,8 @@ class IncidentTemplate(Model):
     group_by: list[LabelName] = Field(
         default_factory=list,
         max_length=32,
-        description="Alerts with the same values of these labels are one incident; empty: each alert is its own.",
+        description="Alerts with the same values of these labels are one incident; empty: each alert is its own. "
+        "Labels that say what is acted on (nameFromLabel, addressesFromLabel) must be among them.",
     )
     title: str = Field(
         "{{ annotations.summary or labels.alertname }}",
@@ -294,10 +295,23 @@ _NO_VALUES_OF_SECRETS = rule(
 )
 
 
+_ONE_TARGET_FOR_A_GROUP = rule(
+    "!has(self.incident) || !has(self.incident.groupBy) || size(self.incident.groupBy) == 0 || ("
+    "(!has(self.target) || !has(self.target.nameFromLabel) || self.target.nameFromLabel in self.incident.groupBy) && "
+    "self.steps.all(s, (!has(s.target) || !has(s.target.nameFromLabel) || "
+    "s.target.nameFromLabel in self.incident.groupBy) && (!has(s.blockAddresses) || "
+    "!has(s.blockAddresses.addressesFromLabel) || s.blockAddresses.addressesFromLabel in self.incident.groupBy)))",
+    "of alerts that are one incident only the first says what is acted on: add the label of nameFromLabel, and that of "
+    "addressesFromLabel, to incident.groupBy",
+)
+
+
 class PolicySpec(Model):
     """Desired behaviour."""
 
-    model_config = ConfigDict(json_schema_extra={"x-kubernetes-validations": [_TARGET_NEEDED, _NO_VALUES_OF_SECRETS]})
+    model_config = ConfigDict(
+        json_schema_extra={"x-kubernetes-validations": [_TARGET_NEEDED, _ONE_TARGET_FOR_A_GROUP, _NO_VALUES_OF_SECRETS]}
+    )
 
     mode: Mode = Field(
         "Approve",

@@ -23,14 +23,15 @@ Sample = tuple[datetime, float]
 
 
 @dataclass(frozen=True, slots=True)
-class FiringAlert:
+class ActiveAlert:
     """An alert as Prometheus itself reports it; ``active_at`` is when its expression became true: RFC 3339, or whatever
-    something has put there that calls itself Prometheus.
+    something has put there that calls itself Prometheus. One that does not fire is pending: its rule's ``for`` runs.
     """
 
     labels: Mapping[str, str]
     annotations: Mapping[str, str]
     active_at: Any
+    fires: bool = True
 
 
 class Prometheus:
@@ -61,13 +62,15 @@ class Prometheus:
         found: list[list[Sample]] = await self._call(self._query_range, promql, start, end, step_seconds)
         return found
 
-    async def firing_alerts(self) -> list[FiringAlert]:
-        """The alerts that fire now (``/api/v1/alerts``, state firing)."""
-        found: list[FiringAlert] = await self._call(self._firing_alerts)
+    async def active_alerts(self) -> list[ActiveAlert]:
+        """The alerts that fire now, and those that are pending (``/api/v1/alerts``)."""
+        found: list[ActiveAlert] = await self._call(self._active_alerts)
         return found
 
     async def alerting_rules(self) -> set[str]:
-        """The names of the alerting rules that this Prometheus evaluates (``/api/v1/rules``)."""
+        """The names of the alerting rules that this Prometheus has evaluated, without an error, when it last tried
+        (``/api/v1/rules``): that one of another shows nothing proves nothing.
+        """
         names: set[str] = await self._call(self._alerting_rules)
         return names
 
@@ -108,17 +111,18 @@ class Prometheus:
             for series in result
         ]
 
-    def _firing_alerts(self) -> list[FiringAlert]:
+    def _active_alerts(self) -> list[ActiveAlert]:
         alerts = self._get("/api/v1/alerts")["alerts"]
         return [
-            FiringAlert(a["labels"], a.get("annotations") or {}, a.get("activeAt"))
+            ActiveAlert(a["labels"], a.get("annotations") or {}, a.get("activeAt"), a["state"] == "firing")
             for a in alerts
-            if a["state"] == "firing"
+            if a["state"] in ("firing", "pending")
         ]
 
     def _alerting_rules(self) -> set[str]:
         groups = self._get("/api/v1/rules", {"type": "alert"})["groups"]
-        return {rule["name"] for group in groups for rule in group["rules"]}
+        rules = [rule for group in groups for rule in group["rules"]]
+        return {rule["name"] for rule in rules} - {rule["name"] for rule in rules if rule.get("health", "ok") != "ok"}
 
     def _get(self, path: str, params: dict[str, str] | None = None) -> Any:
         self._authorize()

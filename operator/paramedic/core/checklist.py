@@ -80,8 +80,9 @@ def open_items(incident: Incident) -> list[ChecklistItem]:
 
 
 def verified_steps(incident: Incident) -> list[StepStatus]:
-    """The steps whose checks show whether all is stable: those that have helped."""
-    return [step for step in incident.status.steps if helped(step) and step.verify and not step.verify.is_empty()]
+    """The steps whose checks show whether all is stable: those that have helped, each with what it has left."""
+    found = [step for step in incident.status.steps if helped(step) and step.verify and not step.verify.is_empty()]
+    return [step.model_copy(update={"after": step.before}) if step.state == "Reverted" else step for step in found]
 
 
 def awaits_stability(incident: Incident, now: datetime) -> bool:

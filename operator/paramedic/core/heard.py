@@ -1,6 +1,6 @@
 """What has been heard of an incident's alert, added up: resends, further alerts of the group, ends."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -9,6 +9,10 @@ from paramedic.api.policy import Severity
 from paramedic.core.alert import Alert
 
 MAX_FIRING = 1000
+OTHERS = "and others"
+"""Stands among the fingerprints that fire for those that found no room there, lest the end of the others be the end of
+all. Its own end is told by who sees the whole group.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +41,7 @@ def absorb(incident: Incident, news: Iterable[Heard]) -> AlertState | None:
         if not _is_overtaken(starts.get(item.alert.fingerprint), item):
             _take(state, firing, item)
             _keep_start(starts, item)
-    state.firing = list(firing)[:MAX_FIRING]
+    state.firing = _bounded(firing)
     state.starts = {} if _is_alone(source) else _newest(starts)
     state.state = "firing" if firing else "resolved"
     state.count = max(state.count, 1)
@@ -73,6 +77,12 @@ def _newest(starts: dict[str, datetime]) -> dict[str, datetime]:
     if len(starts) <= MAX_STARTS:
         return starts
     return dict(sorted(starts.items(), key=lambda start: start[1])[-MAX_STARTS:])
+
+
+def _bounded(firing: Collection[str]) -> list[str]:
+    if len(firing) <= MAX_FIRING:
+        return list(firing)
+    return [*[mark for mark in firing if mark != OTHERS][: MAX_FIRING - 1], OTHERS]
 
 
 def _is_overtaken(began: datetime | None, item: Heard) -> bool:

@@ -1,12 +1,13 @@
 """Is a workload's rollout complete? The same rules as ``kubectl rollout status`` (kubectl, polymorphichelpers)."""
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from paramedic.api.base import parse_time
 from paramedic.core.verify import Result
 
 Json = dict[str, Any]
+_PROGRESS_DEADLINE_SECONDS = 600  # where a Deployment does not say
 
 
 def rollout_result(workload: Json, since: datetime | None = None) -> Result:
@@ -54,7 +55,7 @@ def is_healthy(workload: Json) -> bool:
 
 
 def _deployment(spec: Json, status: Json, since: datetime | None) -> Result:
-    if _has_given_up(status, since):
+    if _has_given_up(spec, status, since):
         return Result("Failed", "the rollout has exceeded its progress deadline")
     wanted = int(spec.get("replicas", 1))
     updated, total = int(status.get("updatedReplicas") or 0), int(status.get("replicas") or 0)
@@ -68,12 +69,19 @@ def _deployment(spec: Json, status: Json, since: datetime | None) -> Result:
     return Result("Passed", f"rollout complete, {available} of {wanted} replicas available")
 
 
-def _has_given_up(status: Json, since: datetime | None) -> bool:
+def _has_given_up(spec: Json, status: Json, since: datetime | None) -> bool:
     said: Json = next((c for c in status.get("conditions") or [] if c["type"] == "Progressing"), {})
     if said.get("reason") != "ProgressDeadlineExceeded":
         return False
     at = said.get("lastUpdateTime")
-    return since is None or at is None or parse_time(at) >= since.replace(microsecond=0)
+    return since is None or at is None or parse_time(at) >= since + _least_patience(spec)
+
+
+def _least_patience(spec: Json) -> timedelta:
+    """A rollout cannot exceed its deadline before that has passed. Half of it is left to clocks that differ: what is
+    said is told by the controller's clock, when the rollout began by ours.
+    """
+    return timedelta(seconds=int(spec.get("progressDeadlineSeconds") or _PROGRESS_DEADLINE_SECONDS) / 2)
 
 
 def _stateful_set(spec: Json, status: Json) -> Result:
