@@ -280,8 +280,9 @@ class Store:
         return stored + [a for a in self._reservations() if a.target == target]
 
     def actions_under(self, policy: str) -> list[ActionRecord]:
-        """All known and reserved actions under a policy."""
-        stored = [a for k in self._by_policy.get(policy, ()) for a in self.entries[k].actions]
+        """All known and reserved actions under a policy; what was put back is none of them."""
+        entries = (self.entries[k] for k in self._by_policy.get(policy, ()))
+        stored = [a for entry in entries for a in entry.actions if a.policy == policy]
         return stored + [a for a in self._reservations() if a.policy == policy]
 
     def left_states(self, target: TargetKey) -> tuple[Json, ...]:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from builders import NOW, OPERATION, TARGET, alert, incident, later, policy, step
+from builders import NOW, OPERATION, TARGET, alert, held, incident, later, policy, step
 from paramedic.api.base import format_time
 from paramedic.api.incident import MAX_STARTS
 from paramedic.core.guard import ActionRecord
@@ -106,6 +106,14 @@ def test_evidence_that_costs_something_counts_under_its_policy_but_acts_on_no_ta
     store = Store()
     store.put_incident(raw(5, step(state="Executing", action="captureEvidence", params=params), phase="Remediating"))
     assert counted(store) == (None, 0, count, 0)
+
+
+def test_the_end_of_a_lease_takes_no_action_away_from_its_policy() -> None:
+    store = Store()
+    over = {"state": "Succeeded", "operation": "put-back", "startedAt": format_time(NOW)}
+    store.put_incident(raw(5, held(state="Reverted", reason="LeaseEnded", revert=over)))
+    assert [a.operation for a in store.actions_on(TARGET)] == [OPERATION, "put-back"], "for the cooldown it counts"
+    assert [a.operation for a in store.actions_under(POLICY)] == [OPERATION]
 
 
 def grouped(state: Json | None = None, **labels: str) -> Json:
