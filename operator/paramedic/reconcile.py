@@ -178,6 +178,7 @@ class Reconciler:
         if draft is None or draft.is_over:
             news = refuse_firing(news, NotFound(f"{key} is over or gone"))
         if draft is None:
+            self._recorder.tell_unreadable(key, self._clock())
             draft = await self._recall(key, news)
             if draft is None:
                 return

@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from paramedic.api import FINALIZER
 from paramedic.api.incident import MAX_STARTS, Incident, Phase, PinnedPolicy
 from paramedic.api.policy import READING, RemediationPolicy, only_reads
+from paramedic.core import unreadable
 from paramedic.core.alert import Alert
 from paramedic.core.guard import ActionRecord, TargetKey
 from paramedic.core.match import CompiledPolicy, is_same
@@ -67,6 +68,7 @@ class Entry:
     guard_reach: timedelta = timedelta(0)
     """How far back the guards of its pinned policy look."""
     problem: str | None = None
+    """Why it cannot be read; then it counts as far as ``core.unreadable`` can tell, and nothing is done for it."""
     behind: bool = False
     """Whether its status does not speak of its present spec: nobody has worked on it since that was written."""
     member: Member | None = None
@@ -137,8 +139,7 @@ class Store:
         try:
             entry = _entry(key, version, raw, incident or _ended(raw) or self._read(key, version, raw))
         except ValidationError as error:
-            uid = str(raw["metadata"].get("uid", ""))
-            entry = Entry(key, uid, version, "Open", b"{}", None, None, None, problem=str(error)[:500])
+            entry = _unreadable(key, version, raw, unreadable.tell(error))
         self.entries[key] = entry
         self._index(entry)
         if was_open and not entry.member:
@@ -213,6 +214,10 @@ class Store:
         for entry in self.open_entries():
             counts[entry.phase] += 1
         return counts
+
+    def count_unreadable(self) -> int:
+        """How many incidents that are not over cannot be read, so that nothing is done for them."""
+        return sum(entry.problem is not None for entry in self.open_entries())
 
     def in_group(self, group: GroupKey) -> list[Entry]:
         """Incidents of the same policy and group, newest firing last."""
@@ -448,6 +453,26 @@ def _entry(key: str, version: int, raw: Json, incident: Incident) -> Entry:
         behind=incident.status.observed_generation != incident.metadata.generation,
         member=None if incident.status.phase == "Resolved" else member(incident),
         was_parent=is_parent(incident),
+    )
+
+
+def _unreadable(key: str, version: int, raw: Json, problem: str) -> Entry:
+    """One that this version cannot read. In doubt it is not over, and acts."""
+    phase = str((raw.get("status") or {}).get("phase"))
+    over = phase == "Resolved" and FINALIZER not in (raw["metadata"].get("finalizers") or ())
+    return Entry(
+        key=key,
+        uid=str(raw["metadata"].get("uid", "")),
+        version=version,
+        phase=phase if over or phase in OPEN_PHASES else "Open",
+        raw=None if over else b"{}",
+        group=None,
+        last_starts_at=None,
+        policy=unreadable.policy_key(raw),
+        busy_targets=() if over else unreadable.busy_targets(raw),
+        remediating=phase in ("Remediating", "Verifying"),
+        actions=tuple(unreadable.actions(raw, key)),
+        problem=problem,
     )
 
 
