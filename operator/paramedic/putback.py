@@ -18,10 +18,12 @@ class PutBack:
         self._acting = acting
 
     async def put_back(self, draft: Draft, index: int, why: Reason) -> None:
-        """Undoes a step. Hands off when others have changed the same fields since."""
+        """Undoes a step, also after an earlier try has failed. Hands off when others have changed the same fields
+        since.
+        """
         step = draft.incident.status.steps[index]
         action = ACTIONS[step.action]
-        operation = new_operation(draft.now)
+        operation, tries = new_operation(draft.now), step.revert.attempts if step.revert else 0
         if not action.undoable:
             step.revert = Revert(state="Succeeded", reason=str(why), message="needs no undo", operation=operation)
             return
@@ -30,18 +32,21 @@ class PutBack:
             may_put_back(action, observed, step)
             change = action.restore(observed, step.before or {}, operation)
         except (Refused, Terminal) as error:
-            self._close(draft, step, Revert(state="Executing", operation=operation, reason=str(why)), error)
+            begun = Revert(state="Executing", operation=operation, reason=str(why), attempts=tries + 1)
+            self._close(draft, step, begun, error)
             return
         step.revert = Revert(
             state="Executing",
             reason=str(why),
             message=change.message,
             operation=operation,
+            attempts=tries + 1,
             before=change.before,
             after=change.after,
             started_at=draft.now,
         )
-        draft.say(Reason.PUTTING_BACK, f"step {step.name}: {change.message} ({why.meaning})")
+        if not tries:
+            draft.say(Reason.PUTTING_BACK, f"step {step.name}: {change.message} ({why.meaning})")
         await self._acting.commit(draft)
         await self._act(draft, step, action, change)
 
@@ -94,11 +99,12 @@ class PutBack:
     def _close(
         self, draft: Draft, step: StepStatus, revert: Revert, error: PartlyDone | Refused | Terminal | None
     ) -> None:
-        """Records how the putting back ended. A target that is gone holds nothing any more."""
-        gone = error is not None and error.reason in GONE
+        """Records how the putting back ended. A target that is gone, or is about to, holds nothing any more."""
+        gone = error is not None and error.reason in (*GONE, Reason.NAMESPACE_TERMINATING)
         step.revert, revert.finished_at = revert, draft.now
         if error is not None and not gone:
-            revert.state, revert.failure, revert.message = "Failed", str(error.reason), str(error)
+            failure = Reason.PARTLY_DONE if isinstance(error, PartlyDone) else error.reason
+            revert.state, revert.failure, revert.message = "Failed", str(failure), str(error)
             self._acting.count(draft, step, "NotPutBack")
             escalate(draft, Reason.NOT_PUT_BACK, not_put_back(step, revert.message))
             return

@@ -289,6 +289,8 @@ class Reconciler:
             case plan.Escalate(reason, message):
                 escalate(draft, reason, message)
             case plan.Release():
+                if draft.events:  # the object may be gone with its finalizer
+                    await self._acting.commit(draft)
                 await self._recorder.set_finalizer(draft, present=False)
                 if draft.incident.metadata.deletion_timestamp:
                     return plan.Wait("deleted")

@@ -16,6 +16,7 @@ from paramedic.core.people import resolution
 
 ACTED_STATES = ("Executing", "Verifying", "Succeeded", "Failed", "Unknown", "Reverted")
 WAITING_STATES = ("Pending", "Blocked", "AwaitingApproval")
+_FIRST_PAUSE, _LONGEST_PAUSE = timedelta(seconds=15), timedelta(minutes=5)
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +130,7 @@ def next_move(
     """
     return (
         _finish_what_was_begun(incident)
-        or _obey_deletion(incident)
+        or _obey_deletion(incident, now)
         or _stay_ended(incident)
         or _obey_resolution(incident, now, leases_over)
         or _obey_pause(incident)
@@ -248,11 +249,45 @@ def _finish_what_was_begun(incident: Incident) -> Move | None:
     return None
 
 
-def _obey_deletion(incident: Incident) -> Move | None:
+def _obey_deletion(incident: Incident, now: datetime) -> Move | None:
+    """What is held is put back first, again and again where that fails, unless a person says to keep it."""
     if incident.metadata.deletion_timestamp is None:
         return None
+    said = resolution(incident)
+    if said and (kept := _to_keep(incident, said.keep)) is not None:
+        return Keep(kept)
     held = _last_held(incident)
-    return PutBack(held, Reason.DELETED) if held is not None else Release()
+    if held is None:
+        held = _last_to_try_again(incident, now)
+    if held is not None:
+        return PutBack(held, Reason.DELETED)
+    if left := _left_in_place(incident):
+        return _wait_with_deletion(incident, left)
+    return Release()
+
+
+def _last_to_try_again(incident: Incident, now: datetime) -> int | None:
+    tries = [(i, _next_try(step)) for i, step in enumerate(incident.status.steps)]
+    due = [i for i, at in tries if at and at <= now]
+    return due[-1] if due else None
+
+
+def _next_try(step: StepStatus) -> datetime | None:
+    """When a putting back that has failed is tried again, later and later; what was done in part is for a person."""
+    tried = step.revert
+    if tried is None or tried.finished_at is None or not step.is_left_in_place or tried.failure == Reason.PARTLY_DONE:
+        return None
+    return tried.finished_at + min(_FIRST_PAUSE * 2 ** min(tried.attempts - 1, 10), _LONGEST_PAUSE)
+
+
+def _wait_with_deletion(incident: Incident, left: str) -> Wait:
+    until = min(filter(None, map(_next_try, incident.status.steps)), default=None)
+    again = f" (tried again at {until:%H:%M:%S} UTC)" if until else ""
+    return Wait(
+        f"to be deleted, but {left} could not be put back{again}: do that by hand, or leave it in place, and name it in "
+        "spec.resolution.keep",
+        until,
+    )
 
 
 def _stay_ended(incident: Incident) -> Move | None:
