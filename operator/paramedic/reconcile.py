@@ -266,8 +266,9 @@ class Reconciler:
             return plan.Wait(c.find(draft.incident.status.conditions, c.REMEDIATION_ALLOWED).message)  # type: ignore[union-attr]
         if self._policy_is_gone(draft):
             escalate(draft, Reason.POLICY_GONE, "the policy was deleted; nothing further is done under it")
-        over = await self._leases_over(draft)
-        match plan.next_move(draft.incident, draft.now, over, policy_paused=self._policy_is_paused(draft)):
+        over, paused = await self._leases_over(draft), self._policy_is_paused(draft)
+        covered = self._store.covered(draft.key, draft.incident.status.steps)
+        match plan.next_move(draft.incident, draft.now, over, covered, policy_paused=paused):
             case plan.Look(step):
                 await self._executor.look(draft, step)
             case plan.Follow(step):

@@ -6,7 +6,7 @@ resourceVersion decides which of two copies is newer, so that a late watch event
 
 import json
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -15,11 +15,12 @@ from typing import Any, get_args
 from pydantic import ValidationError
 
 from paramedic.api import FINALIZER
-from paramedic.api.incident import MAX_STARTS, Incident, Phase, PinnedPolicy
+from paramedic.api.incident import MAX_STARTS, Incident, Phase, PinnedPolicy, StepStatus
 from paramedic.api.policy import READING, RemediationPolicy, only_reads
 from paramedic.core import unreadable
 from paramedic.core.alert import Alert
 from paramedic.core.guard import ActionRecord, TargetKey
+from paramedic.core.leases import Temporary, temporary
 from paramedic.core.match import CompiledPolicy, is_same
 from paramedic.core.notices import urgent_channels, waiting_channels
 from paramedic.core.plan import is_firing, is_remediating
@@ -60,6 +61,7 @@ class Entry:
     remediating: bool = False
     actions: tuple[ActionRecord, ...] = ()
     left: tuple[tuple[TargetKey, Json], ...] = ()
+    temporary: tuple[Temporary, ...] = ()
     created_at: datetime | None = None
     waiting_channels: frozenset[str] = frozenset()
     urgent_channels: frozenset[str] = frozenset()
@@ -294,6 +296,19 @@ class Store:
         """States that successful actions have moved the target away from."""
         return tuple(state for k in self._by_target.get(target, ()) for t, state in self.entries[k].left if t == target)
 
+    def covered(self, key: str, steps: Sequence[StepStatus]) -> dict[int, str]:
+        """The incident's steps that hold something on which a later change stands, each with whose change that is."""
+        there = ((i, s) for i, s in enumerate(steps) if s.holds_mitigation or s.is_left_in_place)
+        return {i: whose for i, s in there if (whose := self._stands_on(s, key, steps))}
+
+    def _stands_on(self, step: StepStatus, key: str, steps: Sequence[StepStatus]) -> str | None:
+        own = (f"step {one.step}" for one in temporary(steps) if one.stands_on(step))
+        others = self._by_target.get(step.target.key, set()) - {key} if step.target else ()
+        foreign = (
+            f"incident {other}" for other in others for one in self.entries[other].temporary if one.stands_on(step)
+        )
+        return next(own, None) or next(foreign, None)
+
     def busy_with(self, target: TargetKey, but: str) -> str | None:
         """Another incident that is acting on the target, if there is one."""
         for key in self._by_target.get(target, ()):
@@ -411,7 +426,8 @@ def _ended(raw: Json) -> Incident | None:
 
 
 def _targets(entry: Entry) -> set[TargetKey]:
-    return set(entry.busy_targets) | {a.target for a in entry.actions if a.target} | {t for t, _ in entry.left}
+    held = {one.target for one in entry.temporary} | {target for target, _ in entry.left}
+    return set(entry.busy_targets) | {a.target for a in entry.actions if a.target} | held
 
 
 def _discard(index: Any, group: Any, key: str) -> None:
@@ -444,6 +460,7 @@ def _entry(key: str, version: int, raw: Json, incident: Incident) -> Entry:
         remediating=is_remediating(incident),
         actions=tuple(_actions(incident, key, policy or "")),
         left=tuple(_left(incident)),
+        temporary=() if incident.status.phase == "Resolved" else tuple(temporary(incident.status.steps)),
         created_at=incident.metadata.creation_timestamp,
         waiting_channels=waiting,
         urgent_channels=urgent_channels(incident) if waiting else waiting,

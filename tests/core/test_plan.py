@@ -337,8 +337,8 @@ def test_a_deleted_incident_stays_while_something_is_left_and_tries_again_later_
     assert isinstance(found, Wait)
     assert found.until == again
     assert found.message == (
-        f"to be deleted, but more-room could not be put back (tried again at {again:%H:%M:%S} UTC): do that by hand, or "
-        "leave it in place, and name it in spec.resolution.keep"
+        f"to be deleted, but more-room could not be put back (tried again at {again:%H:%M:%S} UTC): do that by hand, "
+        "or leave it in place, and name it in spec.resolution.keep"
     )
     due = not_put_back(tries=tries, at=NOW - timedelta(seconds=seconds))
     assert next_move(incident(due, metadata=DELETED), NOW) == PutBack(0, Reason.DELETED)
@@ -371,6 +371,48 @@ def test_what_was_put_back_in_part_is_not_tried_again() -> None:
     found = next_move(incident(not_put_back(failure="PartlyDone", at=ago(99)), metadata=DELETED), NOW)
     assert isinstance(found, Wait)
     assert found.until is None
+
+
+# -- a change that stands on another one -------------------------------------------------------------------------------
+
+ON_TOP = {0: "incident covet/second"}
+BEHIND = "more-room is put back after what incident covet/second has changed since"
+
+
+@pytest.mark.parametrize(
+    ("situation", "words"),
+    [
+        (incident(held(revert_at=ago(1))), "recovered; "),
+        (incident(held(revert_at=ago(1)), **CLOSED), "closed by alice; "),
+        (incident(held(revert_at=ago(1)), status=ESCALATED), "a person is needed: look; "),
+        (incident(held(), metadata=DELETED), "to be deleted; "),
+        (incident(not_put_back(at=ago(9)), metadata=DELETED), "to be deleted; "),
+    ],
+)
+def test_what_a_later_change_stands_on_is_put_back_after_that(situation: Incident, words: str) -> None:
+    assert isinstance(next_move(situation, NOW), PutBack)
+    found = next_move(situation, NOW, covered=ON_TOP)
+    assert isinstance(found, Wait)
+    assert found.message.startswith(words)
+    assert found.message.endswith(BEHIND)
+    assert found.until == NOW + timedelta(seconds=15)
+
+
+def test_what_is_not_due_says_nothing_of_it() -> None:
+    found = next_move(incident(held()), NOW, covered=ON_TOP)
+    assert found == Wait("recovered; more-room is put back at 2026-03-02 12:55:00 UTC", later(55))
+    assert next_move(incident(held(revert_at=ago(1)), paused=True), NOW, covered=ON_TOP) == Wait(
+        "paused: a person has taken over", None, Reason.PAUSED
+    )
+
+
+def test_it_holds_up_nothing_else() -> None:
+    begun = [held(revert_at=ago(1)), held("b", revert_at=ago(1)), step("c")]
+    going = incident(*begun, strategy="Sequence")
+    assert next_move(going, NOW, covered=ON_TOP) == PutBack(1, Reason.LEASE_ENDED)
+    going.status.steps[1] = reverted("b", "LeaseEnded")
+    assert next_move(going, NOW, covered=ON_TOP) == RunStep(2)
+    assert next_move(incident(held(), metadata=DELETED, **KEPT), NOW, covered=ON_TOP) == plan.Keep(0)
 
 
 # -- pinning -----------------------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ import pytest
 
 from builders import NOW, OPERATION, TARGET, ago, alert, held, incident, later, minutes, policy, step
 from paramedic.api.base import format_time
-from paramedic.api.incident import MAX_STARTS
+from paramedic.api.incident import MAX_STARTS, StepStatus
 from paramedic.core.guard import ActionRecord
 from paramedic.core.match import incident_manifest
 from paramedic.errors import Retry
@@ -114,6 +114,57 @@ def test_the_end_of_a_lease_takes_no_action_away_from_its_policy() -> None:
     store.put_incident(raw(5, held(state="Reverted", reason="LeaseEnded", revert=over)))
     assert [a.operation for a in store.actions_on(TARGET)] == [OPERATION, "put-back"], "for the cooldown it counts"
     assert [a.operation for a in store.actions_under(POLICY)] == [OPERATION]
+
+
+# -- changes that stand on one another ---------------------------------------------------------------------------------
+
+
+def scaled(before: int, after: int, minutes_ago: int, state: str = "Succeeded", **fields: Any) -> StepStatus:
+    """A leased change of the replicas."""
+    name = f"to-{after}"
+    found = {"before": {"replicas": before}, "after": {"replicas": after}, "started_at": ago(minutes_ago)}
+    return held(name, state, **(found | fields))
+
+
+def beside(*steps: StepStatus, phase: str = "Remediating") -> Store:
+    """What is known of another incident with these steps."""
+    found = raw(5, *steps, phase=phase)
+    found["metadata"] |= {"name": "other", "uid": "uid-2"}
+    return with_incident(found)[0]
+
+
+FAILED = {"state": "Failed", "operation": "put-back", "failure": "Forbidden"}
+DONE = FAILED | {"state": "Succeeded"}
+UNLEASED = {"ttl": None, "revert_at": None}
+
+
+@pytest.mark.parametrize(
+    ("later_one", "stands"),
+    [
+        (scaled(10, 20, 3), True),
+        (scaled(10, 20, 3, "Executing"), True),
+        (scaled(10, 20, 3, "Verifying", **UNLEASED), True),  # it may turn out not to help
+        (scaled(10, 20, 3, revert=FAILED), True),
+        (scaled(10, 20, 3, revert=FAILED | {"state": "Executing"}), True),
+        (scaled(10, 20, 3, **UNLEASED), False),  # it stays
+        (scaled(10, 20, 3, kept_by="alice"), False),
+        (scaled(10, 20, 3, "Reverted", revert=DONE), False),
+        (scaled(12, 20, 3), False),  # others have changed it in between
+        (scaled(10, 20, 9), False),  # it came before
+        (scaled(10, 20, 3, target={"namespace": "covet", "name": "covet-worker"}), False),
+        (held("limit", started_at=ago(3), before={"limit": "absent"}, after={"limit": "as created"}), False),
+    ],
+)
+def test_a_change_that_may_yet_be_put_back_stands_on_what_it_found(later_one: StepStatus, stands: bool) -> None:
+    first = scaled(3, 10, 5)
+    assert beside(later_one).covered(MINE, [first]) == ({0: "incident covet/other"} if stands else {})
+    assert Store().covered(MINE, [first, later_one]).get(0) == (f"step {later_one.name}" if stands else None)
+
+
+def test_what_has_been_put_back_and_what_is_over_is_no_matter() -> None:
+    done = scaled(3, 10, 5, "Reverted", revert=DONE)
+    assert beside(scaled(10, 20, 3)).covered(MINE, [done]) == {}
+    assert beside(scaled(10, 20, 3), phase="Resolved").covered(MINE, [scaled(3, 10, 5)]) == {}
 
 
 # -- what this version cannot read -------------------------------------------------------------------------------------

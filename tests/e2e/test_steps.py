@@ -220,6 +220,38 @@ async def test_deleting_an_incident_whose_mitigation_cannot_be_put_back_ends_by_
     assert await world.events("KeptByPerson")
 
 
+async def test_of_two_leases_on_one_target_the_last_is_put_back_first(world: World) -> None:
+    await world.workload()
+    brief, long = {"name": "more", "ttl": "4s"}, {"name": "most", "ttl": "12s"}
+    await world.policy(brief | {"scale": {"replicas": 4}}, name="brief")
+    await world.policy(long | {"scale": {"replicas": 6}}, name="long", guards={"cooldown": "0s"})
+    await world.incident("first", policyRef={"name": "brief"})
+    await world.says("Verified", name="first")
+    await world.incident("second", policyRef={"name": "long"})
+    await world.says("Verified", name="second")
+
+    async def waits() -> bool:
+        found = await world.reaches("Remediating", name="first")
+        told = f"more is put back after what incident {world.namespace}/second has changed since"
+        return told in found["status"]["message"]
+
+    await eventually(waits, what="the first says whose change it waits for")
+    assert await world.replicas() == 6
+    await world.reaches("Resolved", name="second", timeout=40)
+    await world.reaches("Resolved", name="first", timeout=40)
+    assert await world.replicas() == 2
+
+
+async def test_of_two_leased_steps_on_one_target_the_last_is_put_back_first(world: World) -> None:
+    await world.workload()
+    steps = [{"name": "more", "scale": {"replicas": 4}, "ttl": "3s"}, {"name": "most", "scale": {"replicas": 6}}]
+    await world.policy(steps[0], steps[1] | {"ttl": "8s"}, strategy="Sequence", guards={"cooldown": "0s"})
+    await world.incident()
+    found = await world.reaches("Resolved", timeout=40)
+    assert await world.replicas() == 2, story(found)
+    assert [s["state"] for s in found["status"]["steps"]] == ["Reverted", "Reverted"]
+
+
 async def test_revert_when_the_alert_has_ended(world: World) -> None:
     await world.workload()
     more = {"name": "more", "scale": {"replicas": 4}, "revertWhen": {"alertResolved": True}}
