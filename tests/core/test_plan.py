@@ -376,7 +376,7 @@ def test_what_was_put_back_in_part_is_not_tried_again() -> None:
 # -- a change that stands on another one -------------------------------------------------------------------------------
 
 ON_TOP = {0: "incident covet/second"}
-BEHIND = "more-room is put back after what incident covet/second has changed since"
+BEHIND = "more-room waits: what incident covet/second has changed since is put back first"
 
 
 @pytest.mark.parametrize(

@@ -232,7 +232,7 @@ async def test_of_two_leases_on_one_target_the_last_is_put_back_first(world: Wor
 
     async def waits() -> bool:
         found = await world.reaches("Remediating", name="first")
-        told = f"more is put back after what incident {world.namespace}/second has changed since"
+        told = f"more waits: what incident {world.namespace}/second has changed since is put back first"
         return told in found["status"]["message"]
 
     await eventually(waits, what="the first says whose change it waits for")

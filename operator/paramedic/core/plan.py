@@ -309,7 +309,7 @@ def _with_what_is_covered(move: Move, incident: Incident, now: datetime, waiting
     if not isinstance(move, Wait) or move.reason in (Reason.PAUSED, Reason.POLICY_PAUSED):
         return move
     steps, soon = incident.status.steps, now + _LOOK_AGAIN
-    told = [f"{steps[i].name} is put back after what {whose} has changed since" for i, whose in waiting.items()]
+    told = [f"{steps[i].name} waits: what {whose} has changed since is put back first" for i, whose in waiting.items()]
     until = min(soon, move.until) if move.until and move.until > now else soon
     return Wait("; ".join([move.message, *told]), until, move.reason)
 
