@@ -283,9 +283,9 @@ def _may_be_tried(step: StepStatus, now: datetime) -> bool:
 
 
 def _next_try(step: StepStatus) -> datetime | None:
-    """When a putting back that has failed is tried again, later and later; what was done in part is for a person."""
+    """When a putting back that has failed is tried again: later and later."""
     tried = step.revert
-    if tried is None or tried.finished_at is None or not step.is_left_in_place or tried.failure == Reason.PARTLY_DONE:
+    if tried is None or tried.finished_at is None or not step.is_left_in_place:
         return None
     pause: timedelta = min(_FIRST_PAUSE * 2 ** min(tried.attempts - 1, 10), _LONGEST_PAUSE)
     return tried.finished_at + pause
