@@ -225,6 +225,7 @@ class App:
     def _count_open(self) -> None:
         for phase, count in self.store.count_by_phase().items():
             self.metrics.incidents_open.labels(phase).set(count)
+        self.metrics.incidents_unreadable.set(self.store.count_unreadable())
 
     async def run(self) -> None:
         """Runs until a signal. Raises ParamedicError when something that everything hangs on has ended."""

@@ -43,6 +43,9 @@ class Metrics:
         self.webhook_seconds = self._histogram("paramedic_webhook_seconds", "Time to answer the webhook.")
         self.queue_depth = self._gauge("paramedic_queue_depth", "Incidents waiting to be reconciled.")
         self.incidents_open = self._gauge("paramedic_incidents_open", "Incidents that are not resolved.", "phase")
+        self.incidents_unreadable = self._gauge(
+            "paramedic_incidents_unreadable", "Open incidents that this version cannot read: nothing is done for them."
+        )
         self.leader = self._gauge("paramedic_leader", "1 while this process is the one that acts.")
         self.watch_lag = self._gauge(
             "paramedic_watch_lag_seconds", "How long a change has been missing from the watch; 0 when none is."

@@ -20,30 +20,29 @@ class PutBack:
         self._acting = acting
 
     async def put_back(self, draft: Draft, index: int, why: Reason) -> None:
-        """Undoes a step. Hands off when others have changed the same fields since."""
+        """Undoes a step, also after an earlier try has failed. Hands off when others have changed the same fields
+        since.
+        """
         step = draft.incident.status.steps[index]
         action = ACTIONS[step.action]
-        operation = new_operation(draft.now)
+        operation, tried = new_operation(draft.now), step.revert
         if not action.undoable:
             step.revert = Revert(state="Succeeded", reason=str(why), message="needs no undo", operation=operation)
             return
+        begun = Revert(state="Executing", reason=str(why), operation=operation)
+        if tried:
+            begun.attempts, begun.failure, begun.message = tried.attempts + 1, tried.failure, tried.message
         try:
             observed = await self._acting.observe(draft, step)
             may_put_back(action, observed, step)
             change = action.restore(observed, step.before or {}, operation)
         except (Refused, Terminal) as error:
-            self._close(draft, step, Revert(state="Executing", operation=operation, reason=str(why)), error)
+            self._close(draft, step, begun, error)
             return
-        step.revert = Revert(
-            state="Executing",
-            reason=str(why),
-            message=change.message,
-            operation=operation,
-            before=change.before,
-            after=change.after,
-            started_at=draft.now,
-        )
-        draft.say(Reason.PUTTING_BACK, f"step {step.name}: {change.message} ({why.meaning})")
+        begun.before, begun.after, begun.message = change.before, change.after, change.message
+        begun.started_at, step.revert = draft.now, begun
+        if not tried:
+            draft.say(Reason.PUTTING_BACK, f"step {step.name}: {change.message} ({why.meaning})")
         await self._acting.commit(draft)
         await self._act(draft, step, action, change)
 
@@ -96,15 +95,14 @@ class PutBack:
     def _close(
         self, draft: Draft, step: StepStatus, revert: Revert, error: PartlyDone | Refused | Terminal | None
     ) -> None:
-        """Records how the putting back ended. A target that is gone holds nothing any more."""
-        gone = error is not None and error.reason in GONE
+        """Records how the putting back ended."""
         step.revert, revert.finished_at = revert, draft.now
-        if error is not None and not gone:
-            revert.state, revert.failure, revert.message = "Failed", str(error.reason), str(error)
+        if error is not None and not holds_nothing(error):
+            note_failure(revert, error)
             self._acting.count(draft, step, "NotPutBack")
             escalate(draft, Reason.NOT_PUT_BACK, not_put_back(step, revert.message))
             return
-        revert.state = "Succeeded"
+        revert.state, revert.failure = "Succeeded", ""
         revert.message = f"nothing to put back: {error}" if error else revert.message
         self._acting.count(draft, step, "PutBack")
         leased = revert.reason != Reason.VERIFICATION_FAILED
@@ -120,3 +118,17 @@ def _as_before(step: StepStatus) -> None:
         step.state, step.reason, step.finished_at = "Verifying", str(Reason.VERIFYING), None
         step.message = step.message.partition(DID_NOT_HELP)[0]
     step.revert = None
+
+
+def holds_nothing(error: PartlyDone | Refused | Terminal) -> bool:
+    """Whether there is nothing to put back any more: the target is gone, or goes with its namespace."""
+    return not isinstance(error, PartlyDone) and error.reason in (*GONE, Reason.NAMESPACE_TERMINATING)
+
+
+def note_failure(revert: Revert, error: PartlyDone | Refused | Terminal) -> None:
+    """Why it could not be done. What a try has left half done, the next one does not take for others' doing."""
+    revert.state, half = "Failed", revert.failure == Reason.PARTLY_DONE
+    if half and error.reason is Reason.TARGET_CHANGED:
+        return
+    revert.failure = str(Reason.PARTLY_DONE if half or isinstance(error, PartlyDone) else error.reason)
+    revert.message = str(error)

@@ -179,6 +179,7 @@ class Reconciler:
         if draft is None or draft.is_over:
             news = refuse_firing(news, NotFound(f"{key} is over or gone"))
         if draft is None:
+            self._recorder.tell_unreadable(key, self._clock())
             draft = await self._recall(key, news)
             if draft is None:
                 return
@@ -270,8 +271,9 @@ class Reconciler:
             return plan.Wait(c.find(draft.incident.status.conditions, c.REMEDIATION_ALLOWED).message)  # type: ignore[union-attr]
         if self._policy_is_gone(draft):
             escalate(draft, Reason.POLICY_GONE, "the policy was deleted; nothing further is done under it")
-        over = await self._leases_over(draft)
-        match plan.next_move(draft.incident, draft.now, over, policy_paused=self._policy_is_paused(draft)):
+        over, paused = await self._leases_over(draft), self._policy_is_paused(draft)
+        covered = self._store.covered(draft.key, draft.incident.status.steps)
+        match plan.next_move(draft.incident, draft.now, over, covered, policy_paused=paused):
             case plan.Look(step):
                 await self._executor.look(draft, step)
             case plan.Follow(step):
@@ -293,6 +295,8 @@ class Reconciler:
             case plan.Escalate(reason, message):
                 escalate(draft, reason, message)
             case plan.Release():
+                if draft.events:  # the object may be gone with its finalizer
+                    await self._acting.commit(draft)
                 await self._recorder.set_finalizer(draft, present=False)
                 if draft.incident.metadata.deletion_timestamp:
                     return plan.Wait("deleted")

@@ -18,6 +18,7 @@ from paramedic.api.incident import Acknowledgement, EscalationStatus, Evidence, 
 from paramedic.api.policy import Severity
 from paramedic.api.reasons import WARNINGS, Reason
 from paramedic.clients.kube import Kube
+from paramedic.core.alert import short_hash
 from paramedic.core.evidence import joined
 from paramedic.core.findings import MOST, told
 from paramedic.core.merge import merge_difference
@@ -111,25 +112,7 @@ class Draft:
 
     def _event(self, reason: Reason, message: str) -> Json:
         meta = self.incident.metadata
-        return {
-            "apiVersion": "events.k8s.io/v1",
-            "kind": "Event",
-            "metadata": {"name": f"{meta.name[:200]}.{new_operation(self.now)}", "namespace": meta.namespace},
-            "eventTime": format_time(self.now),
-            "reportingController": "paramedic.dev/paramedic",
-            "reportingInstance": "paramedic",
-            "action": str(reason),
-            "reason": str(reason),
-            "type": "Warning" if reason in WARNINGS else "Normal",
-            "note": message[:_MESSAGE_LIMIT],
-            "regarding": {
-                "apiVersion": API_VERSION,
-                "kind": "Incident",
-                "name": meta.name,
-                "namespace": meta.namespace,
-                "uid": meta.uid,
-            },
-        }
+        return _event(self.key, meta.uid, new_operation(self.now), self.now, reason, message)
 
 
 def bounded(timeline: list[TimelineEntry]) -> list[TimelineEntry]:
@@ -207,6 +190,7 @@ class Recorder:
         self.attend: Callable[[Draft], None] = lambda draft: None
         """Adds what must be stored together with what the draft says."""
         self._events: asyncio.Queue[Json] = asyncio.Queue(_MAX_EVENTS_WAITING)
+        self._unread: dict[str, str] = {}
 
     def open_draft(self, key: str, now: datetime) -> Draft | None:
         """A draft on the newest known copy; None when the incident is gone or over."""
@@ -242,6 +226,21 @@ class Recorder:
         meta.finalizers = finalizers
         # The draft's status may be ahead of what is stored.
         self._take(draft, stored, None)
+
+    def tell_unreadable(self, key: str, now: datetime) -> None:
+        """Where the incident cannot be read: in the log, and as one Event for each problem, whichever process tells."""
+        entry = self._store.entries.get(key)
+        if entry is None or entry.problem is None or self._unread.get(entry.uid) == entry.problem:
+            return
+        self._unread[entry.uid] = entry.problem
+        text = (
+            f"this version of Paramedic cannot read the incident ({entry.problem}): nothing is done for it, nor put "
+            "back. Install the version that wrote it; or put back by hand what it holds, and delete it without its "
+            f"finalizer {FINALIZER}"
+        )
+        _log.error("incident cannot be read", incident=key, problem=entry.problem)
+        mark = short_hash(entry.uid, entry.problem)
+        self._send(_event(key, entry.uid, mark, now, Reason.UNREADABLE, text) | {"reportingInstance": self._instance})
 
     async def run(self) -> None:
         """Sends Events until cancelled, a few at a time."""
@@ -319,6 +318,30 @@ def incident_path(namespace: str, name: str = "") -> str:
     """The API path of an Incident, or of all of a namespace."""
     base = f"/apis/{API_VERSION}/namespaces/{namespace}/incidents"
     return f"{base}/{name}" if name else base
+
+
+def _event(key: str, uid: str, mark: str, now: datetime, reason: Reason, message: str) -> Json:
+    """An Event on the incident ``namespace/name``; another one of the same ``mark`` is the same."""
+    namespace, name = key.split("/", 1)
+    return {
+        "apiVersion": "events.k8s.io/v1",
+        "kind": "Event",
+        "metadata": {"name": f"{name[:200]}.{mark}", "namespace": namespace},
+        "eventTime": format_time(now),
+        "reportingController": "paramedic.dev/paramedic",
+        "reportingInstance": "paramedic",
+        "action": str(reason),
+        "reason": str(reason),
+        "type": "Warning" if reason in WARNINGS else "Normal",
+        "note": message[:_MESSAGE_LIMIT],
+        "regarding": {
+            "apiVersion": API_VERSION,
+            "kind": "Incident",
+            "name": name,
+            "namespace": namespace,
+            "uid": uid,
+        },
+    }
 
 
 def _events_path(namespace: str) -> str:

@@ -6,7 +6,7 @@ resourceVersion decides which of two copies is newer, so that a late watch event
 
 import json
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -15,10 +15,12 @@ from typing import Any, get_args
 from pydantic import ValidationError
 
 from paramedic.api import FINALIZER
-from paramedic.api.incident import MAX_STARTS, Incident, Phase, PinnedPolicy
+from paramedic.api.incident import MAX_STARTS, Incident, Phase, PinnedPolicy, StepStatus
 from paramedic.api.policy import READING, RemediationPolicy, only_reads
+from paramedic.core import unreadable
 from paramedic.core.alert import Alert
 from paramedic.core.guard import ActionRecord, TargetKey
+from paramedic.core.leases import Temporary, temporary
 from paramedic.core.match import CompiledPolicy, is_same
 from paramedic.core.notices import urgent_channels, waiting_channels
 from paramedic.core.plan import is_firing, is_remediating
@@ -59,6 +61,7 @@ class Entry:
     remediating: bool = False
     actions: tuple[ActionRecord, ...] = ()
     left: tuple[tuple[TargetKey, Json], ...] = ()
+    temporary: tuple[Temporary, ...] = ()
     created_at: datetime | None = None
     waiting_channels: frozenset[str] = frozenset()
     urgent_channels: frozenset[str] = frozenset()
@@ -67,6 +70,7 @@ class Entry:
     guard_reach: timedelta = timedelta(0)
     """How far back the guards of its pinned policy look."""
     problem: str | None = None
+    """Why it cannot be read; then it counts as far as ``core.unreadable`` can tell, and nothing is done for it."""
     behind: bool = False
     """Whether its status does not speak of its present spec: nobody has worked on it since that was written."""
     member: Member | None = None
@@ -137,8 +141,7 @@ class Store:
         try:
             entry = _entry(key, version, raw, incident or _ended(raw) or self._read(key, version, raw))
         except ValidationError as error:
-            uid = str(raw["metadata"].get("uid", ""))
-            entry = Entry(key, uid, version, "Open", b"{}", None, None, None, problem=str(error)[:500])
+            entry = _unreadable(key, version, raw, unreadable.tell(error))
         self.entries[key] = entry
         self._index(entry)
         if was_open and not entry.member:
@@ -214,6 +217,10 @@ class Store:
             counts[entry.phase] += 1
         return counts
 
+    def count_unreadable(self) -> int:
+        """How many incidents that are not over cannot be read, so that nothing is done for them."""
+        return sum(entry.problem is not None for entry in self.open_entries())
+
     def in_group(self, group: GroupKey) -> list[Entry]:
         """Incidents of the same policy and group, newest firing last."""
         found = [self.entries[k] for k in self._by_group.get(group, ())]
@@ -280,13 +287,27 @@ class Store:
         return stored + [a for a in self._reservations() if a.target == target]
 
     def actions_under(self, policy: str) -> list[ActionRecord]:
-        """All known and reserved actions under a policy."""
-        stored = [a for k in self._by_policy.get(policy, ()) for a in self.entries[k].actions]
+        """All known and reserved actions under a policy; what was put back is none of them."""
+        entries = (self.entries[k] for k in self._by_policy.get(policy, ()))
+        stored = [a for entry in entries for a in entry.actions if a.policy == policy]
         return stored + [a for a in self._reservations() if a.policy == policy]
 
     def left_states(self, target: TargetKey) -> tuple[Json, ...]:
         """States that successful actions have moved the target away from."""
         return tuple(state for k in self._by_target.get(target, ()) for t, state in self.entries[k].left if t == target)
+
+    def covered(self, key: str, steps: Sequence[StepStatus]) -> dict[int, str]:
+        """The incident's steps that hold something on which a later change stands, each with whose change that is."""
+        there = ((i, s) for i, s in enumerate(steps) if s.holds_mitigation or s.is_left_in_place)
+        return {i: whose for i, s in there if (whose := self._stands_on(s, key, steps))}
+
+    def _stands_on(self, step: StepStatus, key: str, steps: Sequence[StepStatus]) -> str | None:
+        own = (f"step {one.step}" for one in temporary(steps) if one.stands_on(step))
+        others = self._by_target.get(step.target.key, set()) - {key} if step.target else ()
+        foreign = (
+            f"incident {other}" for other in others for one in self.entries[other].temporary if one.stands_on(step)
+        )
+        return next(own, None) or next(foreign, None)
 
     def busy_with(self, target: TargetKey, but: str) -> str | None:
         """Another incident that is acting on the target, if there is one."""
@@ -405,7 +426,8 @@ def _ended(raw: Json) -> Incident | None:
 
 
 def _targets(entry: Entry) -> set[TargetKey]:
-    return set(entry.busy_targets) | {a.target for a in entry.actions if a.target} | {t for t, _ in entry.left}
+    held = {one.target for one in entry.temporary} | {target for target, _ in entry.left}
+    return set(entry.busy_targets) | {a.target for a in entry.actions if a.target} | held
 
 
 def _discard(index: Any, group: Any, key: str) -> None:
@@ -438,6 +460,7 @@ def _entry(key: str, version: int, raw: Json, incident: Incident) -> Entry:
         remediating=is_remediating(incident),
         actions=tuple(_actions(incident, key, policy or "")),
         left=tuple(_left(incident)),
+        temporary=() if incident.status.phase == "Resolved" else tuple(temporary(incident.status.steps)),
         created_at=incident.metadata.creation_timestamp,
         waiting_channels=waiting,
         urgent_channels=urgent_channels(incident) if waiting else waiting,
@@ -447,6 +470,26 @@ def _entry(key: str, version: int, raw: Json, incident: Incident) -> Entry:
         behind=incident.status.observed_generation != incident.metadata.generation,
         member=None if incident.status.phase == "Resolved" else member(incident),
         was_parent=is_parent(incident),
+    )
+
+
+def _unreadable(key: str, version: int, raw: Json, problem: str) -> Entry:
+    """One that this version cannot read. In doubt it is not over, and acts."""
+    phase = str((raw.get("status") or {}).get("phase"))
+    over = phase == "Resolved" and FINALIZER not in (raw["metadata"].get("finalizers") or ())
+    return Entry(
+        key=key,
+        uid=str(raw["metadata"].get("uid", "")),
+        version=version,
+        phase=phase if over or phase in OPEN_PHASES else "Open",
+        raw=None if over else b"{}",
+        group=None,
+        last_starts_at=None,
+        policy=unreadable.policy_key(raw),
+        busy_targets=() if over else unreadable.busy_targets(raw),
+        remediating=phase in ("Remediating", "Verifying"),
+        actions=tuple(unreadable.actions(raw, key)),
+        problem=problem,
     )
 
 

@@ -264,6 +264,20 @@ def test_nothing_is_due_of_what_is_over(over: Json) -> None:
     assert next_look(found, people(), later(500)) is None
 
 
+def test_who_deletes_an_incident_is_called_for_what_could_not_be_put_back_and_for_no_clock() -> None:
+    failed: Json = {"state": "Failed", "operation": "o", "failure": "Forbidden", "finishedAt": later(2).isoformat()}
+    going = {"metadata": OPENED | {"deletionTimestamp": later(2).isoformat()}}
+    handed_over = {"escalation": {"since": later(2).isoformat(), "message": "step more-room could not be put back"}}
+    found, chosen = incident(held(revert=failed), **going, status=handed_over), people()
+    assert advance(found, chosen, later(6)) == [
+        "call.engineering.1.HandedOver",
+        "call.engineering.1.NotPutBack.more-room",
+    ]
+    assert next_look(found, chosen, later(6)) == later(17)
+    found.status.steps[0].kept_by = "alice"
+    assert decide(found, chosen, later(500)) is None
+
+
 def test_a_pause_stops_no_clock() -> None:
     assert advance(opened(paused=True), people(), later(5)) == ["call.engineering.1.NotAcknowledged"]
 

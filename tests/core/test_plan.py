@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from random import Random
 from typing import Any
 
@@ -72,7 +72,6 @@ MOVES: list[tuple[str, Incident, Any]] = [
     ("deleted, holding", incident(held("a"), held("b"), metadata=DELETED), PutBack(1, Reason.DELETED)),
     ("deleted while verifying", incident(held(state="Verifying"), metadata=DELETED), PutBack(0, Reason.DELETED)),
     ("deleted, holding nothing", incident(step(state="Succeeded"), metadata=DELETED), Release()),
-    ("deleted, not put back", incident(held(revert=REVERTING | {"state": "Failed"}), metadata=DELETED), Release()),
     # over is over
     ("over, finalizer left", incident(phase="Resolved", metadata={"finalizers": [FINALIZER]}), Release()),
     ("over", incident(step(), phase="Resolved"), Wait("resolved")),
@@ -319,6 +318,95 @@ def test_what_could_not_be_put_back_is_not_left_behind_silently(
     found = next_move(incident(left, alert_state="resolved", status={"escalation": handed_over}, **facts), NOW)
     assert isinstance(found, move)
     assert words in getattr(found, "message", "")
+
+
+def not_put_back(name: str = "more-room", failure: str = "Forbidden", tries: int = 1, at: datetime = NOW) -> StepStatus:
+    """A leased step whose putting back has failed for the so-manyth time."""
+    tried: dict[str, Any] = NOT_BACK | {"failure": failure, "attempts": tries, "finishedAt": at}
+    return held(name, revert=Revert.model_validate(tried))
+
+
+@pytest.mark.parametrize(
+    ("tries", "seconds"), [(1, 15), (2, 30), (5, 240), (6, 300), (2000, 300)], ids=lambda value: str(value)
+)
+def test_a_deleted_incident_stays_while_something_is_left_and_tries_again_later_and_later(
+    tries: int, seconds: int
+) -> None:
+    again = NOW + timedelta(seconds=seconds)
+    found = next_move(incident(not_put_back(tries=tries), metadata=DELETED), NOW)
+    assert isinstance(found, Wait)
+    assert found.until == again
+    assert found.message == (
+        f"to be deleted, but more-room could not be put back (tried again at {again:%H:%M:%S} UTC): do that by hand, "
+        "or leave it in place, and name it in spec.resolution.keep"
+    )
+    due = not_put_back(tries=tries, at=NOW - timedelta(seconds=seconds))
+    assert next_move(incident(due, metadata=DELETED), NOW) == PutBack(0, Reason.DELETED)
+
+
+KEPT = {"resolution": {"resolvedBy": "alice", "keep": ["more-room"]}}
+
+
+@pytest.mark.parametrize(
+    ("steps", "said", "move"),
+    [
+        ([held("a"), not_put_back()], {}, PutBack(0, Reason.DELETED)),
+        ([not_put_back("a", tries=3, at=ago(9)), not_put_back("b", at=ago(9))], {}, PutBack(1, Reason.DELETED)),
+        ([not_put_back("a", at=ago(9)), not_put_back("b")], {}, PutBack(0, Reason.DELETED)),
+        ([not_put_back(failure="TargetChanged")], {}, Release()),  # what is there now is others'
+        ([not_put_back()], CLOSED, Wait),
+        ([not_put_back()], KEPT, plan.Keep(0)),
+        ([held()], KEPT, plan.Keep(0)),
+        ([not_put_back().model_copy(update={"kept_by": "alice"})], KEPT, Release()),
+    ],
+)
+def test_what_a_deleted_incident_could_not_put_back_is_put_back_or_kept(
+    steps: list[StepStatus], said: dict[str, Any], move: Any
+) -> None:
+    found = next_move(incident(*steps, metadata=DELETED, **said), NOW)
+    assert found == move if not isinstance(move, type) else isinstance(found, move)
+
+
+# -- a change that stands on another one -------------------------------------------------------------------------------
+
+ON_TOP = {0: "incident covet/second"}
+BEHIND = "more-room waits: what incident covet/second has changed since is put back first"
+
+
+@pytest.mark.parametrize(
+    ("situation", "words"),
+    [
+        (incident(held(revert_at=ago(1))), "recovered; "),
+        (incident(held(revert_at=ago(1)), **CLOSED), "closed by alice; "),
+        (incident(held(revert_at=ago(1)), status=ESCALATED), "a person is needed: look; "),
+        (incident(held(), metadata=DELETED), "to be deleted; "),
+        (incident(not_put_back(at=ago(9)), metadata=DELETED), "to be deleted; "),
+    ],
+)
+def test_what_a_later_change_stands_on_is_put_back_after_that(situation: Incident, words: str) -> None:
+    assert isinstance(next_move(situation, NOW), PutBack)
+    found = next_move(situation, NOW, covered=ON_TOP)
+    assert isinstance(found, Wait)
+    assert found.message.startswith(words)
+    assert found.message.endswith(BEHIND)
+    assert found.until == NOW + timedelta(seconds=15)
+
+
+def test_what_is_not_due_says_nothing_of_it() -> None:
+    found = next_move(incident(held()), NOW, covered=ON_TOP)
+    assert found == Wait("recovered; more-room is put back at 2026-03-02 12:55:00 UTC", later(55))
+    assert next_move(incident(held(revert_at=ago(1)), paused=True), NOW, covered=ON_TOP) == Wait(
+        "paused: a person has taken over", None, Reason.PAUSED
+    )
+
+
+def test_it_holds_up_nothing_else() -> None:
+    begun = [held(revert_at=ago(1)), held("b", revert_at=ago(1)), step("c")]
+    going = incident(*begun, strategy="Sequence")
+    assert next_move(going, NOW, covered=ON_TOP) == PutBack(1, Reason.LEASE_ENDED)
+    going.status.steps[1] = reverted("b", "LeaseEnded")
+    assert next_move(going, NOW, covered=ON_TOP) == RunStep(2)
+    assert next_move(incident(held(), metadata=DELETED, **KEPT), NOW, covered=ON_TOP) == plan.Keep(0)
 
 
 # -- pinning -----------------------------------------------------------------------------------------------------------
@@ -634,6 +722,8 @@ class Life:
             case Escalate(reason, message):
                 assert self.incident.status.escalation is None, "escalated twice"
                 self._escalate(f"{reason}: {message}")
+            case plan.Keep(index):
+                self.steps[index].kept_by = "alice"
             case Resolve():
                 self._resolve()
             case Release():
@@ -746,10 +836,12 @@ class Life:
 
     def _put_back(self, index: int, why: Reason = Reason.LEASE_ENDED) -> None:
         one = self.steps[index]
-        assert one.revert is None, "put back twice"
+        tried = one.revert.attempts if one.revert else 0
+        deleted = self.incident.metadata.deletion_timestamp is not None
+        assert one.revert is None or (deleted and one.is_left_in_place), "put back twice"
         later = [s for s in self.steps[index + 1 :] if s.part_of and s.part_of == one.part_of]
         assert not any(s.holds_mitigation for s in later), "the last part of a procedure is put back first"
-        one.revert = Revert(state="Executing", operation=OPERATION, reason=str(why))
+        one.revert = Revert(state="Executing", operation=OPERATION, reason=str(why), attempts=tried + 1)
         if self.chance.random() < 0.7:
             self._end_revert(index)
 
@@ -757,7 +849,8 @@ class Life:
         one = self.steps[index]
         assert one.revert
         if index not in self.in_place or self.chance.random() < 0.2:
-            one.revert.state, one.revert.failure = "Failed", self.chance.choice(["TargetChanged", "Forbidden"])
+            one.revert.state, one.revert.finished_at = "Failed", self.now
+            one.revert.failure = self.chance.choice(["TargetChanged", "Forbidden", "PartlyDone"])
             self._escalate("hands off")
             return
         self.undone[index] += 1
@@ -803,6 +896,9 @@ class Life:
             return True
         if self.incident.spec.paused:
             self.incident.spec.paused = False
+            return True
+        if self.incident.metadata.deletion_timestamp and self.chance.random() < 0.2:
+            self.incident.spec.resolution = Resolution(resolved_by="alice", keep=[one.name for one in self.steps])
             return True
         if isinstance(end, Wait) and end.until is None:
             return any(s.holds_mitigation and s.revert_when and s.state == "Succeeded" for s in self.steps)

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from builders import NOW, OPERATION, TARGET, alert, incident, later, policy, step
+from builders import NOW, OPERATION, TARGET, ago, alert, held, incident, later, minutes, policy, step
 from paramedic.api.base import format_time
-from paramedic.api.incident import MAX_STARTS
+from paramedic.api.incident import MAX_STARTS, StepStatus
 from paramedic.core.guard import ActionRecord
 from paramedic.core.match import incident_manifest
 from paramedic.errors import Retry
@@ -106,6 +106,127 @@ def test_evidence_that_costs_something_counts_under_its_policy_but_acts_on_no_ta
     store = Store()
     store.put_incident(raw(5, step(state="Executing", action="captureEvidence", params=params), phase="Remediating"))
     assert counted(store) == (None, 0, count, 0)
+
+
+def test_the_end_of_a_lease_takes_no_action_away_from_its_policy() -> None:
+    store = Store()
+    over = {"state": "Succeeded", "operation": "put-back", "startedAt": format_time(NOW)}
+    store.put_incident(raw(5, held(state="Reverted", reason="LeaseEnded", revert=over)))
+    assert [a.operation for a in store.actions_on(TARGET)] == [OPERATION, "put-back"], "for the cooldown it counts"
+    assert [a.operation for a in store.actions_under(POLICY)] == [OPERATION]
+
+
+# -- changes that stand on one another ---------------------------------------------------------------------------------
+
+
+def scaled(before: int, after: int, minutes_ago: int, state: str = "Succeeded", **fields: Any) -> StepStatus:
+    """A leased change of the replicas."""
+    name = f"to-{after}"
+    found = {"before": {"replicas": before}, "after": {"replicas": after}, "started_at": ago(minutes_ago)}
+    return held(name, state, **(found | fields))
+
+
+def beside(*steps: StepStatus, phase: str = "Remediating") -> Store:
+    """What is known of another incident with these steps."""
+    found = raw(5, *steps, phase=phase)
+    found["metadata"] |= {"name": "other", "uid": "uid-2"}
+    return with_incident(found)[0]
+
+
+FAILED = {"state": "Failed", "operation": "put-back", "failure": "Forbidden"}
+DONE = FAILED | {"state": "Succeeded"}
+UNLEASED = {"ttl": None, "revert_at": None}
+
+
+@pytest.mark.parametrize(
+    ("later_one", "stands"),
+    [
+        (scaled(10, 20, 3), True),
+        (scaled(10, 20, 3, "Executing"), True),
+        (scaled(10, 20, 3, "Verifying", **UNLEASED), True),  # it may turn out not to help
+        (scaled(10, 20, 3, revert=FAILED), True),
+        (scaled(10, 20, 3, revert=FAILED | {"state": "Executing"}), True),
+        (scaled(10, 20, 3, **UNLEASED), False),  # it stays
+        (scaled(10, 20, 3, kept_by="alice"), False),
+        (scaled(10, 20, 3, "Reverted", revert=DONE), False),
+        (scaled(12, 20, 3), False),  # others have changed it in between
+        (scaled(10, 20, 9), False),  # it came before
+        (scaled(10, 20, 3, target={"namespace": "covet", "name": "covet-worker"}), False),
+        (held("limit", started_at=ago(3), before={"limit": "absent"}, after={"limit": "as created"}), False),
+    ],
+)
+def test_a_change_that_may_yet_be_put_back_stands_on_what_it_found(later_one: StepStatus, stands: bool) -> None:
+    first = scaled(3, 10, 5)
+    assert beside(later_one).covered(MINE, [first]) == ({0: "incident covet/other"} if stands else {})
+    assert Store().covered(MINE, [first, later_one]).get(0) == (f"step {later_one.name}" if stands else None)
+
+
+def test_what_has_been_put_back_and_what_is_over_is_no_matter() -> None:
+    done = scaled(3, 10, 5, "Reverted", revert=DONE)
+    assert beside(scaled(10, 20, 3)).covered(MINE, [done]) == {}
+    assert beside(scaled(10, 20, 3), phase="Resolved").covered(MINE, [scaled(3, 10, 5)]) == {}
+
+
+# -- what this version cannot read -------------------------------------------------------------------------------------
+
+
+def of_a_newer_version(version: int, step_: Json, phase: str = "Remediating") -> Json:
+    """The same incident with this as its step, in a field that a newer version has made something else."""
+    found = raw(version, phase=phase)
+    found["status"] |= {"steps": [step("undo").to_wire() | step_], "message": {"text": "of a newer version"}}
+    return found
+
+
+@pytest.mark.parametrize("state", ["Executing", "Verifying", "AStateOfANewerVersion"])
+def test_what_an_incident_that_cannot_be_read_may_be_acting_on_is_busy(state: str) -> None:
+    begun = {"state": state, "operation": OPERATION, "attempts": 1, "startedAt": format_time(NOW)}
+    store, entry = with_incident(of_a_newer_version(5, begun))
+    assert counted(store) == (MINE, 1, 1, 1)
+    assert (entry.problem, store.open_incident(MINE)) == ("status.message: Input should be a valid string", None)
+    assert (store.count_unreadable(), store.count_by_phase()["Remediating"]) == (1, 1)
+
+
+def test_so_is_what_it_is_putting_back() -> None:
+    begun = {"operation": OPERATION, "startedAt": format_time(ago(60))}
+    revert = {"state": "Executing", "operation": "put-back", "startedAt": format_time(NOW)}
+    store, _ = with_incident(of_a_newer_version(5, begun | {"state": "Succeeded", "revert": revert}))
+    assert counted(store) == (MINE, 2, 1, 1)
+
+
+def test_one_that_is_at_rest_or_over_holds_nobody_up() -> None:
+    store, _ = with_incident(of_a_newer_version(5, {"state": "Pending"}, phase="Open"))
+    assert counted(store) == NOTHING
+    undated = {"state": "Verifying", "operation": OPERATION, "startedAt": "0000-01-01T00:00:00Z"}
+    store, entry = with_incident(of_a_newer_version(5, undated, phase="Resolved"))
+    assert counted(store) == NOTHING
+    assert (entry.open, store.count_unreadable()) == (False, 0)
+
+
+def test_a_copy_that_can_be_read_takes_the_place_of_one_that_could_not() -> None:
+    store, _ = with_incident(of_a_newer_version(5, {"state": "Executing"}))
+    store.put_incident(raw(6, step(state="Pending")))
+    assert counted(store) == NOTHING
+    assert (store.count_unreadable(), store.open_incident(MINE) is not None) == (0, True)
+
+
+@pytest.mark.parametrize(
+    "newer",
+    [
+        {"policy": {"name": "api-outage", "namespace": "covet", "guards": {"cooldown": "3m", "windows": {"x": []}}}},
+        {"steps": [{"name": "undo", "action": "scale", "verify": {"rollout": True, "newCheck": {"a": 1}}}]},
+        {"steps": [{"name": "undo", "action": "scale", "revertWhen": {"alertResolved": True, "newCheck": 1}}]},
+    ],
+)
+def test_what_a_newer_version_has_added_to_what_was_pinned_is_left_out(newer: Json) -> None:
+    store, entry = with_incident(raw(5) | {"status": newer})
+    assert entry.problem is None
+    found = store.open_incident(MINE)
+    assert found is not None
+    status = found[0].status
+    assert status.policy is None or status.policy.guards.cooldown == minutes(3)
+    assert all(
+        (s.verify and s.verify.rollout) or (s.revert_when and s.revert_when.alert_resolved) for s in status.steps
+    )
 
 
 def grouped(state: Json | None = None, **labels: str) -> Json:

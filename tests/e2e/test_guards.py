@@ -97,6 +97,27 @@ async def test_max_concurrent_and_target_busy(world: World) -> None:
     await world.reaches("Resolved", name="other", timeout=30)
 
 
+async def test_an_incident_that_cannot_be_read_is_told_of_and_its_target_is_busy(world: World) -> None:
+    await world.workload()
+    await world.policy()
+    await world.policy(name="by-hand", mode="Approve")
+    await world.incident("first", policyRef={"name": "by-hand"})
+    at_work = step(await world.reaches("AwaitingApproval", name="first")) | {"state": "Executing"}
+    unreadable = {"status": {"steps": [at_work | {"startedAt": "0000-01-01T00:00:00Z"}]}}
+    await world.admin.patch(INCIDENTS, "first", unreadable, world.namespace, subresource="status")
+    told = await world.events("Unreadable")
+    assert [event["regarding"]["name"] for event in told] == ["first"]
+    assert "status.steps.0.startedAt" in told[0]["note"]
+    assert world.operator.metric("paramedic_incidents_unreadable") == 1
+    await world.incident("second", policyRef={"name": "policy"})
+    found = await refused(world, "TargetBusy", "second")
+    assert f"{world.namespace}/first" in step(found)["message"]
+    assert await world.generation() == 1
+    await asyncio.to_thread(world.operator.restart)
+    await world.stays("Blocked", name="second")
+    assert len(await world.events("Unreadable")) == 1, "the next process tells the same"
+
+
 async def test_min_healthy_refuses_in_a_storm_and_acts_after_it(world: World) -> None:
     await world.workload("app")
     for name in ("b", "c"):

@@ -1,12 +1,16 @@
 """Actions on every kind, verification, undo, leases, approvals, modes and strategies."""
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 
 from e2e.world import INCIDENTS, POLICIES, World, condition, hpa, reasons, step, story, workload
-from testbed.api import eventually
+from testbed.api import ApiError, eventually
+
+ADMISSION = "admissionregistration.k8s.io/v1"
 
 ROLLBACK = {"name": "undo", "rollback": {}}
 RESTART = {"name": "restart", "restart": {}}
@@ -186,6 +190,106 @@ async def test_deleting_an_incident_puts_its_mitigation_back_first(world: World)
     assert await world.replicas() == 2
 
 
+@asynccontextmanager
+async def two_replicas_denied(world: World) -> AsyncIterator[None]:
+    """The API server refuses to have the workload scaled to 2, as somebody's admission webhook may."""
+    rules = [{"apiGroups": ["apps"], "apiVersions": ["*"], "resources": ["deployments"], "operations": ["UPDATE"]}]
+    here = {"matchLabels": {"kubernetes.io/metadata.name": world.namespace}}
+    spec = {
+        "matchConstraints": {"resourceRules": rules, "namespaceSelector": here},
+        "validations": [{"expression": "object.spec.replicas != 2", "message": "two are not enough"}],
+    }
+    bound = {"policyName": world.namespace, "validationActions": ["Deny"]}
+    for kind, body in (("ValidatingAdmissionPolicy", spec), ("ValidatingAdmissionPolicyBinding", bound)):
+        manifest = {"apiVersion": ADMISSION, "kind": kind, "metadata": {"name": world.namespace}, "spec": body}
+        await world.admin.create(manifest)
+
+    async def in_force() -> bool:
+        two = {"spec": {"replicas": 2}}
+        try:
+            await world.admin.patch("apps/v1/deployments", "app", two, world.namespace, dryRun="All")
+        except ApiError:
+            return True
+        return False
+
+    await eventually(in_force, what="the policy is in force")
+    try:
+        yield
+    finally:
+        for plural in ("validatingadmissionpolicybindings", "validatingadmissionpolicies"):
+            await world.admin.delete(f"{ADMISSION}/{plural}", world.namespace)
+
+
+async def delete_what_cannot_be_put_back(world: World) -> None:
+    """Deletes an incident that holds two more replicas, and sees that it stays and says so."""
+    await world.admin.delete(INCIDENTS, "incident", world.namespace)
+    found = await world.says("NotPutBack")
+    told = (await world.events("NotPutBack"))[0]["note"]
+    assert "step more could not be put back" in told
+    assert "two are not enough" in told
+    found = await world.stays("Escalated", 1)
+    assert "to be deleted, but more could not be put back (tried again at " in found["status"]["message"]
+    assert "name it in spec.resolution.keep" in found["status"]["message"]
+    assert await world.replicas() == 4
+
+
+async def test_deleting_an_incident_whose_mitigation_cannot_be_put_back_says_so_until_it_can(world: World) -> None:
+    await world.workload()
+    await world.policy({"name": "more", "scale": {"replicas": 4}, "ttl": "1h"})
+    await world.incident()
+    await world.says("Verified")
+    async with two_replicas_denied(world):
+        await delete_what_cannot_be_put_back(world)
+    await _gone(world, "incident", timeout=40)
+    assert await world.replicas() == 2
+    assert await world.events("PutBack"), "also this, though the incident is gone with it"
+
+
+async def test_deleting_an_incident_whose_mitigation_cannot_be_put_back_ends_by_a_person_s_word(world: World) -> None:
+    await world.workload()
+    await world.policy({"name": "more", "scale": {"replicas": 4}, "ttl": "1h"})
+    await world.incident()
+    await world.says("Verified")
+    async with two_replicas_denied(world):
+        await delete_what_cannot_be_put_back(world)
+        await world.edit("incident", {"resolution": {"resolvedBy": "admin", "keep": ["more"]}})
+        await _gone(world, "incident")
+    assert await world.replicas() == 4
+    assert await world.events("KeptByPerson")
+
+
+async def test_of_two_leases_on_one_target_the_last_is_put_back_first(world: World) -> None:
+    await world.workload()
+    brief, long = {"name": "more", "ttl": "4s"}, {"name": "most", "ttl": "12s"}
+    await world.policy(brief | {"scale": {"replicas": 4}}, name="brief")
+    await world.policy(long | {"scale": {"replicas": 6}}, name="long", guards={"cooldown": "0s"})
+    await world.incident("first", policyRef={"name": "brief"})
+    await world.says("Verified", name="first")
+    await world.incident("second", policyRef={"name": "long"})
+    await world.says("Verified", name="second")
+
+    async def waits() -> bool:
+        found = await world.reaches("Remediating", name="first")
+        told = f"more waits: what incident {world.namespace}/second has changed since is put back first"
+        return told in found["status"]["message"]
+
+    await eventually(waits, what="the first says whose change it waits for")
+    assert await world.replicas() == 6
+    await world.reaches("Resolved", name="second", timeout=40)
+    await world.reaches("Resolved", name="first", timeout=40)
+    assert await world.replicas() == 2
+
+
+async def test_of_two_leased_steps_on_one_target_the_last_is_put_back_first(world: World) -> None:
+    await world.workload()
+    steps = [{"name": "more", "scale": {"replicas": 4}, "ttl": "3s"}, {"name": "most", "scale": {"replicas": 6}}]
+    await world.policy(steps[0], steps[1] | {"ttl": "8s"}, strategy="Sequence", guards={"cooldown": "0s"})
+    await world.incident()
+    found = await world.reaches("Resolved", timeout=40)
+    assert await world.replicas() == 2, story(found)
+    assert [s["state"] for s in found["status"]["steps"]] == ["Reverted", "Reverted"]
+
+
 async def test_revert_when_the_alert_has_ended(world: World) -> None:
     await world.workload()
     more = {"name": "more", "scale": {"replicas": 4}, "revertWhen": {"alertResolved": True}}
@@ -321,8 +425,9 @@ async def test_namespace_that_is_being_deleted(world: World) -> None:
     await world.policy({"name": "more", "scale": {"replicas": 4}, "ttl": "1h"})
     await world.incident()
     await world.says("Verified")
-    await world.admin.delete("v1/namespaces", world.namespace)
-    await _gone(world, "incident", timeout=40)
+    async with two_replicas_denied(world):  # nor is it held up by what cannot be put back
+        await world.admin.delete("v1/namespaces", world.namespace)
+        await _gone(world, "incident", timeout=60)
 
 
 async def test_person_closes_the_incident(world: World) -> None:

@@ -45,6 +45,13 @@ class StatusModel(Model):
         return pruned
 
 
+def as_stored(model: type[Model]) -> BeforeValidator:
+    """For a part of a policy that is kept on a status: what a newer version has added to it is left out there, too."""
+    return BeforeValidator(
+        lambda value: model.model_validate(value, extra="ignore") if isinstance(value, dict) else value
+    )
+
+
 def _without_empty(value: Any) -> Any:
     if isinstance(value, list):
         return [_without_empty(item) for item in value]

@@ -6,7 +6,7 @@ from pydantic import ConfigDict, Field
 from pydantic.config import JsonDict
 
 from paramedic.api.addresses import MOST_ADDRESSES, SourceAddress
-from paramedic.api.base import Duration, Labels, Model, ObjectName, StatusModel, StepName, Time, rule
+from paramedic.api.base import Duration, Labels, Model, ObjectName, StatusModel, StepName, Time, as_stored, rule
 from paramedic.api.checklist import ChecklistText
 from paramedic.api.checks import RevertWhen, Verify
 from paramedic.api.conditions import Condition
@@ -169,7 +169,7 @@ class PinnedPolicy(StatusModel):
     generation: int = Field(1, description="Generation of its spec.")
     mode: Mode = Field("Approve", description="Mode.")
     strategy: Strategy = Field("UntilRecovered", description="Strategy.")
-    guards: Guards = Field(default_factory=Guards, description="Guards.")
+    guards: Annotated[Guards, as_stored(Guards)] = Field(default_factory=Guards, description="Guards.")
     team: str | None = Field(None, description="Team to escalate to.")
     notify: list[str] = Field(default_factory=list, description="Channels that are told.")
 
@@ -242,8 +242,10 @@ class StepStatus(StatusModel):
     on_failure: OnFailure = Field("Escalate", description="What follows when it fails.")
     timeout: Duration | None = Field(None, description="For carrying it out.")
     ttl: Duration | None = Field(None, description="Leased for so long.")
-    revert_when: RevertWhen | None = Field(None, description="Put back early when this holds.")
-    verify: Verify | None = Field(None, description="What shows that it helped.")
+    revert_when: Annotated[RevertWhen | None, as_stored(RevertWhen)] = Field(
+        None, description="Put back early when this holds."
+    )
+    verify: Annotated[Verify | None, as_stored(Verify)] = Field(None, description="What shows that it helped.")
     operation: str | None = Field(None, description="Operation id, stamped on the target.")
     attempts: int = Field(0, description="How often its intent was claimed.")
     approved_by: str | None = Field(None, description="Who approved it.")

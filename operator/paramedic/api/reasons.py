@@ -36,6 +36,11 @@ class Reason(_Documented):
     NO_POLICY = "NoPolicy", "No policy that is Ready answers to this incident; nothing will be done."
     DIAGNOSED = "Diagnosed", "The diagnosis was made; status.findings has what it found."
     POLICY_GONE = "PolicyGone", "The pinned policy was deleted: nothing further is done under it."
+    UNREADABLE = (
+        "Unreadable",
+        "This version of Paramedic cannot read the Incident, as when a newer one has written it: nothing is done for "
+        "it, and what it may be acting on counts as busy.",
+    )
     # The policy itself
     POLICY_VALID = "PolicyValid", "The policy can be used."
     POLICY_INVALID = "PolicyInvalid", "The policy has a mistake that only reading it whole can show; see the message."
@@ -227,6 +232,7 @@ WARNINGS = frozenset(
         Reason.TIMED_OUT,
         Reason.WORK_FAILED,
         Reason.HINDERED,
+        Reason.UNREADABLE,
         Reason.INTERNAL_ERROR,
         Reason.PARTLY_DONE,
         Reason.OUTCOME_UNKNOWN,

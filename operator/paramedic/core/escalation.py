@@ -257,8 +257,9 @@ def _triggers(incident: Incident, response: Response) -> Iterator[Trigger]:
     if asked := incident.spec.escalation:
         text = f"{asked.requested_by} asks for more people: {asked.message}"
         yield Trigger(opened, Reason.REQUESTED, text, short_hash(asked.requested_by, asked.message))
-    # A part's are its parent's. What a person has closed is answered, though a lease may keep it open for a while.
-    if status.parent is None and said.resolution(incident) is None:
+    # A part's are its parent's. What a person has closed or deleted is answered, though it may stay for a while.
+    deleted = incident.metadata.deletion_timestamp is not None
+    if status.parent is None and said.resolution(incident) is None and not deleted:
         yield from _clocks(incident, response, opened)
     yield from _waits(incident, response)
 
@@ -322,7 +323,8 @@ def _team_name(incident: Incident, settings: PeopleSettings, of_parts: str | Non
 def _is_over(incident: Incident) -> bool:
     status = incident.status
     ended = status.phase == "Resolved" or status.resolved_at is not None
-    return ended or incident.metadata.deletion_timestamp is not None
+    left = any(step.is_left_in_place for step in status.steps)
+    return ended or (incident.metadata.deletion_timestamp is not None and not left)
 
 
 def _is_open(hours: list[Window], now: datetime) -> bool:

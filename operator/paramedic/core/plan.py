@@ -4,8 +4,10 @@ The reconciler performs the move, records it and asks again. Because everything 
 a restart goes on where the last process stopped.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from types import MappingProxyType
 
 from paramedic.api import FINALIZER
 from paramedic.api.incident import Incident, StepStatus
@@ -18,6 +20,9 @@ ACTED_STATES = ("Executing", "Verifying", "Succeeded", "Failed", "Unknown", "Rev
 WAITING_STATES = ("Pending", "Blocked", "AwaitingApproval")
 LEASE_POLL = timedelta(seconds=15)
 """So often it is asked whether `revertWhen` holds."""
+_FIRST_PAUSE, _LONGEST_PAUSE = timedelta(seconds=15), timedelta(minutes=5)
+_LOOK_AGAIN = timedelta(seconds=15)
+_NONE: Mapping[int, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,20 +127,28 @@ Move = (
 
 
 def next_move(
-    incident: Incident, now: datetime, leases_over: frozenset[int] = frozenset(), *, policy_paused: bool = False
+    incident: Incident,
+    now: datetime,
+    leases_over: frozenset[int] = frozenset(),
+    covered: Mapping[int, str] = _NONE,
+    *,
+    policy_paused: bool = False,
 ) -> Move:
     """The one thing to do next. Order matters: what was begun is finished first, then people's word, then the plan.
 
-    ``leases_over`` are the steps whose ``revertWhen`` was seen to hold. While the policy is paused nothing is put back
-    by itself; that no step is done then is the guards' business.
+    ``leases_over`` are the steps whose ``revertWhen`` was seen to hold; ``covered`` those on whose change a later one
+    stands, and whose that is: the later one is put back first. While the policy is paused nothing is put back by
+    itself; that no step is done then is the guards' business.
     """
-    return (
+    due = _due(incident, now, leases_over)
+    free = due - covered.keys()
+    move = (
         _finish_what_was_begun(incident)
-        or _obey_deletion(incident)
+        or _obey_deletion(incident, now, covered)
         or _stay_ended(incident)
-        or _obey_resolution(incident, now, leases_over)
+        or _obey_resolution(incident, free)
         or _obey_pause(incident)
-        or _put_back_unless(policy_paused, incident, now, leases_over)
+        or _put_back_unless(policy_paused, incident, free)
         or _verify_what_was_done(incident)
         or _end_with_the_alert(incident)
         or _wait_for_a_person(incident)
@@ -143,6 +156,8 @@ def next_move(
         or _go_on(incident)
         or _conclude(incident, now)
     )
+    waiting = covered if incident.metadata.deletion_timestamp else {i: w for i, w in covered.items() if i in due}
+    return _with_what_is_covered(move, incident, now, waiting) if waiting else move
 
 
 def goes_on(steps: list[StepStatus], index: int) -> bool:
@@ -250,11 +265,55 @@ def _finish_what_was_begun(incident: Incident) -> Move | None:
     return None
 
 
-def _obey_deletion(incident: Incident) -> Move | None:
+def _obey_deletion(incident: Incident, now: datetime, covered: Mapping[int, str]) -> Move | None:
+    """What is held is put back first, again and again where that fails, unless a person says to keep it."""
     if incident.metadata.deletion_timestamp is None:
         return None
-    held = _last_held(incident)
-    return PutBack(held, Reason.DELETED) if held is not None else Release()
+    said = resolution(incident)
+    if said and (kept := _to_keep(incident, said.keep)) is not None:
+        return Keep(kept)
+    steps = incident.status.steps
+    free = [i for i, s in enumerate(steps) if i not in covered and _may_be_tried(s, now)]
+    if free:
+        return PutBack(max(free), Reason.DELETED)
+    return _wait_with_deletion(incident, covered) if covered or _left_in_place(incident) else Release()
+
+
+def _may_be_tried(step: StepStatus, now: datetime) -> bool:
+    again = _next_try(step)
+    return step.holds_mitigation or (again is not None and again <= now)
+
+
+def _next_try(step: StepStatus) -> datetime | None:
+    """When a putting back that has failed is tried again: later and later."""
+    tried = step.revert
+    if tried is None or tried.finished_at is None or not step.is_left_in_place:
+        return None
+    pause: timedelta = min(_FIRST_PAUSE * 2 ** min(tried.attempts - 1, 10), _LONGEST_PAUSE)
+    return tried.finished_at + pause
+
+
+def _wait_with_deletion(incident: Incident, covered: Mapping[int, str]) -> Wait:
+    left = [s for i, s in enumerate(incident.status.steps) if s.is_left_in_place and i not in covered]
+    if not left:
+        return Wait("to be deleted")
+    until = min((at for step in left if (at := _next_try(step))), default=None)
+    again = f" (tried again at {until:%H:%M:%S} UTC)" if until else ""
+    return Wait(
+        f"to be deleted, but {', '.join(step.name for step in left)} could not be put back{again}: do that by hand, or "
+        "leave it in place, and name it in spec.resolution.keep",
+        until,
+    )
+
+
+def _with_what_is_covered(move: Move, incident: Incident, now: datetime, waiting: Mapping[int, str]) -> Move:
+    """A wait tells what would be put back but for a later change, and is over soon: nobody tells of the end of that."""
+    if not isinstance(move, Wait) or move.reason in (Reason.PAUSED, Reason.POLICY_PAUSED):
+        return move
+    steps, soon = incident.status.steps, now + _LOOK_AGAIN
+    told = [f"{steps[i].name} waits: what {whose} has changed since is put back first" for i, whose in waiting.items()]
+    until = min(soon, move.until) if move.until and move.until > now else soon
+    return Wait("; ".join([move.message, *told]), until, move.reason)
 
 
 def _stay_ended(incident: Incident) -> Move | None:
@@ -263,13 +322,13 @@ def _stay_ended(incident: Incident) -> Move | None:
     return Release() if FINALIZER in incident.metadata.finalizers else Wait(incident.status.message or "resolved")
 
 
-def _obey_resolution(incident: Incident, now: datetime, leases_over: frozenset[int]) -> Move | None:
+def _obey_resolution(incident: Incident, free: set[int]) -> Move | None:
     said = resolution(incident)
     if said is None:
         return None
     if (kept := _to_keep(incident, said.keep)) is not None:
         return Keep(kept)
-    due = _put_back_what_is_due(incident, now, leases_over)
+    due = _put_back_what_is_due(incident, free)
     if due is None and (left := _left_in_place(incident)):
         return Wait(
             f"closed by {said.resolved_by}, but {left} could not be put back: do that by hand, then name it in "
@@ -299,27 +358,29 @@ def _obey_pause(incident: Incident) -> Move | None:
     return Wait("paused: a person has taken over", reason=Reason.PAUSED)
 
 
-def _put_back_unless(
-    policy_paused: bool, incident: Incident, now: datetime, leases_over: frozenset[int]
-) -> Move | None:
-    due = _put_back_what_is_due(incident, now, leases_over)
+def _put_back_unless(policy_paused: bool, incident: Incident, free: set[int]) -> Move | None:
+    due = _put_back_what_is_due(incident, free)
     if due is None or not policy_paused:
         return due
     name = incident.status.steps[due.step].name
     return Wait(f"the policy is paused: step {name} is put back when it goes on", reason=Reason.POLICY_PAUSED)
 
 
-def _put_back_what_is_due(incident: Incident, now: datetime, leases_over: frozenset[int]) -> PutBack | None:
-    steps = incident.status.steps
-    due = {
+def _put_back_what_is_due(incident: Incident, free: set[int]) -> PutBack | None:
+    """The last of what is ``free`` to be put back; of a procedure, not before its later parts."""
+    first = [index for index in free if free.issuperset(_held_after(incident.status.steps, index))]
+    return PutBack(max(first), Reason.LEASE_ENDED) if first else None
+
+
+def _due(incident: Incident, now: datetime, leases_over: frozenset[int]) -> set[int]:
+    """The steps whose lease is over."""
+    return {
         index
-        for index, step in enumerate(steps)
+        for index, step in enumerate(incident.status.steps)
         if step.holds_mitigation
         and step.state != "Verifying"
         and (index in leases_over or _lease_is_over(step, now) or _is_left_over(incident, step))
     }
-    free = [index for index in due if due.issuperset(_held_after(steps, index))]
-    return PutBack(max(free), Reason.LEASE_ENDED) if free else None
 
 
 def _held_after(steps: list[StepStatus], index: int) -> list[int]:
@@ -454,11 +515,6 @@ def _unfinished(incident: Incident) -> bool:
     steps = incident.status.steps
     left = any(s.state in WAITING_STATES and not _given_up(steps, i) for i, s in enumerate(steps))
     return left and not any(map(_stops_here, steps))
-
-
-def _last_held(incident: Incident) -> int | None:
-    held = [i for i, s in enumerate(incident.status.steps) if s.holds_mitigation]
-    return held[-1] if held else None
 
 
 def next_lease_look(incident: Incident, now: datetime) -> datetime | None:
