@@ -1,8 +1,9 @@
 """The Prometheus edge, the net under the webhook: alerts whose webhook was missed, and ends that were not told."""
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from datetime import UTC, datetime
+from typing import TypeVar
 
 from paramedic.api.base import parse_time
 from paramedic.clients.prometheus import FiringAlert, Prometheus
@@ -18,6 +19,8 @@ from paramedic.settings import PrometheusSettings
 from paramedic.store import Entry, Store, namespace_of
 
 _log = get_logger(__name__)
+_ALERTS_AT_ONCE = 100
+_T = TypeVar("_T")
 
 
 class Poller:
@@ -42,6 +45,8 @@ class Poller:
         self._leads = leads
         self._absent_since: dict[tuple[str, str], datetime] = {}
         """By incident and fingerprint."""
+        self._fingerprints: dict[frozenset[tuple[str, str]], str] = {}
+        """Of the alerts of the last look, by their labels."""
 
     async def run(self) -> None:
         """Polls until cancelled."""
@@ -51,18 +56,39 @@ class Poller:
                 await self.look()
 
     async def look(self) -> None:
-        """One look. What fails is counted and tried again at the next."""
+        """One look. What fails is counted and tried again at the next; ends are told also when something cannot be
+        taken in.
+        """
+        now = datetime.now(UTC)
+        firing = await self._try(self._firing(now))
+        if firing is not None:
+            await self._try(self._take_missed(firing, now))
+            await self._try(self._tell_ends(firing, now))
+
+    async def _try(self, part: Awaitable[_T]) -> _T | None:
         try:
-            now = datetime.now(UTC)
-            firing = [_as_alert(f, self._settings.external_labels, now) for f in await self._prometheus.firing_alerts()]
-            await self._take_missed(firing, now)
-            await self._tell_ends(firing, now)
+            return await part
         except ParamedicError as error:
             self._metrics.poller_errors.inc()
             _log.warning("cannot look at Prometheus' alerts", error=str(error))
         except Exception:  # noqa: BLE001 - an odd answer must not end the process
             self._metrics.poller_errors.inc()
             _log.exception("looking at Prometheus' alerts failed")
+        return None
+
+    async def _firing(self, now: datetime) -> list[Alert]:
+        """What fires, as Alertmanager would have it."""
+        shown = await self._prometheus.firing_alerts()
+        firing: list[Alert] = []
+        known, self._fingerprints = self._fingerprints, {}
+        for number, found in enumerate(shown, start=1):
+            labels = {**self._settings.external_labels, **found.labels}
+            key = frozenset(labels.items())
+            mark = self._fingerprints[key] = known.get(key) or fingerprint(labels)
+            firing.append(Alert("firing", labels, found.annotations, _since(found, now), None, "", mark))
+            if number % _ALERTS_AT_ONCE == 0:
+                await asyncio.sleep(0)  # thousands of them must not hold up the lead's renewal
+        return firing
 
     async def _take_missed(self, firing: list[Alert], now: datetime) -> None:
         """Alerts that fire for longer than the grace, in which their webhook should have come."""
@@ -108,16 +134,11 @@ class Poller:
         self._metrics.alerts.labels("poller", "resolved").inc()
 
 
-def _as_alert(found: FiringAlert, external_labels: dict[str, str], now: datetime) -> Alert:
-    """As Alertmanager would have it. Prometheus tells when the expression became true, not when the alert fired; the
-    incident is marked as having seen everything up to now, so that a late webhook of this firing joins it.
-    """
-    labels = {**external_labels, **found.labels}
-    return Alert("firing", labels, found.annotations, _since(found, now), None, "", fingerprint(labels))
-
-
 def _since(found: FiringAlert, now: datetime) -> datetime:
-    """Unreadable, it is now: its webhook is waited for, and its incident is not told that it has ended."""
+    """Prometheus tells when the expression became true, not when the alert fired; the incident is marked as having seen
+    everything up to now, so that a late webhook of this firing joins it. Unreadable, it is now: its webhook is waited
+    for, and its incident is not told that it has ended.
+    """
     try:
         return parse_time(found.active_at)
     except ValueError:

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from paramedic.api.base import Time
 from paramedic.clients.secret_file import SecretFile
-from paramedic.core.alert import UNKNOWN_START, Alert, fingerprint
+from paramedic.core.alert import UNKNOWN_START, Alert, quick_fingerprint
 from paramedic.errors import ParamedicError, Retry
 from paramedic.inbound.edge import Edge, text
 from paramedic.intake import Intake
@@ -143,7 +143,7 @@ def _alert(item: _WebhookAlert) -> Alert:
         starts_at=max(item.starts_at, UNKNOWN_START),
         ends_at=_real(item.ends_at),
         generator_url=item.generator_url,
-        fingerprint=item.fingerprint or fingerprint(item.labels),
+        fingerprint=item.fingerprint or quick_fingerprint(item.labels),  # Alertmanager tells its own
     )
 
 
