@@ -289,7 +289,7 @@ def alert(
     fingerprint: str | None = None,
     **labels: str,
 ) -> Json:
-    """One alert of a webhook payload. Without a fingerprint the receiver computes it from the labels."""
+    """One alert of a webhook payload. Without a fingerprint the receiver makes one, other than Alertmanager's."""
     now = datetime.now(UTC)
     over = ends_at or (now if status == "resolved" else NEVER_ENDED)
     body: Json = {

@@ -82,19 +82,14 @@ class Intake:
 
     async def take(self, alerts: Sequence[Alert], source: str, *, but: IsKnown = _nothing) -> None:
         """Returns when all that matched is stored, ``but`` what is said to be known in a namespace. Raises Retry when
-        something could not be; the rest is stored.
+        something could not be, for whatever reason; the rest is stored.
         """
-        batches = await self._batches(alerts, source, but)
-        results = await asyncio.gather(
-            *(self._take_batch(key, batch, source) for key, batch in batches.items()), return_exceptions=True
-        )
-        failed = [r for r in results if isinstance(r, BaseException)]
-        for error in failed:
-            if not isinstance(error, ParamedicError):
-                raise error
+        batches, failed = await self._batches(alerts, source, but)
+        results = await asyncio.gather(*(self._try_batch(key, batch, source) for key, batch in batches.items()))
+        failed += [error for error in results if error]
         if failed:
             _log.warning("alerts not stored", count=len(failed), error=str(failed[0]))
-            raise Retry(f"{len(failed)} of {len(batches)} incidents could not be stored: {failed[0]}")
+            raise Retry(f"not all could be stored, {len(failed)} failed: {failed[0]}")
 
     def groups(self, alert: Alert) -> list[GroupKey]:
         """The groups that the alert belongs to by the policies that answer to it."""
@@ -103,23 +98,33 @@ class Intake:
     def _answering(self, alert: Alert) -> list[tuple[RemediationPolicy, str]]:
         return policies_for_alert(self._store.policies_that_may_mean(alert), alert, self._namespace)
 
-    async def _batches(self, alerts: Sequence[Alert], source: str, but: IsKnown) -> dict[GroupKey, _Batch]:
+    async def _batches(
+        self, alerts: Sequence[Alert], source: str, but: IsKnown
+    ) -> tuple[dict[GroupKey, _Batch], list[ParamedicError]]:
+        """The batches, and what stood in the way of alerts that are in none."""
         now = datetime.now(UTC)
         batches: dict[GroupKey, _Batch] = {}
+        failed: list[ParamedicError] = []
         for number, alert in enumerate(alerts, start=1):
-            routes = self._routes(alert)
-            if not routes:
-                self._count(source, "unmatched")
-            covers = now if source == "poller" else None
-            for key, policy in routes.items():
-                if but(alert, key[0]):
-                    continue
-                speaker = policy or self._store.policy(key[1])
-                severity = severity_of(speaker, alert) if speaker else None
-                batches.setdefault(key, _Batch(policy)).heard.append(Heard(alert, now, covers, severity))
+            try:
+                self._sort_in(alert, batches, source, but, now)
+            except Exception as error:  # noqa: BLE001 - one odd alert must not keep the others back
+                failed.append(self._own_error(source, error, alert=alert.fingerprint))
             if number % _ALERTS_AT_ONCE == 0:
                 await asyncio.sleep(0)  # thousands of them must not hold up the lead's renewal
-        return batches
+        return batches, failed
+
+    def _sort_in(self, alert: Alert, batches: dict[GroupKey, _Batch], source: str, but: IsKnown, now: datetime) -> None:
+        routes = self._routes(alert)
+        if not routes:
+            self._count(source, "unmatched")
+        covers = now if source == "poller" else None
+        for key, policy in routes.items():
+            if but(alert, key[0]):
+                continue
+            speaker = policy or self._store.policy(key[1])
+            severity = severity_of(speaker, alert) if speaker else None
+            batches.setdefault(key, _Batch(policy)).heard.append(Heard(alert, now, covers, severity))
 
     def _routes(self, alert: Alert) -> dict[GroupKey, RemediationPolicy | None]:
         """Where the alert belongs: the open incidents that know it, whatever became of their policies, and in other
@@ -132,6 +137,22 @@ class Intake:
         return {group: answering.get(group[1]) for group in known} | {
             _group_of(alert, policy, namespace): policy for policy, namespace in found if namespace not in taken
         }
+
+    async def _try_batch(self, key: GroupKey, batch: _Batch, source: str) -> ParamedicError | None:
+        """What stood in the way, if something did."""
+        try:
+            await self._take_batch(key, batch, source)
+        except ParamedicError as error:
+            return error
+        except Exception as error:  # noqa: BLE001 - one team's policy must not keep the alerts of others back
+            return self._own_error(source, error, namespace=key[0], policy=key[1])
+        return None
+
+    def _own_error(self, source: str, error: Exception, **where: str) -> Retry:
+        """Of a kind that nobody expects: it is seen in the log and the figures, and the alert is sent again."""
+        self._count(source, "failed")
+        _log.error("an alert could not be taken in", exc_info=error, **where)
+        return Retry(f"an error of Paramedic's own ({type(error).__name__})")
 
     async def _take_batch(self, key: GroupKey, batch: _Batch, source: str) -> None:
         for _ in range(_TRIES):

@@ -2,8 +2,9 @@
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from datetime import UTC, datetime
+from typing import TypeVar
 
 from paramedic.api.base import parse_time
 from paramedic.clients.prometheus import ActiveAlert, Prometheus
@@ -19,6 +20,8 @@ from paramedic.settings import PrometheusSettings
 from paramedic.store import Entry, Store, namespace_of
 
 _log = get_logger(__name__)
+_ALERTS_AT_ONCE = 100
+_T = TypeVar("_T")
 
 
 class Poller:
@@ -44,6 +47,8 @@ class Poller:
         self._absent_since: dict[tuple[str, str], datetime] = {}
         """By incident and fingerprint."""
         self._told = ToldEnds()
+        self._fingerprints: dict[frozenset[tuple[str, str]], str] = {}
+        """Of the alerts of the last look, by their labels."""
 
     async def run(self) -> None:
         """Polls until cancelled."""
@@ -53,19 +58,38 @@ class Poller:
                 await self.look()
 
     async def look(self) -> None:
-        """One look. What fails is counted and tried again at the next."""
+        """One look. What fails is counted and tried again at the next; ends are told also when something cannot be
+        taken in.
+        """
+        now = datetime.now(UTC)
+        active = await self._try(self._active(now))
+        if active is not None:
+            await self._try(self._take_missed([alert for fires, alert in active if fires], now))
+            await self._try(self._tell_ends([alert for _, alert in active], now))
+
+    async def _try(self, part: Awaitable[_T]) -> _T | None:
         try:
-            now = datetime.now(UTC)
-            found = await self._prometheus.active_alerts()
-            active = [(one.fires, _as_alert(one, self._settings.external_labels, now)) for one in found]
-            await self._take_missed([alert for fires, alert in active if fires], now)
-            await self._tell_ends([alert for _, alert in active], now)
+            return await part
         except ParamedicError as error:
             self._metrics.poller_errors.inc()
             _log.warning("cannot look at Prometheus' alerts", error=str(error))
         except Exception:  # noqa: BLE001 - an odd answer must not end the process
             self._metrics.poller_errors.inc()
             _log.exception("looking at Prometheus' alerts failed")
+        return None
+
+    async def _active(self, now: datetime) -> list[tuple[bool, Alert]]:
+        """What fires or is pending, and whether it fires, as Alertmanager would have it."""
+        active: list[tuple[bool, Alert]] = []
+        known, self._fingerprints = self._fingerprints, {}
+        for number, found in enumerate(await self._prometheus.active_alerts(), start=1):
+            labels = {**self._settings.external_labels, **found.labels}
+            key = frozenset(labels.items())
+            mark = self._fingerprints[key] = known.get(key) or fingerprint(labels)
+            active.append((found.fires, Alert("firing", labels, found.annotations, _since(found, now), None, "", mark)))
+            if number % _ALERTS_AT_ONCE == 0:
+                await asyncio.sleep(0)  # thousands of them must not hold up the lead's renewal
+        return active
 
     async def _take_missed(self, firing: list[Alert], now: datetime) -> None:
         """Alerts that fire for longer than the grace, in which their webhook should have come."""
@@ -124,16 +148,11 @@ class Poller:
             self._told.add(key, labels or {}, max(marks.values()))
 
 
-def _as_alert(found: ActiveAlert, external_labels: dict[str, str], now: datetime) -> Alert:
-    """As Alertmanager would have it. Prometheus tells when the expression became true, not when the alert fired; the
-    incident is marked as having seen everything up to now, so that a late webhook of this firing joins it.
-    """
-    labels = {**external_labels, **found.labels}
-    return Alert("firing", labels, found.annotations, _since(found, now), None, "", fingerprint(labels))
-
-
 def _since(found: ActiveAlert, now: datetime) -> datetime:
-    """Unreadable, it is now: its webhook is waited for, and its incident is not told that it has ended."""
+    """Prometheus tells when the expression became true, not when the alert fired; the incident is marked as having seen
+    everything up to now, so that a late webhook of this firing joins it. Unreadable, it is now: its webhook is waited
+    for, and its incident is not told that it has ended.
+    """
     try:
         return parse_time(found.active_at)
     except ValueError:

@@ -20,7 +20,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from paramedic.api.base import Time
 from paramedic.clients.secret_file import SecretFile
-from paramedic.core.alert import UNKNOWN_START, Alert, fingerprint
+from paramedic.core.alert import UNKNOWN_START, Alert, quick_fingerprint
 from paramedic.core.templates import one_line
 from paramedic.errors import ParamedicError, Retry
 from paramedic.inbound.edge import Edge, text
@@ -184,7 +184,7 @@ def _alert(item: _WebhookAlert) -> Alert:
         starts_at=max(item.starts_at, UNKNOWN_START),
         ends_at=_real(item.ends_at),
         generator_url=item.generator_url,
-        fingerprint=item.fingerprint or fingerprint(item.labels),
+        fingerprint=item.fingerprint or quick_fingerprint(item.labels),  # Alertmanager tells its own
     )
 
 

@@ -5,6 +5,7 @@ import time
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from paramedic.core.alert import fingerprint
 from testbed.api import Api, eventually
 from testbed.operator_process import Operator, payload
 
@@ -88,14 +89,15 @@ class World:
         return await asyncio.to_thread(self.operator.post_alerts, payload(*alerts))
 
     def alert_body(self, name: str = "policy", state: str = "firing", starts_at: str = "", **labels: Any) -> Json:
+        found = {"alertname": name, "namespace": self.namespace} | labels
         return {
             "status": state,
-            "labels": {"alertname": name, "namespace": self.namespace} | labels,
+            "labels": found,
             "annotations": {"summary": f"{name} is on fire"},
             "startsAt": starts_at or _START,
             "endsAt": _now() if state == "resolved" else "0001-01-01T00:00:00Z",
             "generatorURL": "http://prometheus/graph",
-            "fingerprint": "",
+            "fingerprint": fingerprint(found),
         }
 
     async def the_incident(self) -> Json:

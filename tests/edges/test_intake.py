@@ -9,6 +9,7 @@ import asyncio
 import copy
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
@@ -19,6 +20,7 @@ from builders import alert, policy
 from paramedic.api.incident import Notice
 from paramedic.api.policy import RemediationPolicy
 from paramedic.core.alert import UNKNOWN_START
+from paramedic.errors import Retry
 from paramedic.intake import Intake
 from paramedic.metrics import Metrics
 from paramedic.reconcile import Reconciler
@@ -38,12 +40,15 @@ class Server:
 
     def __init__(self) -> None:
         self.incidents: dict[str, Json] = {}
+        self.before_create: Callable[[Json], None] | None = None
         self.before_write: Callable[[Json], Awaitable[None]] | None = None
         self._version = 10
 
     async def create(self, path: str, body: Json, *_: Any) -> Json:
         if "/events" in path:
             return body
+        if self.before_create:
+            self.before_create(body)
         made = copy.deepcopy(body)
         made["metadata"] |= {"uid": f"uid-{self._version}", "generation": 1, "creationTimestamp": NOW.isoformat()}
         return self._store(made)
@@ -85,7 +90,7 @@ class World:
     def __init__(self) -> None:
         self.server, self.store = Server(), Store(loaded=True)
         self.attend: Callable[[Draft], None] = lambda draft: None
-        metrics = Metrics()
+        self.metrics = metrics = Metrics()
         recorder = Recorder(self.server, self.store, metrics, "test")  # type: ignore[arg-type]
         recorder.attend = lambda draft: self.attend(draft)
         idle: Any = SimpleNamespace(
@@ -267,3 +272,43 @@ async def test_thousands_of_alerts_let_others_have_their_turn(world: World) -> N
     assert turns >= 40
     found = world.store.policies_that_may_mean(alert(alertname="A7"))
     assert [one.policy for one in found] == [world.store.policy("covet/p7")]
+
+
+def failed(world: World) -> float | None:
+    labels = {"source": "webhook", "outcome": "failed"}
+    return world.metrics.registry.get_sample_value("paramedic_alerts_total", labels)
+
+
+async def test_an_error_of_paramedic_s_own_keeps_no_other_alert_back(world: World) -> None:
+    """Whatever it is, the sender must send it again."""
+    world.has(observing())
+
+    def break_for_one(body: Json) -> None:
+        if body["spec"]["alert"]["labels"]["pod"] == "a":
+            raise RuntimeError("odd")
+
+    world.server.before_create = break_for_one
+    with pytest.raises(Retry, match="RuntimeError"):
+        await world.intake.take([alert(starts_at=BEGUN, **labels) for labels in (ONE, TWO)], "webhook")
+    assert [one["spec"]["alert"]["labels"] for one in world.server.incidents.values()] == [TWO]
+    assert failed(world) == 1
+    world.server.before_create = None
+    await world.intake.take([alert(starts_at=BEGUN, **labels) for labels in (ONE, TWO)], "webhook")
+    assert [one["spec"]["alert"]["labels"] for one in world.server.incidents.values()] == [TWO, ONE]
+
+
+async def test_an_odd_alert_keeps_no_other_back(world: World) -> None:
+    world.has(observing(incident={"type": "APIOutage", "severityFromLabel": "level"}))
+    odd = replace(alert(**ONE), labels=ONE | {"level": 5})
+    with pytest.raises(Retry, match="AttributeError"):
+        await world.intake.take([odd, alert(starts_at=BEGUN, **TWO)], "webhook")
+    assert [one["spec"]["alert"]["labels"] for one in world.server.incidents.values()] == [TWO]
+    assert failed(world) == 1
+
+
+@pytest.mark.parametrize("title", ["{{ labels.x or 1e999 }}", "{{ labels.pod[labels.pod:] }}", "{{ -labels.pod }}"])
+async def test_an_incident_whose_title_cannot_be_rendered_is_named_after_its_alert(world: World, title: str) -> None:
+    """A policy that Paramedic took when it knew less is there still."""
+    world.has(observing(incident={"title": title}))
+    await world.fires(**ONE)
+    assert [one["spec"]["title"] for one in world.server.incidents.values()] == ["CovetApiErrors"]

@@ -13,9 +13,12 @@ from typing import Any
 import pytest
 from test_intake import BEGUN, GROUPING, ONE, World, observing
 
-from paramedic.clients.prometheus import Prometheus
-from paramedic.core.alert import Alert
-from paramedic.core.heard import MAX_FIRING
+from builders import alert, policy
+from paramedic.clients.prometheus import ActiveAlert, Prometheus
+from paramedic.core.alert import Alert, fingerprint
+from paramedic.core.heard import MAX_FIRING, Heard
+from paramedic.core.match import incident_manifest
+from paramedic.errors import Retry
 from paramedic.metrics import Metrics
 from paramedic.poller import Poller
 from paramedic.settings import PrometheusSettings
@@ -48,10 +51,23 @@ class OddPrometheus(FakeVendor):
         self.odd: list[Any] = []
 
     def routes(self) -> list[Route]:
-        return [Route("GET", "/api/v1/alerts", None, self.alerts)]
+        return [Route("GET", "/api/v1/alerts", None, self.alerts), Route("GET", "/api/v1/rules", None, self.rules)]
 
     def alerts(self, _: Request) -> Reply:
         return Reply(200, {"status": "success", "data": self.odd.pop(0) if self.odd else {"alerts": [FIRING]}})
+
+    def rules(self, _: Request) -> Reply:
+        return Reply(200, {"status": "success", "data": {"groups": [{"rules": [{"name": "Up"}]}]}})
+
+
+class Told:
+    """The reconciler, as far as the poller knows it."""
+
+    def __init__(self) -> None:
+        self.ended: list[tuple[str, str]] = []
+
+    async def tell(self, key: str, heard: Heard) -> None:
+        self.ended.append((key, heard.alert.fingerprint))
 
 
 class Taken:
@@ -59,9 +75,14 @@ class Taken:
 
     def __init__(self) -> None:
         self.names: list[str] = []
+        self.marks: list[str] = []
+        self.error: Exception | None = None
 
     async def take(self, alerts: Sequence[Alert], source: str, *, but: Any) -> None:
+        if self.error:
+            raise self.error
         self.names += [alert.labels["alertname"] for alert in alerts]
+        self.marks += [alert.fingerprint for alert in alerts]
 
 
 @pytest.fixture
@@ -244,3 +265,53 @@ async def test_a_group_of_more_than_is_remembered_ends_when_none_of_it_is_shown(
     await scene.looks("Open")
     rule.shown = []
     await scene.looks("Resolved")
+
+
+@pytest.mark.parametrize("error", [NameError("name 'inf' is not defined"), Retry("the API server does not answer")])
+async def test_ends_are_told_also_when_an_alert_cannot_be_taken_in(client: Prometheus, error: Exception) -> None:
+    store, told, taken, metrics = Store(loaded=True), Told(), Taken(), Metrics()
+    up = alert(alertname="Up")
+    made = incident_manifest(policy(), "covet", up)
+    made["metadata"] |= {"uid": "uid-1", "resourceVersion": "5"}
+    state = {"state": "firing", "firing": [up.fingerprint]}
+    store.put_incident(made | {"status": {"phase": "Open", "alert": state}})
+    taken.error = error
+    settings = PrometheusSettings(poll_grace=timedelta(0), end_grace=timedelta(0))
+    poller = Poller(client, taken, told, store, metrics, settings, lambda: True)  # type: ignore[arg-type]
+    await poller.look()
+    assert [mark for _, mark in told.ended] == [up.fingerprint]
+    assert metrics.registry.get_sample_value("paramedic_poller_errors_total") == 1
+
+
+async def test_fingerprints_are_alertmanager_s_and_the_same_at_each_look(client: Prometheus) -> None:
+    taken = Taken()
+    poller = Poller(client, taken, None, Store(), Metrics(), PrometheusSettings(), lambda: True)  # type: ignore[arg-type]
+    await poller.look()
+    await poller.look()
+    assert taken.marks == [fingerprint({"alertname": "Down"})] * 2
+
+
+class Crowded:
+    """A Prometheus with many alerts."""
+
+    async def active_alerts(self) -> list[ActiveAlert]:
+        return [ActiveAlert({"alertname": "Down", "pod": str(n)}, {}, None, fires=True) for n in range(3_000)]
+
+
+async def test_thousands_of_alerts_let_others_have_their_turn() -> None:
+    """The lead is renewed by the same event loop."""
+    turns = 0
+
+    async def take_turns() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    settings, metrics = PrometheusSettings(), Metrics()
+    poller = Poller(Crowded(), Taken(), None, Store(), metrics, settings, lambda: True)  # type: ignore[arg-type]
+    others = asyncio.create_task(take_turns())
+    await poller.look()
+    others.cancel()
+    assert turns >= 30
+    assert metrics.registry.get_sample_value("paramedic_poller_errors_total") == 0

@@ -200,6 +200,25 @@ def test_hostile_text_stays_text(name: TextName) -> None:
     assert "@mallory" not in as_markdown
     assert "@all" not in as_markdown
     assert not re.search(r"(?<!\\)[*`\[<]", as_markdown)
+    assert "://evil" not in as_markdown
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("see https://evil.example/a?b=1&c=2", "see https\uff1a//evil.example/a?b=1&c=2"),
+        ("FTP://evil.example ssh:/x", "FTP\uff1a//evil.example ssh\uff1a/x"),
+        ("www.evil.example _WWW2.evil.example", "www\uff0eevil.example \\_WWW2\uff0eevil.example"),
+        ("mailto:me tel:123 Mailto:x", "mailto\uff1ame tel\uff1a123 Mailto\uff1ax"),
+        ("&#64;all &commat;all &#x40;all", "\uff06\\#64;all \uff06commat;all \uff06\\#x40;all"),
+        ("http&colon;//evil.example", "http\uff06colon;//evil.example"),
+        ("@all me@evil.example", "\uff20all me\uff20evil.example"),
+        ("s3://b/x ec2://r/snap xs3://evil", "s3://b/x ec2://r/snap xs3\uff1a//evil"),
+        ("nginx:1.25 at 14:30, hotel:5, a & b; c&d", "nginx:1.25 at 14:30, hotel:5, a & b; c&d"),
+    ],
+)
+def test_in_markdown_nothing_becomes_a_link_or_a_mention(text: str, shown: str) -> None:
+    assert markup.markdown(text) == shown
 
 
 @pytest.mark.parametrize("name", ["customer_message", "customer_title", "customer_all_clear"])
@@ -393,7 +412,8 @@ def test_putting_much_together_for_a_filter_is_cheap() -> None:
     template = many + "~".join("x" * ((4096 - len(many) - len(end)) // 2)) + end
     compile_text(template, frozenset(known))
     began = time.process_time()
-    render_text(template, known)
+    with pytest.raises(ValueError, match="works on too much text"):
+        render_text(template, known)
     assert time.process_time() - began < 1
 
 

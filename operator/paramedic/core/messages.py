@@ -8,6 +8,7 @@ step, and of a breach or a shutdown only that there is maintenance.
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import lru_cache
 from importlib.resources import files
 from typing import Any, Literal
 
@@ -20,6 +21,7 @@ from paramedic.core.plan import began_at
 from paramedic.core.redact import clean
 from paramedic.core.templates import one_line
 from paramedic.core.texts import compile_text, render_text
+from paramedic.core.work import TooMuchWorkError
 
 TextName = Literal[
     "internal_update", "customer_message", "customer_title", "all_clear", "customer_all_clear", "shutdown_notice"
@@ -247,10 +249,25 @@ def _date(moment: datetime) -> str:
 
 
 def _problem(where: str, template: str, names: frozenset[str]) -> Iterable[str]:
+    problem = _wrong(template, names)
+    if problem:
+        yield f"{where}: {problem}"
+
+
+@lru_cache(maxsize=256)
+def _wrong(template: str, names: frozenset[str]) -> str | None:
+    """What is wrong, be it that the template works on too much where the facts are long."""
     try:
         compile_text(template, names)
     except ValueError as error:
-        yield f"{where}: {error}"
+        return str(error)
+    try:
+        render_text(template, {name: _LONG.get(name, 1.0) for name in names})
+    except TooMuchWorkError as error:
+        return str(error)
+    except ValueError:
+        return None  # whether it can be rendered is up to what the facts are
+    return None
 
 
 def _camel(name: str) -> str:
@@ -294,3 +311,11 @@ NAMES = frozenset(
     }
 )
 """The variables of a template; ``facts`` gives each of them."""
+LISTS = frozenset({"actions", "dashboards", "findings", "follow_ups", "impact", "resolution", "root_cause"})
+"""Those that are lists of lines."""
+MAPS = frozenset({"labels", "annotations"})
+_LONG: Mapping[str, Any] = (
+    dict.fromkeys(NAMES, "x" * _LONGEST)
+    | {name: ["x" * _LONGEST] * _MOST_LINES for name in LISTS}
+    | {name: {"alertname": "x" * _LONGEST} for name in MAPS}
+)

@@ -4,16 +4,22 @@ What is not on a short list is refused before anything is compiled: no calls, no
 arithmetic, no statements, and only filters that cannot make a long text out of a short one.
 """
 
+import math
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
 
-from jinja2 import Template, TemplateError, Undefined, nodes
+from jinja2 import Template, Undefined, nodes
 from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from paramedic.core import work
+from paramedic.core.work import as_text, count, counted, on_text, rendered
 
 _MAX_TEMPLATE = 4096
 _MAX_DEPTH = 32
-_MAX_TEXT, _MAX_NEW, _MAX_WORKED_ON = 4096, 256, 16_384
+_MAX_TEXT, _MAX_NEW = 4096, 256
+_MOST_WORK = 256 * 1024
 _WHAT_IS_ALLOWED = "only expressions such as {{ labels.pod }} or {{ annotations.summary | default('none') }}"
 EXPRESSIONS = frozenset(
     {
@@ -51,7 +57,7 @@ class KeysOnly(ImmutableSandboxedEnvironment):
         """A key of a mapping, or a slice of a text."""
         if isinstance(obj, str) and isinstance(argument, slice):
             return obj[argument]
-        if isinstance(obj, Mapping) and argument in obj:
+        if isinstance(obj, Mapping) and not isinstance(argument, tuple) and argument in obj:
             return obj[argument]
         return self.undefined(obj=obj, name=argument)
 
@@ -62,33 +68,31 @@ def _default(value: Any, other: Any = "", also_empty: bool = False) -> Any:
 
 
 def _replace(value: Any, old: Any, new: Any) -> str:
-    return str(value)[:_MAX_TEXT].replace(str(old), str(new)[:_MAX_NEW])[:_MAX_TEXT]
+    """Replaces as often as shows in what is left of the text."""
+    text, by = as_text(value)[:_MAX_TEXT], as_text(new)[:_MAX_NEW]
+    return text.replace(as_text(old), by, -(-_MAX_TEXT // len(by)) if by else -1)[:_MAX_TEXT]
 
 
 def _truncate(value: Any, length: int = 255) -> str:
-    text = str(value)
+    text = count(value) if isinstance(value, str) else as_text(value)
     return text if len(text) <= length else text[: max(0, length - 1)] + "…"
 
 
-def as_text(value: Any) -> str:
-    """What a filter works on: as much as a message has at most, for a template can put together far more (``~``)."""
-    return str(value)[:_MAX_WORKED_ON]
-
-
 FILTERS: dict[str, Callable[..., Any]] = {
-    "capitalize": lambda value: as_text(value).capitalize(),
+    **work.FILTERS,
+    "capitalize": on_text(str.capitalize),
     "default": _default,
     "d": _default,
     "length": lambda value: len(value),
-    "lower": lambda value: as_text(value).lower(),
+    "lower": on_text(str.lower),
     "replace": _replace,
-    "title": lambda value: as_text(value).title(),
-    "trim": lambda value: as_text(value).strip(),
+    "title": on_text(str.title),
+    "trim": on_text(str.strip),
     "truncate": _truncate,
-    "upper": lambda value: as_text(value).upper(),
+    "upper": on_text(str.upper),
 }
 _TESTS = ("defined", "undefined")
-_ENVIRONMENT = KeysOnly(autoescape=False)
+_ENVIRONMENT = KeysOnly(autoescape=False, optimized=False, finalize=work.printed)
 _ENVIRONMENT.globals.clear()
 _ENVIRONMENT.filters = dict(FILTERS)
 _ENVIRONMENT.tests = {name: test for name, test in _ENVIRONMENT.tests.items() if name in _TESTS}
@@ -102,27 +106,33 @@ def compile_template(text: str, names: frozenset[str] | None = None) -> Template
     """
     if len(text) > _MAX_TEMPLATE:
         raise ValueError(f"a template has at most {_MAX_TEMPLATE} characters")
-    try:
+    with only_value_errors(text):
         tree = _ENVIRONMENT.parse(text)
         check_nodes(tree, text, EXPRESSIONS)
         unknown = {node.name for node in tree.find_all(nodes.Name)} - (names or frozenset())
         if names is not None and unknown:
             raise ValueError(f"{text!r}: unknown {', '.join(sorted(unknown))}; known are {', '.join(sorted(names))}")
-        return _ENVIRONMENT.from_string(tree)
-    except TemplateError as error:
-        raise ValueError(f"{text!r}: {error}") from error
-    except RecursionError as error:
-        raise ValueError(f"{text[:100]!r}…: nested too deeply") from error
+        return _ENVIRONMENT.from_string(counted(tree))
 
 
 def render(text: str, values: Mapping[str, Any], limit: int = 1024) -> str:
     """Renders to one printable line of at most ``limit`` characters. Raises ValueError when it cannot be rendered."""
     template = compile_template(text)
+    with only_value_errors(text):
+        return one_line(rendered(template, _short(values), 8 * limit, _MOST_WORK))[:limit]
+
+
+@contextmanager
+def only_value_errors(text: str) -> Iterator[None]:
+    """Whatever is wrong with a template is a ValueError, as callers expect; want of memory is the process's own."""
     try:
-        rendered = "".join(up_to(8 * limit, template.generate(_short(values))))
-    except (TemplateError, TypeError, ValueError, ArithmeticError, AttributeError, LookupError) as error:
-        raise ValueError(f"{text!r}: {error}") from error
-    return one_line(rendered)[:limit]
+        yield
+    except (MemoryError, ValueError):
+        raise
+    except RecursionError as error:
+        raise ValueError(f"{text[:100]!r}…: nested too deeply") from error
+    except Exception as error:
+        raise ValueError(f"{text if len(text) <= 100 else text[:100] + '…'!r}: {error}") from error
 
 
 def one_line(text: str) -> str:
@@ -139,16 +149,9 @@ def check_nodes(tree: nodes.Node, text: str, allowed: frozenset[str]) -> None:
             raise ValueError(f"{text[:100]!r}…: nested too deeply")
         if type(node).__name__ not in allowed:
             raise ValueError(f"{text!r}: {type(node).__name__} is not allowed here; {_WHAT_IS_ALLOWED}")
+        if isinstance(node, nodes.Const) and isinstance(node.value, float) and not math.isfinite(node.value):
+            raise ValueError(f"{text!r}: a number is too large; write it smaller, or as text in quotes")
         waiting += ((child, depth + 1) for child in node.iter_child_nodes())
-
-
-def up_to(limit: int, chunks: Iterator[str]) -> Iterator[str]:
-    """So many characters of the chunks; nothing is asked for beyond them."""
-    for chunk in chunks:
-        yield chunk[:limit]
-        limit -= len(chunk)
-        if limit <= 0:
-            return
 
 
 def _short(value: Any) -> Any:

@@ -1,43 +1,44 @@
 """Jinja for texts of several lines: like that for titles, with ``if`` and ``for`` over the lists that are given.
 
-Work is bounded as well as output: a ``for`` goes over a given list only, at most 50 items of it, and holds no other.
+A ``for`` goes over a given list only, at most 50 items of it, and holds no other.
 """
 
-import json
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any
 
-from jinja2 import Template, TemplateError, TemplateRuntimeError, Undefined, nodes
+from jinja2 import Template, TemplateRuntimeError, Undefined, nodes
 
-from paramedic.core import markup
-from paramedic.core.templates import EXPRESSIONS, FILTERS, KeysOnly, as_text, check_nodes, up_to
+from paramedic.core import markup, work
+from paramedic.core.templates import EXPRESSIONS, FILTERS, KeysOnly, check_nodes, only_value_errors
+from paramedic.core.work import as_json, as_text, counted, on_text, rendered
 
 MAX_TEMPLATE = 16_384
-MAX_TEXT = 16_384
+MAX_TEXT = work.LONGEST
 MOST_ITEMS = 50
+_MOST_WORK = 2 * 1024 * 1024
 _STATEMENTS = EXPRESSIONS | {"If", "For", "List", "Dict", "Pair"}
 
 
 def _percent(value: Any, digits: int = 0) -> str:
     """0.153 is 15%."""
-    return f"{value * 100:.{min(max(int(digits), 0), 6)}f}%" if _is_number(value) else str(value)
+    return f"{value * 100:.{min(max(int(digits), 0), 6)}f}%" if _is_number(value) else as_text(value)
 
 
 def _number(value: Any, digits: int = 2) -> str:
     """Without a long tail: 3.0 is 3, 2.3333 is 2.33."""
     if not _is_number(value):
-        return str(value)
+        return as_text(value)
     text = f"{value:.{min(max(int(digits), 0), 6)}f}"
     return text.rstrip("0").rstrip(".") if "." in text else text
 
 
 def _join(value: Any, separator: Any = ", ") -> str:
-    return str(separator)[:16].join(str(item) for item in _items(value))[:MAX_TEXT]
+    return as_text(separator)[:16].join(as_text(item) for item in _items(value))[:MAX_TEXT]
 
 
 def _tojson(value: Any) -> str:
-    return json.dumps("" if isinstance(value, Undefined) else value)
+    return as_json("" if isinstance(value, Undefined) else value)
 
 
 def _first(value: Any) -> Any:
@@ -62,10 +63,10 @@ def _is_number(value: Any) -> bool:
 
 _MORE: dict[str, Callable[..., Any]] = {
     "first": _first,
-    "html": lambda value: markup.html(as_text(value)),
+    "html": on_text(markup.html),
     "join": _join,
     "last": _last,
-    "markdown": lambda value: markup.markdown(as_text(value)),
+    "markdown": on_text(markup.markdown),
     "number": _number,
     "percent": _percent,
     "tojson": _tojson,
@@ -75,7 +76,9 @@ _TESTS = ("defined", "undefined")
 
 
 def _environment() -> KeysOnly:
-    environment = KeysOnly(autoescape=False, trim_blocks=True, lstrip_blocks=True)
+    environment = KeysOnly(
+        autoescape=False, optimized=False, finalize=work.printed, trim_blocks=True, lstrip_blocks=True
+    )
     environment.globals.clear()
     environment.filters = {**FILTERS, **_MORE, _EACH: _items}
     environment.tests = {name: test for name, test in environment.tests.items() if name in _TESTS}
@@ -93,16 +96,12 @@ def compile_text(text: str, names: frozenset[str]) -> Template:
     """
     if len(text) > MAX_TEMPLATE:
         raise ValueError(f"a template has at most {MAX_TEMPLATE} characters")
-    try:
+    with only_value_errors(text):
         tree = _ENVIRONMENT.parse(text)
         check_nodes(tree, _short(text), _STATEMENTS)
         _check_loops(tree)
         _check_names(tree, names)
-        return _ENVIRONMENT.from_string(tree)
-    except TemplateError as error:
-        raise ValueError(f"{_short(text)!r}: {error}") from error
-    except RecursionError as error:
-        raise ValueError(f"{_short(text)!r}: nested too deeply") from error
+        return _ENVIRONMENT.from_string(counted(tree))
 
 
 def render_text(text: str, values: Mapping[str, Any], limit: int = MAX_TEXT) -> str:
@@ -115,10 +114,8 @@ def render_text(text: str, values: Mapping[str, Any], limit: int = MAX_TEXT) -> 
 
 def render_raw(text: str, values: Mapping[str, Any], limit: int) -> str:
     """The same, as the template gives it: for JSON, which quotes by itself what is not printable."""
-    try:
-        return "".join(up_to(limit, compile_text(text, frozenset(values)).generate(values)))
-    except (TemplateError, TypeError, ValueError, ArithmeticError, AttributeError, LookupError) as error:
-        raise ValueError(f"{_short(text)!r}: {error}") from error
+    with only_value_errors(text):
+        return rendered(compile_text(text, frozenset(values)), values, limit, _MOST_WORK)
 
 
 def _check_loops(tree: nodes.Template) -> None:

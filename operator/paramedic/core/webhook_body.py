@@ -7,8 +7,8 @@ from typing import Any
 
 from paramedic.api.base import format_time
 from paramedic.api.incident import Incident, Notice, NoticeKind
+from paramedic.core.messages import LISTS, MAPS, TextName
 from paramedic.core.messages import NAMES as FACTS
-from paramedic.core.messages import TextName
 from paramedic.core.plan import began_at
 from paramedic.core.redact import clean
 from paramedic.core.texts import compile_text, render_raw
@@ -17,8 +17,6 @@ Json = dict[str, Any]
 MAX_BODY = 256 * 1024
 VERSION = "1"
 _LONGEST = 2048
-_LISTS = frozenset({"actions", "dashboards", "findings", "follow_ups", "impact", "resolution", "root_cause"})
-_MAPS = frozenset({"labels", "annotations"})
 TEXTS: tuple[TextName, ...] = ("internal_update", "customer_message", "all_clear", "shutdown_notice")
 """The texts that a template may use, as ``texts.internal_update`` and so on."""
 ALONE: frozenset[NoticeKind] = frozenset({"Call", "ApprovalNeeded"})
@@ -134,8 +132,8 @@ def _notice(notice: Notice) -> Json:
 def _sample(status: str, items: int) -> Json:
     hostile = 'a "quote", a \\ and more'
     known: Json = dict.fromkeys(NAMES, hostile)
-    known |= {name: [hostile] * items for name in _LISTS}
-    known |= {name: {"alertname": hostile} for name in _MAPS}
+    known |= {name: [hostile] * items for name in LISTS}
+    known |= {name: {"alertname": hostile} for name in MAPS}
     known |= {"texts": dict.fromkeys(TEXTS, f"{hostile}\nanother line"), "maintenance": False}
     notice = dict.fromkeys(("key", "kind", "reason", "at", "message"), hostile) | {"mentions": [hostile] * items}
     return known | {"notices": [notice] * max(items, 1), "status": status, "severity": "P1", "kind": "Opened"}
