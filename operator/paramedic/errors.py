@@ -4,6 +4,9 @@ from datetime import timedelta
 
 from paramedic.api.reasons import Reason
 
+NONSENSE = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError)
+"""What reading an answer raises that is not what its sender is known to give."""
+
 
 class ParamedicError(Exception):
     """Base of all errors that Paramedic raises itself."""

@@ -60,6 +60,8 @@ def test_definitions_and_maintenance(query: str, is_one: bool) -> None:
         ("copy (select 1)\n to\nSTDOUT with csv", True),
         ("FETCH FORWARD 100 FROM _pg_dump_cursor", True),
         ("SELECT pg_backup_stop()", True),
+        ("COPY t TO\vSTDOUT", True),
+        (f"COPY ({'x' * 9000}) TO STDOUT", True),
         ("COPY orders FROM stdin", False),
         ("SELECT * FROM copy", False),
     ],
@@ -68,12 +70,19 @@ def test_backups(query: str, is_one: bool) -> None:
     assert backs_up(query) is is_one
 
 
-@pytest.mark.parametrize("query", ["'" * 8192, "$a" * 4096, "/*" * 4096, "\\'" * 4096, "a'" * 4096, "copy " * 1600])
+@pytest.mark.parametrize(
+    "query",
+    [
+        *("'" * 65536, "$a" * 32768, "/*" * 32768, "\\'" * 32768, "a'" * 32768, "copy " * 13000),
+        "copy " * 6500 + ("to" + " " * 20) * 1500,
+    ],
+)
 def test_hostile_text_takes_no_time(query: str) -> None:
-    began = time.monotonic()
+    """Eight times as long as what is read of a query."""
+    began = time.process_time()
     for look in (normalized, defines, backs_up, pattern("(a+)+$").search):
         look(query)
-    assert time.monotonic() - began < 1
+    assert time.process_time() - began < 1
 
 
 @pytest.mark.parametrize("text", ["(", "a{99999}", r"(?=x)", r"\1"])

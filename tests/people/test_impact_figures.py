@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Iterator
 from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 
+from builders import ago, later, step, verify
+from builders import incident as built
 from paramedic.clients.prometheus import Prometheus as Client
+from paramedic.errors import Retry
+from paramedic.verification import Verifier
 from people.tellers import NOW, incident, messages
 from testbed.monitoring import Prometheus
 from testbed.ports import Ports
@@ -47,10 +54,53 @@ async def lines(client: Client | None, *queries: str) -> list[str]:
         ("vector(1) / 0", "unknown"),
         ("nothing_of_the_kind", "unknown"),
         ("sum(", "unknown"),
+        ('"hello"', "unknown"),
     ],
 )
 async def test_what_is_told(client: Client, query: str, line: str) -> None:
     assert await lines(client, query) == [line]
+
+
+@pytest.mark.parametrize(("query", "found"), [('"hello"', "a string"), ('"0.5"', "a string"), ("up[5m]", "a matrix")])
+async def test_a_query_that_gives_no_number_is_said(client: Client, query: str, found: str) -> None:
+    with pytest.raises(Retry, match=f"the query gives {found}: write one that gives a scalar, or a vector of numbers"):
+        await client.query(query)
+
+
+async def test_a_verification_of_no_number_is_inconclusive(client: Client) -> None:
+    """Its time limit counts all the same."""
+    checks = verify(prometheus={"query": '"hello"', "condition": "value < 1"}, timeout="1s")
+    helped = step("more", "Verifying", verify=checks, verification={"startedAt": ago(1)})
+    verdict = await Verifier(None, client).judge_step(built(helped), helped, later(1))  # type: ignore[arg-type]
+    assert verdict.state == "Inconclusive"
+    assert "the query gives a string" in verdict.message
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        [],
+        {"resultType": "scalar", "result": []},
+        {"resultType": "scalar", "result": None},
+        {"resultType": "scalar", "result": [1, {}]},
+        {"resultType": "vector", "result": [{"metric": {}, "value": None}]},
+        {"resultType": "vector", "result": [{"metric": {}, "histogram": [1, {"count": "1"}]}]},
+        {"resultType": "vector", "result": [{"metric": {}, "value": [1, 10**400]}]},
+        {"resultType": 7, "result": []},
+    ],
+)
+async def test_an_answer_that_makes_no_sense_is_unknown(data: Any) -> None:
+    body = json.dumps({"status": "success", "data": data})
+
+    async def answer(request: web.Request) -> web.Response:
+        return web.Response(text=body, content_type="application/json")
+
+    app = web.Application()
+    app.router.add_post("/api/v1/query", answer)
+    async with TestServer(app) as server:
+        odd = Client(str(server.make_url("")))
+        assert await lines(odd, "vector(0.1)") == ["unknown"]
+        odd.close()
 
 
 async def test_one_that_fails_does_not_spoil_the_others(client: Client) -> None:

@@ -276,8 +276,18 @@ def graph(*values: float, **more: Any) -> Graph:
 
 @pytest.mark.parametrize(
     "of",
-    [graph(1.0), graph(0, 0, 0), graph(-1, 1e12), graph(5e-9, 6e-9), graph(0.5, threshold=0.01), graph(3, 3)],
-    ids=["one", "zero", "huge", "tiny", "threshold", "flat"],
+    [
+        graph(1.0),
+        graph(0, 0, 0),
+        graph(-1, 1e12),
+        graph(5e-9, 6e-9),
+        graph(0.5, threshold=0.01),
+        graph(3, 3),
+        graph(-1e300, -1e300),
+        graph(-5e299, 5e299),
+        graph(0, 1e-300),
+    ],
+    ids=["one", "zero", "huge", "tiny", "threshold", "flat", "least", "widest", "narrowest"],
 )
 def test_every_picture_is_whole_and_within_its_frame(of: Graph) -> None:
     root = ET.fromstring(draw(of, [Mark(at=later(0), label="undo"), Mark(at=ago(60), label="before it all")]))
@@ -371,6 +381,37 @@ async def test_graphs_of_what_prometheus_knows(prometheus: Prometheus, client: C
     page = render(report, "html")
     assert page.count("<svg") == 2
     assert "Prometheus has no data of that time" in page
+
+
+@pytest.mark.parametrize(
+    ("query", "condition"),
+    [
+        ("1e308 * (-1) ^ (floor(vector(time()) / 60) % 2)", "value > 0"),
+        ("5e-324 * (floor(vector(time()) / 60) % 2)", "value > 0"),
+        ("vector(-1e308)", "value > 0"),
+        ("vector(1)", f"value > {'9' * 400}"),
+    ],
+    ids=["wide", "narrow", "flat", "limit"],
+)
+async def test_values_out_of_range_are_not_shown(client: Client, query: str, condition: str) -> None:
+    now = datetime.now(UTC)
+    check = verify(prometheus={"query": query, "condition": condition})
+    since = (now - timedelta(seconds=30)).isoformat()
+    of = incident(step("s", "Succeeded", verify=check), alert_state=None, metadata={"creationTimestamp": since})
+    report = await make_report(of, None, client, now)
+    assert [(graph.problem, graph.points) for graph in report.graphs] == [("its values are out of range", [])]
+    assert all("its values are out of range" in render(report, form) for form in FORMATS)
+
+
+async def test_what_is_no_finite_number_is_left_out(client: Client) -> None:
+    now = datetime.now(UTC)
+    checks = [
+        verify(prometheus={"query": f"vector({value})", "condition": "value > 0"}) for value in ("NaN", "Inf", "-1e17")
+    ]
+    of = incident(*(step(f"s{n}", "Succeeded", started_at=now, verify=check) for n, check in enumerate(checks)))
+    report = await make_report(of, None, client, now)
+    assert [graph.problem for graph in report.graphs] == ["Prometheus has no data of that time"] * 2 + [None]
+    assert render(report, "html").count("<svg") == 1
 
 
 async def test_without_prometheus_the_report_says_so() -> None:

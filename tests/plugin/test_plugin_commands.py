@@ -13,7 +13,7 @@ from access.people import policy
 from plugin.team import BIN, COMPLETE, OPERATION, Cli, Team, waiting
 from testbed.access import Access, kubeconfig_text
 
-HOSTILE = "down \x1b]0;owned\x07 [bold red]now[/]"
+HOSTILE = "down \x1b]0;owned\x07 \u202e\u2066\u200b[bold red]now[/]"
 AWAITING = {"phase": "AwaitingApproval", "message": "waits", "steps": [waiting()]}
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from builders import NOW, ago, held, incident, later, minutes, step
 from paramedic.api.incident import Incident
@@ -233,3 +234,19 @@ def test_what_could_not_be_put_back_is_told_until_somebody_keeps_it() -> None:
         "  more-room: replicas 2 → 5; not put back",
     ]
     assert held_lines(left, ["more-room"]) == []
+
+
+@pytest.mark.parametrize(
+    "title", [HOSTILE, "a \u2066 b", "a\u200bb", "a\u2028b \u00a0", "tag \U000e0041", "日本 é \u202e"]
+)
+def test_yaml_holds_nothing_that_a_terminal_might_obey(title: str, capsys: pytest.CaptureFixture[str]) -> None:
+    resource = {"metadata": {"name": "down"}, "spec": {"title": title}}
+    Screen().resource(resource, "yaml")
+    shown = capsys.readouterr().out
+    assert all(c.isprintable() or c == "\n" for c in shown)
+    assert yaml.safe_load(shown) == resource
+
+
+def test_yaml_of_any_script_can_be_read(capsys: pytest.CaptureFixture[str]) -> None:
+    Screen().resource({"spec": {"title": "日本 é"}}, "yaml")
+    assert "日本 é" in capsys.readouterr().out

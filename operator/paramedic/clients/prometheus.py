@@ -14,7 +14,7 @@ from prometheus_api_client.exceptions import PrometheusApiClientException
 from prometheus_api_client.prometheus_connect import PrometheusConnect
 from urllib3.util.retry import Retry as TransportRetry
 
-from paramedic.errors import Retry
+from paramedic.errors import NONSENSE, Retry
 
 _THREADS = 8
 _MOST_BYTES = 4 * 1024 * 1024
@@ -54,8 +54,8 @@ class Prometheus:
 
     async def query(self, promql: str) -> list[float]:
         """The values of an instant query, one for each series; a scalar gives one."""
-        result = await self._call(self._query, promql)
-        return [float(value) for value in result]
+        values: list[float] = await self._call(self._query, promql)
+        return values
 
     async def query_range(self, promql: str, start: datetime, end: datetime, step_seconds: int) -> list[list[Sample]]:
         """The samples of each series between two times, oldest first; gaps are left out."""
@@ -87,7 +87,7 @@ class Prometheus:
                 return await loop.run_in_executor(self._threads, function, *args)
         except TimeoutError as error:
             raise Retry(f"Prometheus did not answer within {self._timeout:g} s") from error
-        except (requests.RequestException, PrometheusApiClientException, OSError, ValueError, KeyError) as error:
+        except (requests.RequestException, PrometheusApiClientException, OSError, *NONSENSE) as error:
             raise Retry(f"Prometheus: {_short(error)}") from error
 
     def _authorize(self) -> None:
@@ -95,13 +95,14 @@ class Prometheus:
             for session in (self._session, self._queries):
                 session.headers["Authorization"] = f"Bearer {self._token_file.read_text().strip()}"
 
-    def _query(self, promql: str) -> list[str]:
+    def _query(self, promql: str) -> list[float]:
         self._authorize()
-        result = self._connect.custom_query(promql)
-        # A scalar comes as one [time, value] pair, a vector as a list of series.
-        if result and not isinstance(result[0], dict):
-            return [result[1]]
-        return [series["value"][1] for series in result]
+        # Not the library's custom_query: it does not tell a scalar from a string.
+        answer = self._queries.post(f"{self._url}/api/v1/query", data={"query": promql}, timeout=self._timeout)
+        if answer.status_code != requests.codes.ok:
+            raise PrometheusApiClientException(f"HTTP Status Code {answer.status_code} ({answer.content!r})")
+        data = answer.json()["data"]
+        return _values(data["resultType"], data["result"])
 
     def _query_range(self, promql: str, start: datetime, end: datetime, step_seconds: int) -> list[list[Sample]]:
         self._authorize()
@@ -152,6 +153,16 @@ class _BoundedSession(requests.Session):
                 )
         response._content = b"".join(parts)
         return response
+
+
+def _values(kind: str, result: Any) -> list[float]:
+    """Of an instant query's result. Raises ValueError, with what to change, where that holds no numbers."""
+    if kind == "scalar":
+        return [float(result[1])]
+    if kind != "vector" or any("histogram" in series for series in result):
+        found = "native histograms" if kind == "vector" else f"a {kind[:20]}"
+        raise ValueError(f"the query gives {found}: write one that gives a scalar, or a vector of numbers")
+    return [float(series["value"][1]) for series in result]
 
 
 def _short(error: Exception) -> str:

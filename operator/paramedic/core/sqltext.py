@@ -25,9 +25,6 @@ _DEFINITIONS = frozenset(
         *("refresh", "reindex", "revoke", "security", "truncate", "vacuum"),
     )
 )
-_BACKUP = re.compile(
-    r"\bcopy\b.{0,8000}\bto\s+stdout\b|\b_pg_dump_cursor\b|\bpg_(?:backup|start_backup|stop_backup)", re.I | re.S
-)
 
 
 def normalized(query: str) -> str:
@@ -82,6 +79,10 @@ def pattern(text: str) -> Any:
         return re2.compile(text, options)  # type: ignore[no-untyped-call]
     except re2.error as error:
         raise ValueError(f"{text!r} is not a regular expression of RE2: {_said(error)}") from error
+
+
+# PostgreSQL takes \v for white space, RE2's \s does not.
+_BACKUP = pattern(r"(?is)\bcopy\b.*\bto[\s\v]+stdout\b|\b_pg_dump_cursor\b|\bpg_(?:backup|start_backup|stop_backup)")
 
 
 def _said(error: Exception) -> str:

@@ -77,9 +77,7 @@ class Screen:
         elif form == "json":
             print(harmless_json(json.dumps(resource, indent=4, ensure_ascii=False)), flush=True)
         else:
-            import yaml
-
-            print(yaml.safe_dump(resource, sort_keys=False, allow_unicode=True, width=120), end="", flush=True)
+            print(_yaml(resource), end="", flush=True)
 
     def ask(self, question: str) -> bool:
         """A yes or no from the terminal; anything but yes is no."""
@@ -91,6 +89,16 @@ class Screen:
         from rich.console import Console
 
         return Console(highlight=False, emoji=False, markup=False)
+
+
+def _yaml(resource: Json) -> str:
+    """Readable in every script; all but ASCII is escaped where some of it is what a terminal might obey."""
+    import yaml
+
+    text = yaml.safe_dump(resource, sort_keys=False, allow_unicode=True, width=120)
+    if all(c.isprintable() or c == "\n" for c in text):
+        return text
+    return yaml.safe_dump(resource, sort_keys=False, width=120)
 
 
 def _span(piece: Span | str) -> Span:

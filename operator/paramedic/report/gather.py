@@ -14,6 +14,7 @@ from paramedic.core.messages import impact_line
 from paramedic.core.plan import began_at
 from paramedic.errors import Retry
 from paramedic.report.document import Graph, Mark, Point, Report, build, figures, marks
+from paramedic.report.svg import is_drawable
 
 _MOST_GRAPHS, _POINTS, _AT_ONCE = 12, 180, 2
 _LEAST_MARGIN, _MOST_MARGIN = timedelta(minutes=5), timedelta(minutes=30)
@@ -94,8 +95,16 @@ async def _graph(
         points = _points(await prometheus.query_range(plot.query, start, end, step))
     except Retry as error:
         return graph.model_copy(update={"problem": str(error)})
-    problem = None if points else "Prometheus has no data of that time"
-    return graph.model_copy(update={"points": points, "problem": problem} | figures(points, moments))
+    problem = _problem(points, plot.threshold)
+    shown = {"points": [] if problem else points, "problem": problem}
+    return graph.model_copy(update=shown | figures(points, moments))
+
+
+def _problem(points: Sequence[Point], threshold: float | None) -> str | None:
+    """Why there is nothing to be drawn, if so."""
+    if not points:
+        return "Prometheus has no data of that time"
+    return None if is_drawable(points, threshold) else "its values are out of range"
 
 
 def _points(series: Iterable[Sequence[Sample]]) -> list[Point]:

@@ -15,6 +15,7 @@ from paramedic.report.document import Graph, Mark, Point
 _WIDTH, _HEIGHT = 760, 260
 _LEFT, _RIGHT, _TOP, _BOTTOM = 70, 16, 40, 44
 _TICKS = 5
+_LEAST_SPREAD, _MOST_SPREAD = 1e-300, 1e300
 _STEPS_SECONDS = (1, 5, 15, 30, 60, 300, 600, 900, 1800, 3600, 7200, 21_600, 43_200, 86_400, 604_800)
 _MOST_LABEL = 24
 
@@ -60,10 +61,19 @@ def draw(graph: Graph, marks: Sequence[Mark]) -> str:
     return "\n".join(parts)
 
 
+def is_drawable(points: Sequence[Point], threshold: float | None) -> bool:
+    """Whether the values lie within what can be divided into parts: neither infinite nor next to nothing apart."""
+    values = [0.0, *(point.value for point in points), *([] if threshold is None else [threshold])]
+    if not all(map(math.isfinite, values)):
+        return False
+    spread = max(values) - min(values)
+    return spread == 0 or _LEAST_SPREAD <= spread <= _MOST_SPREAD
+
+
 def value_ticks(low: float, high: float) -> list[float]:
     """Round values that enclose all of them."""
     if high <= low:
-        high = low + 1.0
+        high = low + (abs(low) or 1.0)
     rough = (high - low) / _TICKS
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough)
