@@ -24,6 +24,8 @@ from paramedic.workqueue import WorkQueue
 _log = get_logger(__name__)
 _FIRST_RETRY, _LAST_RETRY = timedelta(seconds=1), timedelta(minutes=5)
 _QUIET_SECONDS, _PATIENCE = 0.05, 10
+_STORED_WITHIN_SECONDS = 5.0
+"""One incident whose status cannot be written must not hold up what others have to tell."""
 
 
 class Amend(Protocol):
@@ -110,6 +112,8 @@ class ChannelQueue:
         self._not_before = 0.0
         self._failures: dict[str, int] = {}
         self._own: dict[str, bool] = {}
+        self._unstored: dict[str, tuple[Callable[[Draft], None], int]] = {}
+        """What came of tellings and is not on the status yet, with the tries so far; it comes before more is told."""
 
     def fresh(self, key: str) -> None:
         """A notice of this process: unless others waited before it, nobody can have told it yet."""
@@ -130,6 +134,7 @@ class ChannelQueue:
         self.queue.clear()
         self._own.clear()
         self._failures.clear()
+        self._unstored.clear()
 
     async def _work(self, key: str) -> None:
         """The queue's handler: never raises."""
@@ -139,7 +144,8 @@ class ChannelQueue:
             await self._pace()
             # Telling takes time of the same processor, and what comes of it is written to the same API server.
             await until_quiet(self._quiet_seconds, _QUIET_SECONDS, looks=_PATIENCE, pause=_QUIET_SECONDS)
-            await self._deliver(key)
+            if self._leads():  # a channel may have asked for an hour's patience
+                await self._deliver(key)
         except Exception:  # noqa: BLE001 - one bad incident must not end the delivery of the others
             _log.exception("a notice failed", channel=self.channel.name, incident=key)
             self._own[key] = False  # it may have been told
@@ -154,6 +160,8 @@ class ChannelQueue:
         self._not_before = max(self._not_before, loop.time()) + self._spacing
 
     async def _deliver(self, key: str) -> None:
+        if (unstored := self._unstored.get(key)) and not await self._store_result(key, unstored[0]):
+            return
         found = self._store.open_incident(key)
         waiting = notices.pending(found[0], self.channel.name) if found else []
         if not found or not waiting:
@@ -164,12 +172,21 @@ class ChannelQueue:
         try:
             told = await self.channel.tell(message)
         except PartlyTold as partly:
-            await self._store_result(key, notifier.kept(partly.told))
-            await self._failed(key, keys, partly.problem)
+            await self._partly_told(key, keys, partly)
         except ParamedicError as error:
             await self._failed(key, keys, error)
         else:
             await self._done(key, keys, told)
+
+    async def _partly_told(self, key: str, keys: list[str], partly: PartlyTold) -> None:
+        if partly.keys:
+            self._metrics.notices.labels(self.channel.name, "Delivered").inc(len(partly.keys))
+            change = notifier.delivered(self.channel.name, partly.keys, partly.told)
+        else:
+            change = notifier.kept(partly.told)
+        if await self._store_result(key, change):
+            failed = partly.failed or [one for one in keys if one not in partly.keys]
+            await self._failed(key, list(failed), partly.problem)
 
     async def _failed(self, key: str, keys: list[str], error: ParamedicError) -> None:
         if isinstance(error, Retry):
@@ -191,8 +208,7 @@ class ChannelQueue:
 
     async def _later(self, key: str, error: Retry) -> None:
         self._failures[key] = self._failures.get(key, 0) + 1
-        delay = min(_FIRST_RETRY * 2 ** min(self._failures[key] - 1, 20), _LAST_RETRY)
-        delay = max(delay, error.after or timedelta(0))
+        delay = max(_pause(self._failures[key]), error.after or timedelta(0))
         if error.after:
             self._not_before = asyncio.get_running_loop().time() + delay.total_seconds()
         if error.uncertain:
@@ -205,17 +221,26 @@ class ChannelQueue:
             await self._store_result(key, notifier.down(self.channel.name, str(error)))
 
     async def _store_result(self, key: str, change: Callable[[Draft], None]) -> bool:
-        """Stores what came of it; false when that must be tried again, and then the channel looks before it tells."""
+        """Stores what came of it; false when that must be tried again, before anything more is told."""
         try:
-            await self._amend(key, change)
+            async with asyncio.timeout(_STORED_WITHIN_SECONDS):
+                await self._amend(key, change)
         except NotFound:
+            self._unstored.pop(key, None)
             return True
-        except Retry:
-            self._own[key] = False
-            self.queue.add_after(key, _FIRST_RETRY)
+        except (Retry, TimeoutError):
+            tries = 1 + self._unstored.get(key, (change, 0))[1]
+            self._unstored[key] = change, tries
+            self.queue.add_after(key, _pause(tries))
             return False
+        self._unstored.pop(key, None)
         return True
 
     def _settled(self, key: str) -> None:
         self._failures.pop(key, None)
         self._own.pop(key, None)
+
+
+def _pause(tries: int) -> timedelta:
+    factor: int = 2 ** min(tries - 1, 20)
+    return min(_FIRST_RETRY * factor, _LAST_RETRY)

@@ -55,12 +55,18 @@ class Retention:
             await asyncio.sleep(_EVERY_SECONDS)
 
     async def prune(self) -> int:
-        """Deletes what may be deleted now, and says how much. Raises ParamedicError; then the rest stays for later."""
-        pruned = 0
-        for key in self._expired()[:_MOST_AT_ONCE]:
-            if not self._leads():
+        """Deletes what may be deleted now, and says how much. Raises Refused; what else fails holds up no others."""
+        pruned = failed = 0
+        for key in self._expired():
+            if not self._leads() or pruned + failed >= _MOST_AT_ONCE:
                 break
-            pruned += await self._delete(key)
+            try:
+                pruned += await self._delete(key)
+            except Refused:
+                raise
+            except Exception as error:  # noqa: BLE001 - whatever it is about this one, the others go on
+                failed += 1
+                _log.warning("an ended incident is not deleted for now", incident=key, error=repr(error))
         return pruned
 
     def _expired(self) -> list[str]:

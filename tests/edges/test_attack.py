@@ -173,18 +173,29 @@ def test_signatures_fit(live: Live) -> None:
 def test_no_more_bytes_at_once_than_there_is_room_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is sent back has been taken nowhere; once there is room again it is taken."""
     monkeypatch.setattr(edge, "_BYTES_AT_ONCE", LIMIT)
+    arrived, grow_to = [0], edge._Share.grow_to
+    monkeypatch.setattr(edge._Share, "grow_to", lambda share, size: arrived.append(size) or grow_to(share, size))
     with running(tmp_path) as live, ExitStack() as held:
         large = payload(alert(annotations={"summary": "x" * (LIMIT // 2)}))
         head = HEAD + f"Authorization: Bearer {TOKEN}\r\nContent-Length: {len(large)}\r\n\r\n".encode()
-        (first,) = open_many(live, 1, head + large[:1000], held)
-        _until(lambda: live.ask(large)[0] == 503)
+        (first,) = open_many(live, 1, head + large[:-10], held)
+        _until(lambda: max(arrived) == len(large) - 10)
+        assert live.ask(large)[0] == 503
         assert live.ask(gzip.compress(large), Content_Encoding="gzip")[0] == 503
         assert live.takes_a_good_alert()
         taken = len(live.intake.taken)
-        first.sendall(large[1000:])
+        first.sendall(large[-10:])
         assert first.recv(100).startswith(b"HTTP/1.1 200 ")
         assert len(live.intake.taken) == taken + 1
         assert live.ask(large)[0] == 200
+
+
+def test_who_only_announces_much_keeps_nobody_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(edge, "_BYTES_AT_ONCE", LIMIT)
+    with running(tmp_path) as live, ExitStack() as held:
+        head = HEAD + f"Authorization: Bearer {TOKEN}\r\nContent-Length: {LIMIT}\r\n\r\n".encode()
+        open_many(live, 20, head + b"{", held)
+        assert live.takes_a_good_alert()
 
 
 def test_a_body_is_not_kept_while_its_alerts_are_stored(live: Live) -> None:

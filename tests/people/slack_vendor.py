@@ -390,6 +390,8 @@ class FakeSlack(FakeVendor):
         if channel is None:
             return _no("channel_not_found")
         found = [m for m in channel.messages if request.query["ts"] in (m.ts, m.thread)]
+        if not found:
+            return _no("thread_not_found")
         return self._messages(request, found)
 
     def _messages(self, request: Request, found: list[Posted]) -> Reply:

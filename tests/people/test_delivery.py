@@ -170,6 +170,58 @@ async def test_what_was_told_is_kept_when_the_rest_cannot_be(problem: ParamedicE
     assert channel.known == ([None] if undelivered else [None, "half of it"]), "the next try knows of it"
 
 
+async def test_an_incident_whose_status_cannot_be_written_holds_up_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And what came of its telling is stored later, without telling it again."""
+    monkeypatch.setattr("paramedic.delivery._STORED_WITHIN_SECONDS", 0.1)
+    vendor, stuck, may_write = Vendor(0), Book(), asyncio.Event()
+    stuck.put("Applied")
+
+    async def amend(key: str, change: Callable[[Draft], None]) -> None:
+        await may_write.wait()
+        await stuck.amend(key, change)
+
+    delivery = Delivery({"hook": vendor}, [HOOK], stuck.store, amend, Metrics(), lambda: True, long_quiet)
+    delivering = asyncio.create_task(delivery.run())
+    try:
+        delivery.wake(stuck.key, ["hook"])
+        await eventually(lambda: vendor.told, what="it is told")
+        opened = notice(reason="Opened").model_copy(update={"pending": ["hook"]})
+        raw = incident(notices=[opened.to_wire()]).model_dump(mode="json", by_alias=True)
+        raw["metadata"] |= {"name": "other", "uid": "uid-other", "resourceVersion": "1"}
+        stuck.store.put_incident(raw)
+        delivery.wake("covet/other", ["hook"])
+        await eventually(lambda: len(vendor.told) == 2, timeout=3, what="the other is told")
+        assert stuck.untold(), "nothing of the first is stored"
+        may_write.set()
+        await eventually(lambda: not stuck.untold(), what="it is stored")
+    finally:
+        delivering.cancel()
+        await asyncio.wait([delivering])
+    assert len(vendor.told) == 2, "told once"
+
+
+async def test_who_has_lost_the_lead_while_a_channel_asked_for_patience_tells_nothing() -> None:
+    vendor, book, leads = Vendor(0), Book(), True
+    quiet = 0.0
+
+    def quiet_seconds() -> float:
+        nonlocal leads, quiet
+        leads, quiet = False, 60.0  # the lead is lost while it waits
+        return quiet
+
+    delivery = Delivery({"hook": vendor}, [HOOK], book.store, book.amend, Metrics(), lambda: leads, quiet_seconds)
+    delivering = asyncio.create_task(delivery.run())
+    try:
+        book.put("Applied")
+        delivery.wake(book.key, ["hook"])
+        await eventually(lambda: quiet, what="it has waited")
+        await asyncio.sleep(0.3)
+    finally:
+        delivering.cancel()
+        await asyncio.wait([delivering])
+    assert vendor.told == []
+
+
 class Answering:
     """A channel whose vendor answers, or fails as long as it is told to."""
 

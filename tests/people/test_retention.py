@@ -11,12 +11,13 @@ import pytest
 from builders import NOW, ago, guards, policy_manifest
 from e2e.world import INCIDENTS
 from installed import ROOT
+from paramedic.api.incident import Evidence, Incident
 from paramedic.api.policy import RemediationPolicy
 from paramedic.clients.evidence import EvidenceStore
 from paramedic.clients.evidence_directory import DirectoryBackend
 from paramedic.clients.kube import Kube, load_configuration
 from paramedic.core.retention import Ended, expired, reach
-from paramedic.errors import Refused, Retry
+from paramedic.errors import Refused
 from paramedic.metrics import Metrics
 from paramedic.report.keeping import ReportKeeper
 from paramedic.retention import Retention
@@ -168,9 +169,26 @@ async def test_none_goes_whose_report_cannot_be_kept(
     await over(admin, namespace, "old")
     deleter = Deleter(kube, tmp_path / "not there")
     await deleter.look(namespace)
-    with pytest.raises(Retry, match="could not be kept"):
-        await deleter.retention.prune()
+    assert await deleter.retention.prune() == 0
     assert await names(admin, namespace) == {"old"}
+
+
+async def test_one_that_cannot_be_deleted_holds_up_no_other(
+    admin: Api, installed: Access, kube: Kube, namespace: str
+) -> None:
+    for name in ("first", "second", "third"):
+        await over(admin, namespace, name)
+    deleter = Deleter(kube, None)
+    await deleter.look(namespace)
+
+    async def keep(incident: Incident) -> list[Evidence]:
+        if incident.metadata.name != "third":
+            raise OverflowError("a graph that nobody can draw")
+        return []
+
+    deleter.retention._keep_report = keep
+    assert await deleter.retention.prune() == 1
+    assert await names(admin, namespace) == {"first", "second"}
 
 
 async def test_one_that_was_changed_meanwhile_stays(admin: Api, installed: Access, kube: Kube, namespace: str) -> None:

@@ -12,7 +12,7 @@ import pytest
 from builders import incident, step
 from paramedic.api.incident import Incident, Notice
 from paramedic.api.people import ChannelSettings
-from paramedic.channels.base import Message
+from paramedic.channels.base import Message, PartlyTold
 from paramedic.channels.slack import SlackTeller
 from paramedic.errors import Retry, Terminal, Unreachable
 from paramedic.messages import Messages
@@ -251,10 +251,14 @@ async def tell_until_told(
     teller: SlackTeller, made: Incident, notices: Sequence[Notice] = EVERYTHING, *, at_first: bool = False
 ) -> dict[str, str]:
     """As the delivery does: what may have been told is looked for."""
-    again = at_first
+    again, kept = at_first, dict[str, str]()
     for _ in range(5):
         try:
-            return await teller.tell(Message(made, notices, again=again))
+            return kept | await teller.tell(Message(made, notices, again=again))
+        except PartlyTold as partly:
+            kept |= partly.told
+            made = made.model_copy(update={"status": made.status.model_copy(update={"external": kept})})
+            again = again or bool(getattr(partly.problem, "uncertain", False))
         except Retry as error:
             again = again or error.uncertain
     raise AssertionError("never told")
@@ -361,6 +365,45 @@ async def test_a_message_that_a_person_has_deleted_is_no_error(slack: FakeSlack,
     channel.messages.clear()
     await teller.tell(Message(down(external=ids), [notice("a")], again=False))
     assert "fact a" in channel.messages[0].words
+
+
+async def test_who_was_told_before_a_person_deleted_the_message_is_not_told_again(
+    slack: FakeSlack, teller: SlackTeller
+) -> None:
+    ids = await teller.tell(Message(down(), [OPENED], again=False))
+    channel = slack.channel("incident-api-down")
+    channel.messages.clear()
+    await teller.tell(Message(down(external=ids), [LOUD["call"]], again=False))
+    await teller.tell(Message(down(external=ids), [LOUD["call"]], again=True))
+    assert len(channel.messages) == 1, "found in the channel, for the thread is gone"
+
+
+async def test_a_call_is_posted_where_the_app_may_invite_nobody(slack: FakeSlack, teller: SlackTeller) -> None:
+    ids = await teller.tell(Message(down(), [OPENED], again=False))
+    slack.fail_next(Fault.status(200, body={"ok": False, "error": "restricted_action"}))
+    call = notice("call", "Call", mentions=["U0ALICE"])
+    await teller.tell(Message(down(external=ids), [call], again=False))
+    assert sum("fact call" in m.words for m in slack.channel("incident-api-down").thread) == 1
+
+
+async def test_the_shared_channel_hears_a_call_while_the_own_one_is_closed_to_us(
+    slack: FakeSlack, everybody: SlackTeller
+) -> None:
+    ids = await everybody.tell(Message(down(), [OPENED], again=False))
+    slack.fail_next(Fault.status(200, body={"ok": False, "error": "not_in_channel"}))
+    with pytest.raises(Retry, match="not_in_channel"):
+        await everybody.tell(Message(down(external=ids), [notice("call", "Call")], again=False))
+    assert any("fact call" in m.words for m in slack.channel("incident-response").messages)
+
+
+async def test_buttons_work_while_the_shared_channel_cannot_be_told(slack: FakeSlack, everybody: SlackTeller) -> None:
+    """Where it stands is kept, though the rest is tried again."""
+    closed = Fault.status(200, body={"ok": False, "error": "not_in_channel"})
+    slack.fail_next(*[Fault("pass", taken=True)] * 8, closed)
+    with pytest.raises(PartlyTold, match="not_in_channel") as partly:
+        await everybody.tell(Message(down(waiting()), EVERYTHING, again=False))
+    assert not slack.channel("incident-response").messages
+    assert partly.value.told["chat/channel"] == slack.channel("incident-api-down").id
 
 
 async def test_a_shared_channel_that_is_not_there_costs_nothing_else(slack: FakeSlack, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from pydantic import Field
 
 from paramedic.api.incident import Incident
 from paramedic.api.people import ChannelSettings
+from paramedic.channels.base import PartlyTold
 from paramedic.channels.webhook import Webhook
 from paramedic.core import webhook_body
 from paramedic.errors import Retry, Terminal, Unreachable
@@ -259,6 +260,25 @@ async def test_a_repetition_can_be_known(make: Make, vendor: Receiver, fault: Fa
     await make().tell(to_tell(incident(), again=True))
     assert len(vendor.requests) == 2
     assert len(vendor.taken) == 1
+
+
+async def test_a_call_is_made_though_what_waits_with_it_is_refused(make: Make, vendor: Receiver) -> None:
+    opened, call, late = notice("Opened"), notice("Call", minute=1), notice(minute=2)
+    vendor.fail_next(Fault.status(400))
+    with pytest.raises(PartlyTold, match="400") as partly:
+        await make().tell(to_tell(incident(), opened, call, late))
+    assert isinstance(partly.value.problem, Terminal)
+    assert (partly.value.keys, partly.value.failed) == ([call.key, late.key], [opened.key])
+    assert [body["kind"] for body in vendor.taken.values()] == ["Call", "Update"]
+
+
+async def test_a_call_is_not_made_again_because_the_next_one_fails(make: Make, vendor: Receiver) -> None:
+    first, second = notice("Call"), notice("Call", minute=1)
+    vendor.fail_next(Fault("pass", taken=True), Fault.status(503))
+    with pytest.raises(PartlyTold) as partly:
+        await make(kinds=["Call"]).tell(to_tell(incident(), notice(minute=3), first, second))
+    assert isinstance(partly.value.problem, Retry)
+    assert (partly.value.keys, partly.value.failed) == ([first.key, notice(minute=3).key], None)
 
 
 async def test_a_call_has_the_same_key_whatever_else_waits_when_it_is_repeated(make: Make, vendor: Receiver) -> None:

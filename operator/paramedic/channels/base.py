@@ -28,12 +28,19 @@ Told = dict[str, str]
 
 
 class PartlyTold(ParamedicError):
-    """Some of it was told when the rest met with ``problem``; ``told`` is to be kept, so that it is not told again."""
+    """Some of it was told when the rest met with ``problem``; ``told`` is to be kept, so that it is not told again.
 
-    def __init__(self, told: Told, problem: ParamedicError) -> None:
+    ``keys`` are of notices that were told whole. The problem is that of the notices ``failed``; None: of all others.
+    """
+
+    def __init__(
+        self, told: Told, problem: ParamedicError, keys: Sequence[str] = (), failed: Sequence[str] | None = None
+    ) -> None:
         super().__init__(str(problem))
         self.told = told
         self.problem = problem
+        self.keys = keys
+        self.failed = failed
 
 
 class Channel(Protocol):

@@ -11,14 +11,14 @@ from functools import partial
 from paramedic.api.incident import Incident, Notice, StepStatus
 from paramedic.api.people import ChannelSettings, SlackChannel
 from paramedic.api.reasons import Reason
-from paramedic.channels.base import Message, Told
+from paramedic.channels.base import Message, PartlyTold, Told
 from paramedic.channels.slack_places import CLOCK_SKEW, MAIN, Places
 from paramedic.clients.slack import ChannelGone, Seen, Slack
 from paramedic.core import markup
 from paramedic.core import slack_blocks as blocks
 from paramedic.core.messages import TextName
 from paramedic.core.slack_buttons import awaiting
-from paramedic.errors import Retry, Terminal
+from paramedic.errors import Retry, Terminal, Unreachable
 from paramedic.log import get_logger
 from paramedic.messages import Messages
 
@@ -56,7 +56,10 @@ class SlackTeller:
             await telling.run()
         except Retry as error:
             changed = self._slack.writes != before
-            raise Retry(str(error), error.after, uncertain=error.uncertain or changed) from error
+            again = Retry(str(error), error.after, uncertain=error.uncertain or changed)
+            if telling.ids.items() <= message.external.items():
+                raise again from error
+            raise PartlyTold(telling.ids, again) from error  # people press the buttons that are there already
         return telling.ids
 
     async def close(self) -> None:
@@ -100,6 +103,10 @@ class _Telling:
             _log.warning("an incident's channel is gone", channel=self._name, error=str(error))
             await self._tell_everybody(_WITHOUT_CHANNEL)
             return
+        except (Terminal, Unreachable):
+            if is_shared_too:
+                await self._tell_everybody(_WITHOUT_CHANNEL)
+            raise
         if is_shared_too:
             try:
                 await self._tell_everybody(_FOR_EVERYBODY, f" <#{channel}>")
@@ -110,7 +117,7 @@ class _Telling:
         """Returns the channel's id. What calls people goes first, what can be looked up last."""
         channel, thread = await self._place()
         if self._message.again:
-            self._recognize(await self._slack.seen(channel, self._since(), thread))
+            self._recognize(await self._seen(channel, thread))
         notices = self._message.notices
         await self._call(channel, thread, [n for n in notices if n.kind == "Call"])
         asked = await self._ask(channel, thread, [n for n in notices if n.kind == "ApprovalNeeded"])
@@ -118,6 +125,15 @@ class _Telling:
         await self._texts(channel, thread, notices)
         await self._keep_current(channel, thread)
         return channel
+
+    async def _seen(self, channel: str, thread: str) -> list[Seen]:
+        """Of the thread; where a person has deleted the message that it hangs on, of the channel."""
+        try:
+            return await self._slack.seen(channel, self._since(), thread)
+        except ChannelGone:
+            raise
+        except Terminal:
+            return await self._slack.seen(channel, self._since())
 
     async def _place(self) -> tuple[str, str]:
         """The channel's id and the main message's ``ts``; both are made where they are not there yet."""
@@ -139,7 +155,10 @@ class _Telling:
             return
         users = blocks.users_of(mention for notice in new for mention in notice.mentions)
         if users and self._settings.channel_per_incident:
-            await self._if_it_can_be(self._slack.invite(channel, users), "invite")
+            try:
+                await self._if_it_can_be(self._slack.invite(channel, users), "invite")
+            except Unreachable as error:  # where the app may not invite, the call is seen by who is there
+                _log.warning("slack refuses", channel=self._name, what="invite", error=str(error))
         text = "\n".join(blocks.line_text(self._incident, notice) for notice in new)
         await self._post("call", channel, thread, text, blocks.text_blocks(text), new, broadcast=True)
 

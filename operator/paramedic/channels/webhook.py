@@ -5,11 +5,11 @@ from urllib.parse import quote
 from paramedic.api.incident import Incident, Notice
 from paramedic.api.people import ChannelSettings, Header, WebhookChannel
 from paramedic.api.reasons import Reason
-from paramedic.channels.base import Message, Told
+from paramedic.channels.base import Message, PartlyTold, Told
 from paramedic.clients.http_json import HttpJson
 from paramedic.clients.secret_file import SecretFile
 from paramedic.core import webhook_body
-from paramedic.errors import Terminal
+from paramedic.errors import ParamedicError, Retry, Terminal
 from paramedic.messages import Messages
 
 
@@ -24,12 +24,32 @@ class Webhook:
         self._http = HttpJson(settings.name, settings.timeout)
 
     async def tell(self, message: Message) -> Told:
-        """One POST for all notices, but for each call one of its own. Raises as ``Channel.tell``."""
+        """One POST for all notices, but for each call one of its own, whatever becomes of the others. Raises as
+        ``Channel.tell``.
+        """
         wanted = self._settings.kinds
         notices = [notice for notice in message.notices if not wanted or notice.kind in wanted]
+        told: list[str] = []
+        refused: list[str] = []
+        problem: ParamedicError | None = None
         for batch in webhook_body.batches(notices):
-            await self._post(message.incident, batch)
-        return {}
+            keys = [notice.key for notice in batch]
+            try:
+                await self._post(message.incident, batch)
+            except Terminal as error:
+                problem = problem or error
+                refused += keys
+            except Retry as error:
+                problem = problem or error
+                break
+            else:
+                told += keys
+        if problem is None:
+            return {}
+        if len(refused) == len(notices) or not (told or refused):
+            raise problem
+        unwanted = [notice.key for notice in message.notices if notice not in notices]
+        raise PartlyTold({}, problem, told + unwanted, refused or None)
 
     async def _post(self, incident: Incident, notices: list[Notice]) -> None:
         facts = await self._messages.facts(incident)

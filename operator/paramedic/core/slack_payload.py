@@ -143,11 +143,15 @@ def _unquoted(text: str) -> str:
     return inner.strip() if is_quoted else text
 
 
+def is_fresh(timestamp: str, now: float) -> bool:
+    """Whether it is a timestamp of Slack's, of not more than five minutes ago."""
+    well_formed = timestamp.isascii() and timestamp.isdigit() and len(timestamp) < 16
+    return well_formed and abs(now - int(timestamp)) <= MAX_AGE_SECONDS
+
+
 def is_signed(secret: str, timestamp: str, body: bytes, signature: str, now: float) -> bool:
     """Whether Slack has signed it with this secret (v0, HMAC-SHA256), not more than five minutes ago."""
-    if not (timestamp.isascii() and timestamp.isdigit() and len(timestamp) < 16):
-        return False
-    if abs(now - int(timestamp)) > MAX_AGE_SECONDS:
+    if not is_fresh(timestamp, now):
         return False
     expected = hmac.new(secret.encode(), b"v0:" + timestamp.encode() + b":" + body, sha256).hexdigest()
     return hmac.compare_digest(f"v0={expected}".encode(), signature.encode(errors="replace"))

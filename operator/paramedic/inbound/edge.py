@@ -113,8 +113,6 @@ class Edge:
         self._in_flight += 1
         try:
             with self._room.share() as share:
-                if not share.grow_to(request.content_length or 0):
-                    return _busy()
                 return await self._answer(request, await self._read(request, share))
         except _NotReadError as error:
             return error.answer
@@ -130,7 +128,7 @@ class Edge:
                     size += len(part)
                     if size > self._max_bytes:
                         raise _NotReadError(self._too_large())
-                    if not share.grow_to(size):  # neither chunks nor what is packed say beforehand how much there is
+                    if not share.grow_to(size):  # what has arrived counts: who only announces much keeps nobody out
                         raise _NotReadError(_closing(_busy()))
                     parts.append(part)
         except TimeoutError:

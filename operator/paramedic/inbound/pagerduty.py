@@ -89,14 +89,19 @@ class PagerDutyWebhook:
         self._voices = voices
         self._store = store
         edge = Edge(
-            "pagerduty", self._answer, metrics.inbound_requests, ready=lambda: store.loaded, max_bytes=_MOST_BYTES
+            "pagerduty",
+            self._answer,
+            metrics.inbound_requests,
+            ready=lambda: store.loaded,
+            max_bytes=_MOST_BYTES,
+            refuse=lambda request: None if _VERSION in request.headers.get(_SIGNATURE, "") else _unsigned(),
         )
         self.handle = edge.handle
 
     async def _answer(self, request: web.Request, body: bytes) -> web.Response:
         subscriber = self._sender(request.headers.get(_SIGNATURE, ""), body)
         if subscriber is None:
-            return text(401, f"{_SIGNATURE} is not made with the secret of a configured subscription")
+            return _unsigned()
         try:
             event = _Payload.model_validate(json.loads(body)).event
         except (ValidationError, ValueError, RecursionError) as error:
@@ -199,3 +204,7 @@ def _speaker(settings: PagerDutyChannel, agent: _Agent) -> Speaker:
     if known is None:
         return Speaker(name, "pagerduty")
     return Speaker(name, "pagerduty", known.kubernetes, tuple(known.groups))
+
+
+def _unsigned() -> web.Response:
+    return text(401, f"{_SIGNATURE} is not made with the secret of a configured subscription")

@@ -15,7 +15,7 @@ from paramedic.api.people import ChannelSettings, SlackChannel
 from paramedic.clients.kube import Json, Kube
 from paramedic.clients.secret_file import SecretFile
 from paramedic.clients.slack_socket import SlackSocket
-from paramedic.core.slack_payload import Said, is_signed, read_form, read_payload
+from paramedic.core.slack_payload import Said, is_fresh, is_signed, read_form, read_payload
 from paramedic.errors import Retry, Unreachable
 from paramedic.inbound.edge import Edge, text
 from paramedic.inbound.slack_deeds import SlackDeeds
@@ -27,6 +27,7 @@ from paramedic.voices import Voices
 Handler = Callable[[web.Request], Awaitable[web.Response]]
 _log = get_logger(__name__)
 _MAX_BYTES = 256 * 1024
+_SIGNATURE, _TIMESTAMP = "X-Slack-Signature", "X-Slack-Request-Timestamp"
 
 
 class SlackInbound:
@@ -43,7 +44,12 @@ class SlackInbound:
         self._store = store
         self._metrics = metrics
         self._edge = Edge(
-            "slack", self._answer, metrics.inbound_requests, ready=lambda: store.loaded, max_bytes=_MAX_BYTES
+            "slack",
+            self._answer,
+            metrics.inbound_requests,
+            ready=lambda: store.loaded,
+            max_bytes=_MAX_BYTES,
+            refuse=_refusal,
         )
         for one in channels:
             if one.slack and (one.slack.signing_secret_file or one.slack.app_token_file):
@@ -90,7 +96,7 @@ class SlackInbound:
     async def _answer(self, request: web.Request, body: bytes) -> web.Response:
         signed = self._signed_by(request, body)
         if not signed:
-            return text(401, "a valid signature of Slack's, not older than five minutes, is needed")
+            return _unsigned()
         try:
             said = read_form(body)
         except ValueError as error:
@@ -101,8 +107,7 @@ class SlackInbound:
 
     def _signed_by(self, request: web.Request, body: bytes) -> list[SlackDeeds]:
         """The channels with whose secret it was signed."""
-        timestamp = request.headers.get("X-Slack-Request-Timestamp", "")
-        signature = request.headers.get("X-Slack-Signature", "")
+        timestamp, signature = request.headers.get(_TIMESTAMP, ""), request.headers.get(_SIGNATURE, "")
         found = []
         for secret, deeds in self._signed:
             try:
@@ -116,3 +121,13 @@ class SlackInbound:
 def _addressed(candidates: Sequence[SlackDeeds], said: Said) -> SlackDeeds:
     """The channel that it is for; the first, which says why not, where it is for none."""
     return next((one for one in candidates if one.is_addressed(said)), candidates[0])
+
+
+def _refusal(request: web.Request) -> web.Response | None:
+    """Before the body is read: what cannot be signed need not be."""
+    signed = request.headers.get(_SIGNATURE) and is_fresh(request.headers.get(_TIMESTAMP, ""), time.time())
+    return None if signed else _unsigned()
+
+
+def _unsigned() -> web.Response:
+    return text(401, "a valid signature of Slack's, not older than five minutes, is needed")
