@@ -50,6 +50,13 @@ def spec_of(change: Change) -> Json:
         (1, {"replicas": "+1%"}, 2),
         (10, {"replicas": "-25%"}, 7),
         (2, {"replicas": "-100%"}, 0),
+        # less of one is one
+        (1, {"replicas": "-25%"}, 1),
+        (1, {"replicas": "-99%"}, 1),
+        (2, {"replicas": "-99%"}, 1),
+        (1, {"replicas": "-100%"}, 0),
+        (1, {"replicas": "-1"}, 0),
+        (0, {"replicas": "-25%"}, 0),
         (0, {"replicas": "+50%"}, 0),
         (0, {"replicas": "+2"}, 2),
         # the cap holds back, but never takes away
@@ -81,8 +88,7 @@ def test_scale_counts_what_is_not_written_as_one() -> None:
         ((2, 5), {"replicas": 4}, (4, 5)),
         ((2, 5), {"replicas": 8}, (8, 8)),
         ((2, 5), {"replicas": 4, "maxReplicas": 10}, (4, 10)),
-        ((2, 5), {"replicas": "+2", "maxReplicas": 3}, (3, 3)),
-        ((2, 5), {"replicas": 0}, (1, 5)),
+        ((2, 5), {"replicas": "+2", "maxReplicas": 3}, (3, 5)),
         ((None, 5), {"replicas": "+2"}, (5, 5)),  # three run now
         ((4, 5), {"replicas": "+50%"}, (6, 6)),
     ],
@@ -99,6 +105,51 @@ def test_scale_moves_the_bounds_of_an_hpa(
         "resourceVersion": "3",
         "annotations": {ANNOTATION_OPERATION: OPERATION},
     }
+
+
+@pytest.mark.parametrize(
+    ("running", "bounds", "params", "wanted"),
+    [
+        (24, (3, 50), {"replicas": "+50%", "maxReplicas": 20}, (24, 50)),
+        (6, (3, 50), {"replicas": "+50%", "maxReplicas": 20}, (9, 50)),
+        (30, (3, 50), {"replicas": 10, "maxReplicas": 20}, (10, 50)),
+        (24, (24, 50), {"replicas": "+50%", "maxReplicas": 20}, (24, 50)),
+        (24, (3, 20), {"replicas": "+50%", "maxReplicas": 40}, (36, 40)),
+        # who asks for no more contains: then the ceiling comes down
+        (8, (3, 10), {"replicas": 1, "maxReplicas": 1}, (1, 1)),
+        (8, (3, 10), {"replicas": 3, "maxReplicas": 5}, (3, 5)),
+        (8, (3, 10), {"replicas": "-75%", "maxReplicas": 2}, (2, 2)),
+        (8, (3, 10), {"replicas": 2}, (2, 10)),
+    ],
+)
+def test_a_growing_scale_takes_no_room_away(
+    running: int, bounds: tuple[int, int], params: Json, wanted: tuple[int, int]
+) -> None:
+    least, most = bounds
+    run, scaled = workload(replicas=running), scaled_object(minReplicaCount=least, maxReplicaCount=most)
+    by_hpa = plan(SCALE, observed(run, hpa=[hpa(least=least, most=most)]), **params)
+    by_keda = plan(SCALE, observed(run, scaledObject=[scaled]), **params, scaledObject="Patch")
+    assert tuple(by_hpa.after.values()) == tuple(by_keda.after.values()) == wanted
+
+
+@pytest.mark.parametrize(
+    ("running", "params", "words"),
+    [
+        (0, {"replicas": 10}, "covet-app is at 0, where its HPA does nothing: recover it"),
+        (0, {"replicas": "+2"}, "is at 0"),
+        (8, {"replicas": 0}, "keeps at least one: to have none, use shutdown"),
+        (8, {"replicas": "-100%"}, "use shutdown"),
+    ],
+)
+def test_scale_refuses_what_an_hpa_makes_no_difference_of(running: int, params: Json, words: str) -> None:
+    with pytest.raises(Refused, match=words) as refusal:
+        plan(SCALE, observed(workload(replicas=running), hpa=[hpa(least=3, most=10)]), **params)
+    assert refusal.value.reason is Reason.INVALID_PARAMETERS
+
+
+def test_what_was_scaled_under_an_hpa_can_be_put_back_though_it_is_at_0_by_now() -> None:
+    seen = observed(workload(replicas=0), hpa=[hpa(least=10, most=50)])
+    assert SCALE.restore(seen, {"minReplicas": 3, "maxReplicas": 50}, OPERATION).after["minReplicas"] == 3
 
 
 @pytest.mark.parametrize(
