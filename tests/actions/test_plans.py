@@ -361,6 +361,15 @@ def test_rollback_waits_for_the_controller_to_record_the_newest() -> None:
     assert retry.value.after == timedelta(seconds=1)
 
 
+def test_rollback_waits_until_an_old_template_that_was_applied_again_has_its_new_number() -> None:
+    seen = running("covet:2")
+    seen.target["metadata"]["generation"] = 2
+    with pytest.raises(Retry, match="not in its history yet"):
+        plan(ROLLBACK, seen)
+    renumbered = running("covet:2", HISTORY[0], HISTORY[2], replica_set(4, "covet:2"))
+    assert plan(ROLLBACK, renumbered).message == "covet-app: revision 4 → 3"
+
+
 def test_rollback_to_where_it_is_already() -> None:
     assert plan(ROLLBACK, running("covet:3"), toRevision=3).is_empty
 

@@ -27,6 +27,7 @@ from paramedic.api.base import Model, parse_time
 from paramedic.api.reasons import Reason
 from paramedic.api.workload import BoundTarget, target_path
 from paramedic.core.merge import merge_difference
+from paramedic.core.rollout import is_observed
 from paramedic.errors import Refused, Retry
 
 _REVISION_ANNOTATION = "deployment.kubernetes.io/revision"
@@ -84,7 +85,8 @@ class Rollback(Action):
         if observed.target["spec"].get("paused"):
             raise Refused(Reason.WORKLOAD_PAUSED, f"{observed.kind}/{observed.name} is paused and would not roll out")
         current = current_revision(observed)
-        if current is None:
+        # An old template that was applied again still has its old number then.
+        if current is None or not is_observed(observed.target):
             raise Retry(f"the newest revision of {observed.name} is not in its history yet", timedelta(seconds=1))
         wanted = _named(observed, params.to_revision) if params.to_revision else _last_good(observed, current)
         return self._change_to(observed, current, wanted, operation)

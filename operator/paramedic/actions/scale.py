@@ -51,8 +51,8 @@ class ScaleParams(Model):
         None,
         ge=1,
         le=10000,
-        description="Never more than this. Where an HPA or KEDA owns the workload, its upper bound; a step that asks for "
-        "more than now, or raises the lower bound, raises it only.",
+        description="Never more than this. Where an HPA or KEDA owns the workload, its upper bound; a step that asks "
+        "for more than now, or raises the lower bound, only raises it.",
     )
     scaled_object: ScaledObjectChoice = Field("Refuse", description=SCALED_OBJECT)
 
@@ -65,7 +65,8 @@ class Scale(Scaling):
     params = ScaleParams
 
     def plan(self, observed: Observed, params: ScaleParams, operation: str) -> Change:
-        """The patch to the wanted number. Raises Refused for a DaemonSet, or a number that makes no sense or no difference."""
+        """The patch to the wanted number. Raises Refused for a DaemonSet, or a number that makes no sense or would not
+        be acted on."""
         if observed.kind == "DaemonSet":
             raise Refused(Reason.UNSUPPORTED_KIND, "a DaemonSet has no replicas: one pod runs on each node")
         require_leave(observed, params.scaled_object)

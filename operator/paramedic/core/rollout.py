@@ -15,7 +15,7 @@ def rollout_result(workload: Json, since: datetime | None = None) -> Result:
     the controller keeps what it has said of the last one until it sees a pod of this one.
     """
     status = workload.get("status") or {}
-    if not _is_observed(workload):
+    if not is_observed(workload):
         return Result("Waiting", "the rollout has not been observed yet")
     match workload.get("kind"):
         case "Deployment":
@@ -32,7 +32,7 @@ def none_left(workload: Json) -> Result:
     """Passed when no replica is wanted and none is left. Pods that take their time to end are no reason to bring the
     others back: after the deadline that is Inconclusive, not Failed.
     """
-    if not _is_observed(workload):
+    if not is_observed(workload):
         return Result("Waiting", "that none is wanted has not been observed yet")
     wanted = int(workload["spec"].get("replicas", 1))
     if wanted:
@@ -41,7 +41,8 @@ def none_left(workload: Json) -> Result:
     return Result("Inconclusive", f"{left} replicas still to end") if left else Result("Passed", "no replicas are left")
 
 
-def _is_observed(workload: Json) -> bool:
+def is_observed(workload: Json) -> bool:
+    """Whether its controller has seen the present spec."""
     seen = int((workload.get("status") or {}).get("observedGeneration") or 0)
     return seen >= int(workload["metadata"].get("generation") or 0)
 
