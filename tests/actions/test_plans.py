@@ -286,6 +286,14 @@ def test_a_paused_workload_is_refused() -> None:
         assert refusal.value.reason is Reason.WORKLOAD_PAUSED
 
 
+@pytest.mark.parametrize("kind", ["StatefulSet", "DaemonSet"])
+@pytest.mark.parametrize("action", [RESTART, ROLLBACK])
+def test_what_rolls_out_only_as_its_pods_are_deleted_is_refused(action: Any, kind: str) -> None:
+    with pytest.raises(Refused, match="OnDelete and would not roll out: delete its pods yourself") as refusal:
+        plan(action, observed(workload(kind, updateStrategy={"type": "OnDelete"})))
+    assert refusal.value.reason is Reason.ROLLS_OUT_ON_DELETE
+
+
 # -- rollback ----------------------------------------------------------------------------------------------------------
 
 HISTORY = [replica_set(1, "covet:1"), replica_set(2, "covet:2"), replica_set(3, "covet:3")]

@@ -21,6 +21,7 @@ from paramedic.actions.base import (
     annotation,
     patch_of,
     read_target,
+    require_rollout,
 )
 from paramedic.api import ANNOTATION_LEFT_REVISIONS, ANNOTATION_OPERATION
 from paramedic.api.base import Model, parse_time
@@ -79,11 +80,10 @@ class Rollback(Action):
         return {"revisionName": current.name if current else ""}
 
     def plan(self, observed: Observed, params: RollbackParams, operation: str) -> Change:
-        """The patch to the earlier template. Raises Refused when there is none, Retry while the newest rollout has
-        not been recorded by its controller.
+        """The patch to the earlier template. Raises Refused when there is none or it would not roll out, Retry while
+        the newest rollout has not been recorded by its controller.
         """
-        if observed.target["spec"].get("paused"):
-            raise Refused(Reason.WORKLOAD_PAUSED, f"{observed.kind}/{observed.name} is paused and would not roll out")
+        require_rollout(observed)
         current = current_revision(observed)
         # An old template that was applied again still has its old number then.
         if current is None or not is_observed(observed.target):

@@ -17,13 +17,16 @@ def rollout_result(workload: Json, since: datetime | None = None) -> Result:
     status = workload.get("status") or {}
     if not is_observed(workload):
         return Result("Waiting", "the rollout has not been observed yet")
+    if rolls_out_on_delete(workload):
+        what = f"a {workload.get('kind')} with updateStrategy OnDelete"
+        return Result("Inconclusive", f"{what} rolls out only as its pods are deleted")
     match workload.get("kind"):
         case "Deployment":
             return _deployment(workload["spec"], status, since)
         case "StatefulSet":
             return _stateful_set(workload["spec"], status)
         case "DaemonSet":
-            return _daemon_set(workload["spec"], status)
+            return _daemon_set(status)
         case kind:
             return Result("Inconclusive", f"{kind} has no rollout")
 
@@ -45,6 +48,11 @@ def is_observed(workload: Json) -> bool:
     """Whether its controller has seen the present spec."""
     seen = int((workload.get("status") or {}).get("observedGeneration") or 0)
     return seen >= int(workload["metadata"].get("generation") or 0)
+
+
+def rolls_out_on_delete(workload: Json) -> bool:
+    """Whether its controller leaves the pods of an earlier template alone until somebody deletes them."""
+    return bool((workload["spec"].get("updateStrategy") or {}).get("type") == "OnDelete")
 
 
 def is_healthy(workload: Json) -> bool:
@@ -87,10 +95,6 @@ def _least_patience(spec: Json) -> timedelta:
 
 def _stateful_set(spec: Json, status: Json) -> Result:
     strategy = spec.get("updateStrategy") or {}
-    if strategy.get("type") == "OnDelete":
-        return Result(
-            "Inconclusive", "a StatefulSet with updateStrategy OnDelete rolls out only as its pods are deleted"
-        )
     wanted = int(spec.get("replicas", 1))
     ready, updated = int(status.get("readyReplicas") or 0), int(status.get("updatedReplicas") or 0)
     partition = int((strategy.get("rollingUpdate") or {}).get("partition") or 0)
@@ -103,9 +107,7 @@ def _stateful_set(spec: Json, status: Json) -> Result:
     return Result("Passed", f"rollout complete, {ready} of {wanted} replicas ready")
 
 
-def _daemon_set(spec: Json, status: Json) -> Result:
-    if (spec.get("updateStrategy") or {}).get("type") == "OnDelete":
-        return Result("Inconclusive", "a DaemonSet with updateStrategy OnDelete rolls out only as its pods are deleted")
+def _daemon_set(status: Json) -> Result:
     wanted, updated = int(status.get("desiredNumberScheduled") or 0), int(status.get("updatedNumberScheduled") or 0)
     available = int(status.get("numberAvailable") or 0)
     if updated < wanted:
