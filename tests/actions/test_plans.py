@@ -432,12 +432,13 @@ def test_since_when_a_release_is_there(seen: Observed, hours_ago: int | None) ->
     assert release_started_at(seen) == wanted
 
 
-def test_revisions_of_stateful_and_daemon_sets() -> None:
+def releases() -> list[Json]:
+    """Two of covet-app as a StatefulSet or DaemonSet has them."""
     template = workload("StatefulSet")["spec"]["template"]
     older = copy.deepcopy(template)
     older["spec"]["containers"][0]["image"] = "covet:0"
     older["metadata"]["creationTimestamp"] = None
-    history = [
+    return [
         {
             "metadata": {"name": f"covet-app-{n}", "creationTimestamp": NOW.isoformat()},
             "revision": n,
@@ -445,11 +446,33 @@ def test_revisions_of_stateful_and_daemon_sets() -> None:
         }
         for n, body in ((1, older), (2, template))
     ]
-    seen = Observed(stored(workload("StatefulSet")), {"controllerrevisions": history})
+
+
+def test_revisions_of_stateful_and_daemon_sets() -> None:
+    seen = Observed(stored(workload("StatefulSet")), {"controllerrevisions": releases()})
     assert [r.number for r in revisions(seen)] == [2, 1]
     change = plan(ROLLBACK, seen)
     assert change.after == {"revisionName": "covet-app-1", "revision": 1, "images": "covet:0"}
     assert "$patch" not in spec_of(change)["template"]
+
+
+@pytest.mark.parametrize(
+    ("policy", "ready", "told"),
+    [
+        (
+            "OrderedReady",
+            1,
+            "; 1 of its pods not ready: Kubernetes does not replace a pod that is not ready: delete it",
+        ),
+        ("OrderedReady", 2, ""),
+        ("Parallel", 1, ""),
+    ],
+)
+def test_who_goes_back_is_told_of_pods_that_kubernetes_does_not_replace(policy: str, ready: int, told: str) -> None:
+    seen = Observed(stored(workload("StatefulSet", podManagementPolicy=policy)), {"controllerrevisions": releases()})
+    seen.target["status"]["readyReplicas"] = ready
+    assert plan(ROLLBACK, seen).message.startswith(f"covet-app: revision 2 → 1{told}")
+    assert ("not ready" in plan(ROLLBACK, seen).message) is bool(told)
 
 
 def test_planning_changes_nothing_that_it_was_given() -> None:

@@ -28,7 +28,7 @@ from paramedic.api.base import Model, parse_time
 from paramedic.api.reasons import Reason
 from paramedic.api.workload import BoundTarget, target_path
 from paramedic.core.merge import merge_difference
-from paramedic.core.rollout import is_observed
+from paramedic.core.rollout import NOT_REPLACED, is_observed, waits_for_readiness
 from paramedic.errors import Refused, Retry
 
 _REVISION_ANNOTATION = "deployment.kubernetes.io/revision"
@@ -58,7 +58,9 @@ class Revision:
 
 
 class Rollback(Action):
-    """Patches ``spec.template`` to that of the earlier ReplicaSet or ControllerRevision."""
+    """Patches ``spec.template`` to that of the earlier ReplicaSet or ControllerRevision. A StatefulSet's pod that is
+    not ready keeps the template it has until somebody deletes it (podManagementPolicy OrderedReady).
+    """
 
     name = "rollback"
     summary = "Goes back to the last good or a named revision of a Deployment, StatefulSet or DaemonSet."
@@ -101,7 +103,7 @@ class Rollback(Action):
 
     def _change_to(self, observed: Observed, current: Revision, wanted: Revision, operation: str) -> Change:
         before, after = _state_of(current), _state_of(wanted)
-        message = f"{observed.name}: revision {current.number} → {wanted.number}"
+        message = f"{observed.name}: revision {current.number} → {wanted.number}{_stuck_pods(observed)}"
         if current.name == wanted.name:
             return Change(before, after, (), None, f"{observed.name}: already at revision {wanted.number}")
         body = {"spec": {"template": merge_difference(observed.target["spec"]["template"], wanted.template)}}
@@ -135,6 +137,15 @@ def release_started_at(observed: Observed) -> datetime | None:
         return None
     material = _material(current.template)
     return min(r.created_at for r in revisions(observed) if _material(r.template) == material)
+
+
+def _stuck_pods(observed: Observed) -> str:
+    """What a person has to do beside the rollback, where Kubernetes stops at a pod that is not ready."""
+    spec, status = observed.target["spec"], observed.target.get("status") or {}
+    missing = spec.get("replicas", 1) - int(status.get("readyReplicas") or 0)
+    if observed.kind != "StatefulSet" or missing <= 0 or not waits_for_readiness(spec):
+        return ""
+    return f"; {missing} of its pods not ready: {NOT_REPLACED}"
 
 
 def _last_good(observed: Observed, current: Revision) -> Revision:

@@ -7,6 +7,7 @@ from paramedic.api.base import parse_time
 from paramedic.core.verify import Result
 
 Json = dict[str, Any]
+NOT_REPLACED = "Kubernetes does not replace a pod that is not ready: delete it yourself if it stays"
 _PROGRESS_DEADLINE_SECONDS = 600  # where a Deployment does not say
 
 
@@ -55,6 +56,13 @@ def rolls_out_on_delete(workload: Json) -> bool:
     return bool((workload["spec"].get("updateStrategy") or {}).get("type") == "OnDelete")
 
 
+def waits_for_readiness(spec: Json) -> bool:
+    """Whether a StatefulSet's controller waits for each pod to get ready, even for one of a bad template that never
+    will ("Forced rollback", kubernetes/kubernetes#67250).
+    """
+    return bool(spec.get("podManagementPolicy", "OrderedReady") == "OrderedReady")
+
+
 def is_healthy(workload: Json) -> bool:
     """Whether at least one pod is wanted and all that are wanted are available, or none is wanted."""
     status, spec = workload.get("status") or {}, workload["spec"]
@@ -98,6 +106,9 @@ def _stateful_set(spec: Json, status: Json) -> Result:
     wanted = int(spec.get("replicas", 1))
     ready, updated = int(status.get("readyReplicas") or 0), int(status.get("updatedReplicas") or 0)
     partition = int((strategy.get("rollingUpdate") or {}).get("partition") or 0)
+    if ready < wanted and _is_held_up(spec, status):
+        text = f"{ready} of {wanted} replicas ready; {NOT_REPLACED}"
+        return Result("Inconclusive", text, held_up=True)
     if ready < wanted:
         return Result("Waiting", f"{ready} of {wanted} replicas ready")
     if updated < wanted - partition:
@@ -105,6 +116,15 @@ def _stateful_set(spec: Json, status: Json) -> Result:
     if not partition and status.get("updateRevision") != status.get("currentRevision"):
         return Result("Waiting", "the last replicas are being updated")
     return Result("Passed", f"rollout complete, {ready} of {wanted} replicas ready")
+
+
+def _is_held_up(spec: Json, status: Json) -> bool:
+    """Whether the pods of another template are in the way of this one: it has reached none yet, or it is the one that
+    was good before. (A new template whose first pod does not get ready has reached that one.)
+    """
+    total, updated = int(status.get("replicas") or 0), int(status.get("updatedReplicas") or 0)
+    goes_back = status.get("updateRevision") == status.get("currentRevision")
+    return waits_for_readiness(spec) and updated < total and (goes_back or not updated)
 
 
 def _daemon_set(status: Json) -> Result:
