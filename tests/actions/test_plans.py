@@ -12,11 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from builders import NOW, OPERATION, Json, hpa, observed, replica_set, scaled_object, stored, workload
+from builders import NOW, OPERATION, Json, ago, hpa, observed, replica_set, scaled_object, stored, workload
 from paramedic.actions import ACTIONS
 from paramedic.actions.base import Change, Observed, Outcome, describe, same_state, stamps
 from paramedic.actions.rollback import current_revision, release_started_at, revisions
-from paramedic.api import ANNOTATION_OPERATION
+from paramedic.api import ANNOTATION_LEFT_REVISIONS, ANNOTATION_OPERATION
 from paramedic.api.reasons import Reason
 from paramedic.errors import Refused, Retry
 
@@ -430,6 +430,58 @@ def test_since_when_a_release_is_there(seen: Observed, hours_ago: int | None) ->
     """A restart makes no new release."""
     wanted = NOW - timedelta(hours=hours_ago) if hours_ago else None
     assert release_started_at(seen) == wanted
+
+
+def again(number: int, image: str, now: int, *, at: float | None) -> Json:
+    """A ReplicaSet whose release was rolled out again as number ``now``, written to ``at`` so many minutes ago."""
+    found = replica_set(number, image)
+    notes = found["metadata"]["annotations"]
+    notes |= {"deployment.kubernetes.io/revision": str(now), "deployment.kubernetes.io/revision-history": str(number)}
+    fields = {"f:metadata": {"f:annotations": {"f:deployment.kubernetes.io/revision": {}}}}
+    return written(found, fields, at) if at is not None else found
+
+
+def written(found: Json, fields: Json, at: float) -> Json:
+    entry = {"manager": "someone", "time": ago(at).strftime("%Y-%m-%dT%H:%M:%SZ"), "fieldsV1": fields}
+    found["metadata"].setdefault("managedFields", []).append(entry)
+    return found
+
+
+def applied(seen: Observed, at: float, marks: str = "") -> Observed:
+    """The same with a template whose owner has last written so many minutes ago."""
+    written(seen.target, {"f:spec": {"f:replicas": {}}}, 1)
+    written(seen.target, {"f:spec": {"f:template": {"f:spec": {}}}}, at)
+    seen.target["metadata"]["annotations"] = {ANNOTATION_LEFT_REVISIONS: marks}
+    return seen
+
+
+BACK, LONG_BACK = again(1, "covet:1", 3, at=40), again(1, "covet:1", 3, at=90)
+LATER_RESTART = replica_set(23, "covet:2", annotations=RESTARTED)
+
+
+@pytest.mark.parametrize(
+    ("seen", "minutes_ago"),
+    [
+        # out again 40 minutes ago, after a rollback
+        (running("covet:2", BACK, again(2, "covet:2", 4, at=40)), 40),
+        # scaled since: the ReplicaSet of before was at 0 by then
+        (running("covet:2", BACK, again(2, "covet:2", 4, at=1)), 40),
+        (running("covet:2", again(1, "covet:1", 3, at=1), again(2, "covet:2", 4, at=40)), 40),
+        (applied(running("covet:2", again(1, "covet:1", 3, at=1), again(2, "covet:2", 4, at=1)), 40), 40),
+        (running("covet:2", LONG_BACK, again(2, "covet:2", 4, at=60), LATER_RESTART, notes=RESTARTED), 90),
+        # another ReplicaSet, of a release that was there before
+        (running("covet:2", BACK, HISTORY[1], LATER_RESTART, notes=RESTARTED), 60),
+        # by Paramedic: after its last rollback, or as the undo of that
+        (applied(running("covet:2", BACK, again(2, "covet:2", 4, at=40)), 40, "covet-app-2=2"), 40),
+        (applied(running("covet:2", BACK, again(2, "covet:2", 4, at=40)), 40, "covet-app-2=2,covet-app-1=3"), 22 * 60),
+        # back to what is older: a remedy
+        (running("covet:1", again(1, "covet:1", 3, at=2), HISTORY[1]), 23 * 60),
+        # nobody knows when
+        (running("covet:2", again(1, "covet:1", 3, at=None), again(2, "covet:2", 4, at=None)), 22 * 60),
+    ],
+)
+def test_since_when_a_release_is_there_that_was_rolled_out_again(seen: Observed, minutes_ago: float) -> None:
+    assert release_started_at(seen) == ago(minutes_ago)
 
 
 def releases() -> list[Json]:

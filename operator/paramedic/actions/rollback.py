@@ -5,6 +5,7 @@ earlier one, and a revision that Paramedic has left before is not taken for good
 """
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -32,6 +33,7 @@ from paramedic.core.rollout import NOT_REPLACED, is_observed, waits_for_readines
 from paramedic.errors import Refused, Retry
 
 _REVISION_ANNOTATION = "deployment.kubernetes.io/revision"
+_EARLIER_REVISIONS = "deployment.kubernetes.io/revision-history"
 _CHANGE_CAUSE = "kubernetes.io/change-cause"
 _LEFT_KEPT = 10
 _HASH_LABEL = "pod-template-hash"
@@ -48,13 +50,17 @@ class RollbackParams(Model):
 
 @dataclass(frozen=True, slots=True)
 class Revision:
-    """One entry of the rollout history."""
+    """One entry of the rollout history. One that is rolled out again is ``reused`` under a new number; its controller
+    last wrote to it at ``written_at``, where that is known: not before it gave it that number.
+    """
 
     name: str
     number: int
     template: Json
     created_at: datetime
     change_cause: str
+    reused: bool
+    written_at: datetime | None
 
 
 class Rollback(Action):
@@ -131,12 +137,60 @@ def current_revision(observed: Observed) -> Revision | None:
 
 
 def release_started_at(observed: Observed) -> datetime | None:
-    """Since when the present release (whatever its restarts) is there."""
+    """Since when the present release (whatever its restarts) is there; None where that is not known.
+
+    One that was rolled out before counts from when it was rolled out again, except by Paramedic; but going back to what
+    is older than the release before it makes no new release: that is a remedy.
+    """
     current = current_revision(observed)
     if current is None:
         return None
-    material = _material(current.template)
-    return min(r.created_at for r in revisions(observed) if _material(r.template) == material)
+    history = revisions(observed)
+    born = _born(current, history)
+    earlier = [r for r in history if r.number < current.number]
+    previous = next((r for r in earlier if _material(r.template) != _material(current.template)), None)
+    if previous is None or born <= _born(previous, history) or _was_brought_by_us(current, observed):
+        return born
+    first = min((r for r in [current, *earlier] if r.number > previous.number), key=lambda r: r.number)
+    return max(born, _rolled_out_at(first, previous, observed) or born)
+
+
+def _born(revision: Revision, history: list[Revision]) -> datetime:
+    """When its release was first there."""
+    material = _material(revision.template)
+    return min(r.created_at for r in history if _material(r.template) == material)
+
+
+def _rolled_out_at(revision: Revision, previous: Revision, observed: Observed) -> datetime | None:
+    """When it was last rolled out, as seen in what cannot have been written before. A ReplicaSet is written to at each
+    scaling, too, but the one before it only until it is at 0; the template's owner may have changed something else. So
+    the earliest counts: too old an age leaves a rollback to a person, too young a one takes a good release away.
+    """
+    if not revision.reused:
+        return revision.created_at
+    seen = [revision.written_at, _written_at(observed.target, "f:spec", "f:template")]
+    if observed.kind == "Deployment":
+        seen.append(previous.written_at)
+    return min((at for at in seen if at), default=None)
+
+
+def _was_brought_by_us(revision: Revision, observed: Observed) -> bool:
+    """Whether it has its number from Paramedic's own leaving of the one before."""
+    return str(revision.number - 1) in {mark.rpartition("=")[2] for mark in _marks(observed)}
+
+
+def _written_at(obj: Json, *path: str) -> datetime | None:
+    """When an owner of this field last wrote to the object, by its ``managedFields`` (names as in ``fieldsV1``)."""
+    return max(_times(obj, path), default=None)
+
+
+def _times(obj: Json, path: tuple[str, ...]) -> Iterator[datetime]:
+    for entry in obj["metadata"].get("managedFields") or []:
+        fields = entry.get("fieldsV1")
+        for name in path:
+            fields = (fields or {}).get(name)
+        if fields is not None and entry.get("time"):
+            yield parse_time(entry["time"])
 
 
 def _stuck_pods(observed: Observed) -> str:
@@ -196,19 +250,24 @@ def _from_replica_set(obj: Json) -> Revision:
     template = json.loads(json.dumps(obj["spec"]["template"]))
     (template.get("metadata", {}).get("labels") or {}).pop(_HASH_LABEL, None)
     number = int(annotation(obj, _REVISION_ANNOTATION) or 0)
-    return _revision(obj, number, template)
+    written_at = _written_at(obj, "f:metadata", "f:annotations", f"f:{_REVISION_ANNOTATION}")
+    return _revision(obj, number, template, written_at, reused=bool(annotation(obj, _EARLIER_REVISIONS)))
 
 
 def _from_controller_revision(obj: Json) -> Revision:
     template = dict(obj["data"]["spec"]["template"])
     template.pop("$patch", None)
-    return _revision(obj, int(obj["revision"]), template)
+    # Nothing but its number is ever changed.
+    written_at = _written_at(obj, "f:revision")
+    reused = written_at is not None and written_at > parse_time(obj["metadata"]["creationTimestamp"])
+    return _revision(obj, int(obj["revision"]), template, written_at, reused=reused)
 
 
-def _revision(obj: Json, number: int, template: Json) -> Revision:
+def _revision(obj: Json, number: int, template: Json, written_at: datetime | None, *, reused: bool) -> Revision:
     meta = obj["metadata"]
+    created_at = parse_time(meta["creationTimestamp"])
     return Revision(
-        meta["name"], number, template, parse_time(meta["creationTimestamp"]), annotation(obj, _CHANGE_CAUSE)
+        meta["name"], number, template, created_at, annotation(obj, _CHANGE_CAUSE), reused=reused, written_at=written_at
     )
 
 
