@@ -135,6 +135,7 @@ def replicas(updated: int, total: int, available: int, **more: Any) -> Json:
 DEADLINE = {"conditions": [{"type": "Progressing", "reason": "ProgressDeadlineExceeded", "status": "False"}]}
 PARTITION = {"updateStrategy": {"type": "RollingUpdate", "rollingUpdate": {"partition": 1}}}
 ON_DELETE = {"updateStrategy": {"type": "OnDelete"}}
+RECREATE = {"updateStrategy": {"type": "Recreate"}}
 PARALLEL = {"podManagementPolicy": "Parallel"}
 BACK = {"updateRevision": "a", "currentRevision": "a"}
 MOVING = {"updateRevision": "b", "currentRevision": "a"}
@@ -165,6 +166,7 @@ MOVING = {"updateRevision": "b", "currentRevision": "a"}
             "not replace",
         ),
         (seen("StatefulSet", {}, replicas=2, readyReplicas=1, **MOVING), "Inconclusive", "1 of 2 replicas ready; Kub"),
+        (seen("StatefulSet", RECREATE, replicas=2, readyReplicas=1, **MOVING), "Waiting", "1 of 2 replicas ready"),
         (seen("StatefulSet", PARALLEL, replicas=2, readyReplicas=1, **MOVING), "Waiting", "1 of 2 replicas ready"),
         # the new template's own pod does not get ready, or there are too few pods
         (seen("StatefulSet", {}, replicas=2, readyReplicas=1, updatedReplicas=1, **MOVING), "Waiting", "1 of 2"),

@@ -60,7 +60,8 @@ def waits_for_readiness(spec: Json) -> bool:
     """Whether a StatefulSet's controller waits for each pod to get ready, even for one of a bad template that never
     will ("Forced rollback", kubernetes/kubernetes#67250).
     """
-    return bool(spec.get("podManagementPolicy", "OrderedReady") == "OrderedReady")
+    replaces_all = (spec.get("updateStrategy") or {}).get("type") == "Recreate"
+    return bool(spec.get("podManagementPolicy", "OrderedReady") == "OrderedReady" and not replaces_all)
 
 
 def is_healthy(workload: Json) -> bool:
