@@ -178,7 +178,7 @@ def workload(kind: str = "Deployment", name: str = "covet-app", image: str = "co
 def stored(manifest: Json, *, uid: str = "uid-w", version: str = "7", namespace: str = "covet") -> Json:
     """A manifest as it comes back from the API server."""
     meta = {"uid": uid, "resourceVersion": version, "namespace": namespace, "generation": 1}
-    return manifest | {"metadata": meta | manifest["metadata"]}
+    return {"status": {"observedGeneration": 1}} | manifest | {"metadata": meta | manifest["metadata"]}
 
 
 def observed(manifest: Json | None = None, left: tuple[Json, ...] = (), **related: list[Json]) -> Observed:

@@ -36,12 +36,17 @@ def user(name: str, kind: str = "Deployment", stamp: str = "", **spec: Any) -> J
 
 
 def config(
-    *workloads: Json, data: Json | None = None, keys: list[str] | None = None, paused: Any = (), **rest: Any
+    *workloads: Json,
+    data: Json | None = None,
+    keys: list[str] | None = None,
+    paused: Any = (),
+    on_delete: Any = (),
+    **rest: Any,
 ) -> Observed:
     """A ConfigMap as observed for these keys."""
     manifest = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "config"}}
     found = stored(manifest) | {"data": {"DB_HOST": "old", "KEEP": "1"} if data is None else data} | rest
-    related = {"workloads": list(workloads), "paused": list(paused), "missing": []}
+    related = {"workloads": list(workloads), "paused": list(paused), "onDelete": list(on_delete), "missing": []}
     return Observed(found | {"keys": keys or ["DB_HOST"]}, related, incident="api-down")
 
 
@@ -51,7 +56,7 @@ def secret(*entries: Json, readable: bool = True, kept: bool = True, note: str =
     if note:
         manifest["metadata"]["annotations"] = {ANNOTATION_WRITTEN_KEYS: note}
     found = stored(manifest) | {"keys": ["A"], "readable": readable, "immutable": False} | rest
-    related: Json = {"workloads": [], "paused": [], "missing": [], "problems": []}
+    related: Json = {"workloads": [], "paused": [], "onDelete": [], "missing": [], "problems": []}
     return Observed(found, related | {"kept": [{"metadata": {"name": "s-before"}}] if kept else []})
 
 
@@ -67,6 +72,22 @@ def refusal(seen: Observed, **params: Any) -> tuple[Reason, str]:
     with pytest.raises(Refused) as refused:
         plan(seen, **params)
     return refused.value.reason, str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("left", "told"),
+    [
+        ({"paused": [user("app")]}, "; paused, not restarted: Deployment/app"),
+        (
+            {"on_delete": [user("db", "StatefulSet"), user("agent", "DaemonSet")]},
+            "; OnDelete, not restarted until somebody deletes their pods: StatefulSet/db, DaemonSet/agent",
+        ),
+    ],
+)
+def test_what_would_not_roll_out_is_told_and_left_alone(left: Json, told: str) -> None:
+    change = plan(config(user("search"), **left))
+    assert change.message == f"config: DB_HOST old → new; then restarted: Deployment/search{told}"
+    assert len(change.forward) == 2
 
 
 # -- ConfigMaps --------------------------------------------------------------------------------------------------------

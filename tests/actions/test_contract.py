@@ -26,6 +26,7 @@ from paramedic.api.workload import RESOURCES, WORKLOADS, BoundTarget, bound
 from paramedic.clients.connections import Connections
 from paramedic.clients.kube import Kube
 from paramedic.core.operation import new_operation
+from paramedic.core.rollout import is_observed
 from paramedic.errors import AlreadyExists, Conflict, Refused, Terminal
 from products import ENVOY_FILTERS, HTTP_ROUTES, SCALED_OBJECTS, TRAFFIC_POLICIES, install
 from testbed.access import Access
@@ -376,7 +377,8 @@ class Stage:
         return True
 
     async def _recorded(self, history: Action) -> bool:
-        return current_revision(await history.observe(self.target, self.clients)) is not None
+        found = await history.observe(self.target, self.clients)
+        return current_revision(found) is not None and is_observed(found.target)
 
     @property
     def resource(self) -> str:

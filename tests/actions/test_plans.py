@@ -12,11 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from builders import NOW, OPERATION, Json, hpa, observed, replica_set, scaled_object, stored, workload
+from builders import NOW, OPERATION, Json, ago, hpa, observed, replica_set, scaled_object, stored, workload
 from paramedic.actions import ACTIONS
 from paramedic.actions.base import Change, Observed, Outcome, describe, same_state, stamps
 from paramedic.actions.rollback import current_revision, release_started_at, revisions
-from paramedic.api import ANNOTATION_OPERATION
+from paramedic.api import ANNOTATION_LEFT_REVISIONS, ANNOTATION_OPERATION
 from paramedic.api.reasons import Reason
 from paramedic.errors import Refused, Retry
 
@@ -50,6 +50,13 @@ def spec_of(change: Change) -> Json:
         (1, {"replicas": "+1%"}, 2),
         (10, {"replicas": "-25%"}, 7),
         (2, {"replicas": "-100%"}, 0),
+        # less of one is one
+        (1, {"replicas": "-25%"}, 1),
+        (1, {"replicas": "-99%"}, 1),
+        (2, {"replicas": "-99%"}, 1),
+        (1, {"replicas": "-100%"}, 0),
+        (1, {"replicas": "-1"}, 0),
+        (0, {"replicas": "-25%"}, 0),
         (0, {"replicas": "+50%"}, 0),
         (0, {"replicas": "+2"}, 2),
         # the cap holds back, but never takes away
@@ -81,8 +88,7 @@ def test_scale_counts_what_is_not_written_as_one() -> None:
         ((2, 5), {"replicas": 4}, (4, 5)),
         ((2, 5), {"replicas": 8}, (8, 8)),
         ((2, 5), {"replicas": 4, "maxReplicas": 10}, (4, 10)),
-        ((2, 5), {"replicas": "+2", "maxReplicas": 3}, (3, 3)),
-        ((2, 5), {"replicas": 0}, (1, 5)),
+        ((2, 5), {"replicas": "+2", "maxReplicas": 3}, (3, 5)),
         ((None, 5), {"replicas": "+2"}, (5, 5)),  # three run now
         ((4, 5), {"replicas": "+50%"}, (6, 6)),
     ],
@@ -99,6 +105,51 @@ def test_scale_moves_the_bounds_of_an_hpa(
         "resourceVersion": "3",
         "annotations": {ANNOTATION_OPERATION: OPERATION},
     }
+
+
+@pytest.mark.parametrize(
+    ("running", "bounds", "params", "wanted"),
+    [
+        (24, (3, 50), {"replicas": "+50%", "maxReplicas": 20}, (24, 50)),
+        (6, (3, 50), {"replicas": "+50%", "maxReplicas": 20}, (9, 50)),
+        (30, (3, 50), {"replicas": 10, "maxReplicas": 20}, (10, 50)),
+        (24, (24, 50), {"replicas": "+50%", "maxReplicas": 20}, (24, 50)),
+        (24, (3, 20), {"replicas": "+50%", "maxReplicas": 40}, (36, 40)),
+        # who asks for no more contains: then the ceiling comes down
+        (8, (3, 10), {"replicas": 1, "maxReplicas": 1}, (1, 1)),
+        (8, (3, 10), {"replicas": 3, "maxReplicas": 5}, (3, 5)),
+        (8, (3, 10), {"replicas": "-75%", "maxReplicas": 2}, (2, 2)),
+        (8, (3, 10), {"replicas": 2}, (2, 10)),
+    ],
+)
+def test_a_growing_scale_takes_no_room_away(
+    running: int, bounds: tuple[int, int], params: Json, wanted: tuple[int, int]
+) -> None:
+    least, most = bounds
+    run, scaled = workload(replicas=running), scaled_object(minReplicaCount=least, maxReplicaCount=most)
+    by_hpa = plan(SCALE, observed(run, hpa=[hpa(least=least, most=most)]), **params)
+    by_keda = plan(SCALE, observed(run, scaledObject=[scaled]), **params, scaledObject="Patch")
+    assert tuple(by_hpa.after.values()) == tuple(by_keda.after.values()) == wanted
+
+
+@pytest.mark.parametrize(
+    ("running", "params", "words"),
+    [
+        (0, {"replicas": 10}, "covet-app is at 0, where its HPA does nothing: recover it"),
+        (0, {"replicas": "+2"}, "is at 0"),
+        (8, {"replicas": 0}, "keeps at least one: to have none, use shutdown"),
+        (8, {"replicas": "-100%"}, "use shutdown"),
+    ],
+)
+def test_scale_refuses_what_an_hpa_makes_no_difference_of(running: int, params: Json, words: str) -> None:
+    with pytest.raises(Refused, match=words) as refusal:
+        plan(SCALE, observed(workload(replicas=running), hpa=[hpa(least=3, most=10)]), **params)
+    assert refusal.value.reason is Reason.INVALID_PARAMETERS
+
+
+def test_what_was_scaled_under_an_hpa_can_be_put_back_though_it_is_at_0_by_now() -> None:
+    seen = observed(workload(replicas=0), hpa=[hpa(least=10, most=50)])
+    assert SCALE.restore(seen, {"minReplicas": 3, "maxReplicas": 50}, OPERATION).after["minReplicas"] == 3
 
 
 @pytest.mark.parametrize(
@@ -235,6 +286,14 @@ def test_a_paused_workload_is_refused() -> None:
         assert refusal.value.reason is Reason.WORKLOAD_PAUSED
 
 
+@pytest.mark.parametrize("kind", ["StatefulSet", "DaemonSet"])
+@pytest.mark.parametrize("action", [RESTART, ROLLBACK])
+def test_what_rolls_out_only_as_its_pods_are_deleted_is_refused(action: Any, kind: str) -> None:
+    with pytest.raises(Refused, match="OnDelete and would not roll out: delete its pods yourself") as refusal:
+        plan(action, observed(workload(kind, updateStrategy={"type": "OnDelete"})))
+    assert refusal.value.reason is Reason.ROLLS_OUT_ON_DELETE
+
+
 # -- rollback ----------------------------------------------------------------------------------------------------------
 
 HISTORY = [replica_set(1, "covet:1"), replica_set(2, "covet:2"), replica_set(3, "covet:3")]
@@ -310,6 +369,15 @@ def test_rollback_waits_for_the_controller_to_record_the_newest() -> None:
     assert retry.value.after == timedelta(seconds=1)
 
 
+def test_rollback_waits_until_an_old_template_that_was_applied_again_has_its_new_number() -> None:
+    seen = running("covet:2")
+    seen.target["metadata"]["generation"] = 2
+    with pytest.raises(Retry, match="not in its history yet"):
+        plan(ROLLBACK, seen)
+    renumbered = running("covet:2", HISTORY[0], HISTORY[2], replica_set(4, "covet:2"))
+    assert plan(ROLLBACK, renumbered).message == "covet-app: revision 4 → 3"
+
+
 def test_rollback_to_where_it_is_already() -> None:
     assert plan(ROLLBACK, running("covet:3"), toRevision=3).is_empty
 
@@ -364,12 +432,65 @@ def test_since_when_a_release_is_there(seen: Observed, hours_ago: int | None) ->
     assert release_started_at(seen) == wanted
 
 
-def test_revisions_of_stateful_and_daemon_sets() -> None:
+def again(number: int, image: str, now: int, *, at: float | None) -> Json:
+    """A ReplicaSet whose release was rolled out again as number ``now``, written to ``at`` so many minutes ago."""
+    found = replica_set(number, image)
+    notes = found["metadata"]["annotations"]
+    notes |= {"deployment.kubernetes.io/revision": str(now), "deployment.kubernetes.io/revision-history": str(number)}
+    fields = {"f:metadata": {"f:annotations": {"f:deployment.kubernetes.io/revision": {}}}}
+    return written(found, fields, at) if at is not None else found
+
+
+def written(found: Json, fields: Json, at: float) -> Json:
+    entry = {"manager": "someone", "time": ago(at).strftime("%Y-%m-%dT%H:%M:%SZ"), "fieldsV1": fields}
+    found["metadata"].setdefault("managedFields", []).append(entry)
+    return found
+
+
+def applied(seen: Observed, at: float, marks: str = "") -> Observed:
+    """The same with a template whose owner has last written so many minutes ago."""
+    written(seen.target, {"f:spec": {"f:replicas": {}}}, 1)
+    written(seen.target, {"f:spec": {"f:template": {"f:spec": {}}}}, at)
+    seen.target["metadata"]["annotations"] = {ANNOTATION_LEFT_REVISIONS: marks}
+    return seen
+
+
+BACK, LONG_BACK = again(1, "covet:1", 3, at=40), again(1, "covet:1", 3, at=90)
+LATER_RESTART = replica_set(23, "covet:2", annotations=RESTARTED)
+
+
+@pytest.mark.parametrize(
+    ("seen", "minutes_ago"),
+    [
+        # out again 40 minutes ago, after a rollback
+        (running("covet:2", BACK, again(2, "covet:2", 4, at=40)), 40),
+        # scaled since: the ReplicaSet of before was at 0 by then
+        (running("covet:2", BACK, again(2, "covet:2", 4, at=1)), 40),
+        (running("covet:2", again(1, "covet:1", 3, at=1), again(2, "covet:2", 4, at=40)), 40),
+        (applied(running("covet:2", again(1, "covet:1", 3, at=1), again(2, "covet:2", 4, at=1)), 40), 40),
+        (running("covet:2", LONG_BACK, again(2, "covet:2", 4, at=60), LATER_RESTART, notes=RESTARTED), 90),
+        # another ReplicaSet, of a release that was there before
+        (running("covet:2", BACK, HISTORY[1], LATER_RESTART, notes=RESTARTED), 60),
+        # by Paramedic: after its last rollback, or as the undo of that
+        (applied(running("covet:2", BACK, again(2, "covet:2", 4, at=40)), 40, "covet-app-2=2"), 40),
+        (applied(running("covet:2", BACK, again(2, "covet:2", 4, at=40)), 40, "covet-app-2=2,covet-app-1=3"), 22 * 60),
+        # back to what is older: a remedy
+        (running("covet:1", again(1, "covet:1", 3, at=2), HISTORY[1]), 23 * 60),
+        # nobody knows when
+        (running("covet:2", again(1, "covet:1", 3, at=None), again(2, "covet:2", 4, at=None)), 22 * 60),
+    ],
+)
+def test_since_when_a_release_is_there_that_was_rolled_out_again(seen: Observed, minutes_ago: float) -> None:
+    assert release_started_at(seen) == ago(minutes_ago)
+
+
+def releases() -> list[Json]:
+    """Two of covet-app as a StatefulSet or DaemonSet has them."""
     template = workload("StatefulSet")["spec"]["template"]
     older = copy.deepcopy(template)
     older["spec"]["containers"][0]["image"] = "covet:0"
     older["metadata"]["creationTimestamp"] = None
-    history = [
+    return [
         {
             "metadata": {"name": f"covet-app-{n}", "creationTimestamp": NOW.isoformat()},
             "revision": n,
@@ -377,11 +498,33 @@ def test_revisions_of_stateful_and_daemon_sets() -> None:
         }
         for n, body in ((1, older), (2, template))
     ]
-    seen = Observed(stored(workload("StatefulSet")), {"controllerrevisions": history})
+
+
+def test_revisions_of_stateful_and_daemon_sets() -> None:
+    seen = Observed(stored(workload("StatefulSet")), {"controllerrevisions": releases()})
     assert [r.number for r in revisions(seen)] == [2, 1]
     change = plan(ROLLBACK, seen)
     assert change.after == {"revisionName": "covet-app-1", "revision": 1, "images": "covet:0"}
     assert "$patch" not in spec_of(change)["template"]
+
+
+@pytest.mark.parametrize(
+    ("policy", "ready", "told"),
+    [
+        (
+            "OrderedReady",
+            1,
+            "; 1 of its pods not ready: Kubernetes does not replace a pod that is not ready: delete it",
+        ),
+        ("OrderedReady", 2, ""),
+        ("Parallel", 1, ""),
+    ],
+)
+def test_who_goes_back_is_told_of_pods_that_kubernetes_does_not_replace(policy: str, ready: int, told: str) -> None:
+    seen = Observed(stored(workload("StatefulSet", podManagementPolicy=policy)), {"controllerrevisions": releases()})
+    seen.target["status"]["readyReplicas"] = ready
+    assert plan(ROLLBACK, seen).message.startswith(f"covet-app: revision 2 → 1{told}")
+    assert ("not ready" in plan(ROLLBACK, seen).message) is bool(told)
 
 
 def test_planning_changes_nothing_that_it_was_given() -> None:

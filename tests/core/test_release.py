@@ -82,6 +82,12 @@ def test_a_release_is_all_entries_that_differ_by_restarts_only() -> None:
     assert release.changes.images == ("image of main: a → b",)
 
 
+def test_a_release_that_was_rolled_out_again_counts_from_then_and_is_no_restart() -> None:
+    history = [Entry(4, template("b"), ago(500)), Entry(3, template("a"), ago(900))]
+    release = release_of(history[0], history, ago(2))
+    assert (release.started_at, release.restarted_at, release.previous) == (ago(2), None, 3)
+
+
 def test_the_first_release_has_changed_nothing() -> None:
     only = Entry(1, template(), ago(5))
     release = release_of(only, [only])

@@ -15,6 +15,7 @@ from paramedic.api.checks import RevertWhen
 from paramedic.core.rollout import is_healthy, rollout_result
 from paramedic.core.verify import Facts, Result, judge
 
+STUCK = Result("Inconclusive", "a person must delete the pod", held_up=True)
 GOOD, BAD, SOON = Result("Passed", "complete"), Result("Failed", "stuck"), Result("Waiting", "1 of 2")
 UNREADABLE = Result("Inconclusive", "cannot be read")
 ERRORS = {"prometheus": {"query": "errors", "condition": "value < 0.01"}}
@@ -54,6 +55,8 @@ EMPTY_IS = {state: {"prometheus": ERRORS["prometheus"] | {"noData": state}} for 
         (ERRORS | {"rollout": True}, Facts(rollout=GOOD, samples=None), "Waiting", "Inconclusive"),
         (ERRORS | {"rollout": True}, Facts(rollout=BAD, samples=None), "Failed", "Failed"),
         ({"rollout": True, "alertResolved": True}, Facts(rollout=GOOD, alert_firing=True), "Waiting", "Failed"),
+        # what a person must help to take effect is not blamed for an alert that goes on
+        ({"rollout": True, "alertResolved": True}, Facts(rollout=STUCK, alert_firing=True), "Waiting", "Inconclusive"),
     ],
 )
 def test_verdicts(checks: Json, facts: Facts, before_deadline: str, after_deadline: str) -> None:
@@ -132,6 +135,9 @@ def replicas(updated: int, total: int, available: int, **more: Any) -> Json:
 DEADLINE = {"conditions": [{"type": "Progressing", "reason": "ProgressDeadlineExceeded", "status": "False"}]}
 PARTITION = {"updateStrategy": {"type": "RollingUpdate", "rollingUpdate": {"partition": 1}}}
 ON_DELETE = {"updateStrategy": {"type": "OnDelete"}}
+RECREATE = {"updateStrategy": {"type": "Recreate"}}
+PARALLEL = {"podManagementPolicy": "Parallel"}
+BACK = {"updateRevision": "a", "currentRevision": "a"}
 MOVING = {"updateRevision": "b", "currentRevision": "a"}
 
 
@@ -153,6 +159,18 @@ MOVING = {"updateRevision": "b", "currentRevision": "a"}
         (seen("StatefulSet", PARTITION, readyReplicas=2, updatedReplicas=1, **MOVING), "Passed", "2 of 2"),
         (seen("StatefulSet", PARTITION, readyReplicas=2, updatedReplicas=0, **MOVING), "Waiting", "0 of 1"),
         (seen("StatefulSet", ON_DELETE, readyReplicas=2), "Inconclusive", "OnDelete"),
+        # the template is the one of before, and a pod of the bad one is in the way
+        (
+            seen("StatefulSet", {}, replicas=2, readyReplicas=1, updatedReplicas=1, **BACK),
+            "Inconclusive",
+            "not replace",
+        ),
+        (seen("StatefulSet", {}, replicas=2, readyReplicas=1, **MOVING), "Inconclusive", "1 of 2 replicas ready; Kub"),
+        (seen("StatefulSet", RECREATE, replicas=2, readyReplicas=1, **MOVING), "Waiting", "1 of 2 replicas ready"),
+        (seen("StatefulSet", PARALLEL, replicas=2, readyReplicas=1, **MOVING), "Waiting", "1 of 2 replicas ready"),
+        # the new template's own pod does not get ready, or there are too few pods
+        (seen("StatefulSet", {}, replicas=2, readyReplicas=1, updatedReplicas=1, **MOVING), "Waiting", "1 of 2"),
+        (seen("StatefulSet", {}, replicas=1, readyReplicas=1, updatedReplicas=1, **BACK), "Waiting", "1 of 2"),
         (seen("DaemonSet", {}, desiredNumberScheduled=2, updatedNumberScheduled=1), "Waiting", "1 of 2 pods updated"),
         (
             seen("DaemonSet", {}, desiredNumberScheduled=2, updatedNumberScheduled=2, numberAvailable=1),

@@ -283,17 +283,21 @@ async def test_a_missing_object_and_one_that_is_as_wanted(world: World) -> None:
     assert await restarts(world) == ""
 
 
-async def test_the_paused_and_what_gitops_owns_are_told(world: World) -> None:
+async def test_what_would_not_roll_out_and_what_gitops_owns_are_told(world: World) -> None:
     await config(world)
+    agent = using("agent", "DaemonSet", container={"envFrom": [{"configMapRef": {"name": "config"}}]})
+    agent["spec"]["updateStrategy"] = {"type": "OnDelete"}
+    await world.admin.create(agent, world.namespace)
     await world.admin.patch("apps/v1/deployments", "app", {"spec": {"paused": True}}, world.namespace)
     argo = {"metadata": {"annotations": {"argocd.argoproj.io/tracking-id": "covet:/ConfigMap:covet/config"}}}
     await world.admin.patch("v1/configmaps", "config", argo, world.namespace)
     await world.policy({"name": "fix", "target": CONFIG, "patchConfig": {"data": {"OTHER": "2"}}})
     await world.incident()
     found = await world.reaches("Resolved")
-    assert "then restarted: StatefulSet/search; paused, not restarted: Deployment/app" in step(found)["message"]
+    assert "then restarted: StatefulSet/search; paused, not restarted: Deployment/app; " in step(found)["message"]
+    assert "OnDelete, not restarted until somebody deletes their pods: DaemonSet/agent" in step(found)["message"]
     assert "managed by Argo CD (covet), which will put it back" in step(found)["message"]
-    assert await restarts(world) == ""
+    assert await restarts(world) == await restarts(world, "agent", "DaemonSet") == ""
     assert await restarts(world, "search", "StatefulSet") == step(found)["operation"]
 
 

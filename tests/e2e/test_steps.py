@@ -114,6 +114,31 @@ async def test_inconclusive_verification_is_neither_failure_nor_success(world: W
     assert step(found, 1)["state"] == "Pending", "and nothing more is tried blindly"
 
 
+async def test_a_stateful_sets_good_template_stays_though_its_bad_pod_does(world: World) -> None:
+    await world.workload(kind="StatefulSet", podManagementPolicy="OrderedReady")
+    await world.release("app:bad", kind="StatefulSet")
+    await eventually(lambda: unready(world), what="its first pod is not ready")
+    await world.policy(ROLLBACK, kind="StatefulSet", verify={"rollout": True, "alertResolved": True, "timeout": "3s"})
+    await world.alert()
+    found = await world.reaches("Escalated")
+    assert (step(found)["state"], step(found)["reason"]) == ("Unknown", "VerificationInconclusive"), story(found)
+    assert "1 of its pods not ready: Kubernetes does not replace" in step(found)["message"] + story(found)
+    assert await world.image(kind="StatefulSet") == "app:1", "not undone"
+    assert await bad_pod(world), "Kubernetes waits for it"
+    await world.admin.delete("v1/pods", "app-1", world.namespace)
+    await world.rolled_out(kind="StatefulSet")
+
+
+async def unready(world: World) -> bool:
+    status = (await world.get(kind="StatefulSet"))["status"]
+    return await bad_pod(world) and status.get("readyReplicas") == 1 == status.get("updatedReplicas")
+
+
+async def bad_pod(world: World) -> bool:
+    pods = await world.admin.list("v1/pods", world.namespace)
+    return any(pod["spec"]["containers"][0]["image"] == "app:bad" for pod in pods)
+
+
 @pytest.mark.parametrize(
     ("on_failure", "phase", "second"), [("Continue", "Resolved", "Succeeded"), ("Stop", "Blocked", "Pending")]
 )

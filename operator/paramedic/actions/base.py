@@ -21,7 +21,7 @@ from paramedic.api.incident import AlertSource, Evidence, Finding, StepStatus
 from paramedic.api.policy import READING, Step
 from paramedic.api.reasons import Reason
 from paramedic.api.workload import WORKLOADS, BoundTarget, target_path
-from paramedic.core.rollout import rollout_result
+from paramedic.core.rollout import rollout_result, rolls_out_on_delete
 from paramedic.core.verify import Result
 from paramedic.errors import NotFound, PartlyDone, Refused, Terminal
 
@@ -377,6 +377,19 @@ async def read_target(target: BoundTarget, kube: "Kube") -> Json:
     """A live read of the target. Raises NotFound, Retry, Terminal."""
     found = await kube.get(target_path(target.kind, target.namespace, target.name))
     return {"apiVersion": target.api_version, "kind": target.kind} | found
+
+
+def require_rollout(observed: Observed) -> None:
+    """Raises Refused when a new template would not reach the workload's pods."""
+    workload = f"{observed.kind}/{observed.name}"
+    if observed.target["spec"].get("paused"):
+        raise Refused(Reason.WORKLOAD_PAUSED, f"{workload} is paused and would not roll out")
+    if rolls_out_on_delete(observed.target):
+        raise Refused(
+            Reason.ROLLS_OUT_ON_DELETE,
+            f"{workload} has updateStrategy OnDelete and would not roll out: delete its pods yourself, or make it "
+            "RollingUpdate",
+        )
 
 
 def patch_of(obj: Json, path: str, changes: Json, operation: str, incident: str = "") -> Patch:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from paramedic.actions.base import Action, Change, Observed, State, annotation, patch_of
+from paramedic.actions.base import Action, Change, Observed, State, annotation, patch_of, require_rollout
 from paramedic.api import ANNOTATION_OPERATION
 from paramedic.api.base import Model
 from paramedic.api.reasons import Reason
@@ -28,9 +28,8 @@ class Restart(Action):
         return {"restart": annotation({"metadata": template}, ANNOTATION_OPERATION)}
 
     def plan(self, observed: Observed, params: Any, operation: str) -> Change:
-        """A new stamp on the template."""
-        if observed.target["spec"].get("paused"):
-            raise Refused(Reason.WORKLOAD_PAUSED, f"{observed.kind}/{observed.name} is paused and would not roll out")
+        """A new stamp on the template. Raises Refused when that would not roll the pods."""
+        require_rollout(observed)
         body = {"spec": {"template": {"metadata": {"annotations": {ANNOTATION_OPERATION: operation}}}}}
         namespace = observed.target["metadata"]["namespace"]
         patch = patch_of(

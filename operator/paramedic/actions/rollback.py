@@ -5,6 +5,7 @@ earlier one, and a revision that Paramedic has left before is not taken for good
 """
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -21,15 +22,18 @@ from paramedic.actions.base import (
     annotation,
     patch_of,
     read_target,
+    require_rollout,
 )
 from paramedic.api import ANNOTATION_LEFT_REVISIONS, ANNOTATION_OPERATION
 from paramedic.api.base import Model, parse_time
 from paramedic.api.reasons import Reason
 from paramedic.api.workload import BoundTarget, target_path
 from paramedic.core.merge import merge_difference
+from paramedic.core.rollout import NOT_REPLACED, is_observed, waits_for_readiness
 from paramedic.errors import Refused, Retry
 
 _REVISION_ANNOTATION = "deployment.kubernetes.io/revision"
+_EARLIER_REVISIONS = "deployment.kubernetes.io/revision-history"
 _CHANGE_CAUSE = "kubernetes.io/change-cause"
 _LEFT_KEPT = 10
 _HASH_LABEL = "pod-template-hash"
@@ -46,17 +50,23 @@ class RollbackParams(Model):
 
 @dataclass(frozen=True, slots=True)
 class Revision:
-    """One entry of the rollout history."""
+    """One entry of the rollout history. One that is rolled out again is ``reused`` under a new number; its controller
+    last wrote to it at ``written_at``, where that is known: not before it gave it that number.
+    """
 
     name: str
     number: int
     template: Json
     created_at: datetime
     change_cause: str
+    reused: bool
+    written_at: datetime | None
 
 
 class Rollback(Action):
-    """Patches ``spec.template`` to that of the earlier ReplicaSet or ControllerRevision."""
+    """Patches ``spec.template`` to that of the earlier ReplicaSet or ControllerRevision. A StatefulSet's pod that is
+    not ready keeps the template it has until somebody deletes it (podManagementPolicy OrderedReady).
+    """
 
     name = "rollback"
     summary = "Goes back to the last good or a named revision of a Deployment, StatefulSet or DaemonSet."
@@ -78,13 +88,13 @@ class Rollback(Action):
         return {"revisionName": current.name if current else ""}
 
     def plan(self, observed: Observed, params: RollbackParams, operation: str) -> Change:
-        """The patch to the earlier template. Raises Refused when there is none, Retry while the newest rollout has
-        not been recorded by its controller.
+        """The patch to the earlier template. Raises Refused when there is none or it would not roll out, Retry while
+        the newest rollout has not been recorded by its controller.
         """
-        if observed.target["spec"].get("paused"):
-            raise Refused(Reason.WORKLOAD_PAUSED, f"{observed.kind}/{observed.name} is paused and would not roll out")
+        require_rollout(observed)
         current = current_revision(observed)
-        if current is None:
+        # An old template that was applied again still has its old number then.
+        if current is None or not is_observed(observed.target):
             raise Retry(f"the newest revision of {observed.name} is not in its history yet", timedelta(seconds=1))
         wanted = _named(observed, params.to_revision) if params.to_revision else _last_good(observed, current)
         return self._change_to(observed, current, wanted, operation)
@@ -99,7 +109,7 @@ class Rollback(Action):
 
     def _change_to(self, observed: Observed, current: Revision, wanted: Revision, operation: str) -> Change:
         before, after = _state_of(current), _state_of(wanted)
-        message = f"{observed.name}: revision {current.number} → {wanted.number}"
+        message = f"{observed.name}: revision {current.number} → {wanted.number}{_stuck_pods(observed)}"
         if current.name == wanted.name:
             return Change(before, after, (), None, f"{observed.name}: already at revision {wanted.number}")
         body = {"spec": {"template": merge_difference(observed.target["spec"]["template"], wanted.template)}}
@@ -127,12 +137,69 @@ def current_revision(observed: Observed) -> Revision | None:
 
 
 def release_started_at(observed: Observed) -> datetime | None:
-    """Since when the present release (whatever its restarts) is there."""
+    """Since when the present release (whatever its restarts) is there; None where that is not known.
+
+    One that was rolled out before counts from when it was rolled out again, except by Paramedic; but going back to what
+    is older than the release before it makes no new release: that is a remedy.
+    """
     current = current_revision(observed)
     if current is None:
         return None
-    material = _material(current.template)
-    return min(r.created_at for r in revisions(observed) if _material(r.template) == material)
+    history = revisions(observed)
+    born = _born(current, history)
+    earlier = [r for r in history if r.number < current.number]
+    previous = next((r for r in earlier if _material(r.template) != _material(current.template)), None)
+    if previous is None or born <= _born(previous, history) or _was_brought_by_us(current, observed):
+        return born
+    first = min((r for r in [current, *earlier] if r.number > previous.number), key=lambda r: r.number)
+    return max(born, _rolled_out_at(first, previous, observed) or born)
+
+
+def _born(revision: Revision, history: list[Revision]) -> datetime:
+    """When its release was first there."""
+    material = _material(revision.template)
+    return min(r.created_at for r in history if _material(r.template) == material)
+
+
+def _rolled_out_at(revision: Revision, previous: Revision, observed: Observed) -> datetime | None:
+    """When it was last rolled out, as seen in what cannot have been written before. A ReplicaSet is written to at each
+    scaling, too, but the one before it only until it is at 0; the template's owner may have changed something else. So
+    the earliest counts: too old an age leaves a rollback to a person, too young a one takes a good release away.
+    """
+    if not revision.reused:
+        return revision.created_at
+    seen = [revision.written_at, _written_at(observed.target, "f:spec", "f:template")]
+    if observed.kind == "Deployment":
+        seen.append(previous.written_at)
+    return min((at for at in seen if at), default=None)
+
+
+def _was_brought_by_us(revision: Revision, observed: Observed) -> bool:
+    """Whether it has its number from Paramedic's own leaving of the one before."""
+    return str(revision.number - 1) in {mark.rpartition("=")[2] for mark in _marks(observed)}
+
+
+def _written_at(obj: Json, *path: str) -> datetime | None:
+    """When an owner of this field last wrote to the object, by its ``managedFields`` (names as in ``fieldsV1``)."""
+    return max(_times(obj, path), default=None)
+
+
+def _times(obj: Json, path: tuple[str, ...]) -> Iterator[datetime]:
+    for entry in obj["metadata"].get("managedFields") or []:
+        fields = entry.get("fieldsV1")
+        for name in path:
+            fields = (fields or {}).get(name)
+        if fields is not None and entry.get("time"):
+            yield parse_time(entry["time"])
+
+
+def _stuck_pods(observed: Observed) -> str:
+    """What a person has to do beside the rollback, where Kubernetes stops at a pod that is not ready."""
+    spec, status = observed.target["spec"], observed.target.get("status") or {}
+    missing = spec.get("replicas", 1) - int(status.get("readyReplicas") or 0)
+    if observed.kind != "StatefulSet" or missing <= 0 or not waits_for_readiness(spec):
+        return ""
+    return f"; {missing} of its pods not ready: {NOT_REPLACED}"
 
 
 def _last_good(observed: Observed, current: Revision) -> Revision:
@@ -183,19 +250,24 @@ def _from_replica_set(obj: Json) -> Revision:
     template = json.loads(json.dumps(obj["spec"]["template"]))
     (template.get("metadata", {}).get("labels") or {}).pop(_HASH_LABEL, None)
     number = int(annotation(obj, _REVISION_ANNOTATION) or 0)
-    return _revision(obj, number, template)
+    written_at = _written_at(obj, "f:metadata", "f:annotations", f"f:{_REVISION_ANNOTATION}")
+    return _revision(obj, number, template, written_at, reused=bool(annotation(obj, _EARLIER_REVISIONS)))
 
 
 def _from_controller_revision(obj: Json) -> Revision:
     template = dict(obj["data"]["spec"]["template"])
     template.pop("$patch", None)
-    return _revision(obj, int(obj["revision"]), template)
+    # Nothing but its number is ever changed.
+    written_at = _written_at(obj, "f:revision")
+    reused = written_at is not None and written_at > parse_time(obj["metadata"]["creationTimestamp"])
+    return _revision(obj, int(obj["revision"]), template, written_at, reused=reused)
 
 
-def _revision(obj: Json, number: int, template: Json) -> Revision:
+def _revision(obj: Json, number: int, template: Json, written_at: datetime | None, *, reused: bool) -> Revision:
     meta = obj["metadata"]
+    created_at = parse_time(meta["creationTimestamp"])
     return Revision(
-        meta["name"], number, template, parse_time(meta["creationTimestamp"]), annotation(obj, _CHANGE_CAUSE)
+        meta["name"], number, template, created_at, annotation(obj, _CHANGE_CAUSE), reused=reused, written_at=written_at
     )
 
 

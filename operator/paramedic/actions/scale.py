@@ -11,6 +11,7 @@ from paramedic.actions.scaling import (
     SCALED_OBJECT,
     ScaledObjectChoice,
     Scaling,
+    hpa_of,
     least_replicas,
     require_leave,
     state_with,
@@ -50,7 +51,8 @@ class ScaleParams(Model):
         None,
         ge=1,
         le=10000,
-        description="Never more than this; where an HPA or KEDA owns the workload, its upper bound.",
+        description="Never more than this. Where an HPA or KEDA owns the workload, its upper bound; a step that asks "
+        "for more than now, or raises the lower bound, only raises it.",
     )
     scaled_object: ScaledObjectChoice = Field("Refuse", description=SCALED_OBJECT)
 
@@ -63,17 +65,29 @@ class Scale(Scaling):
     params = ScaleParams
 
     def plan(self, observed: Observed, params: ScaleParams, operation: str) -> Change:
-        """The patch to the wanted number. Raises Refused for a DaemonSet, or a number that makes no sense."""
+        """The patch to the wanted number. Raises Refused for a DaemonSet, or a number that makes no sense or would not
+        be acted on."""
         if observed.kind == "DaemonSet":
             raise Refused(Reason.UNSUPPORTED_KIND, "a DaemonSet has no replicas: one pod runs on each node")
         require_leave(observed, params.scaled_object)
         # Under an autoscaler, what runs now counts: "+3" means three more than there are.
         present = max(least_replicas(observed), observed.target["spec"].get("replicas", 1))
-        wanted = _wanted(params.replicas, present)
+        asked = wanted = _wanted(params.replicas, present)
         if params.max_replicas is not None:
-            wanted = min(wanted, max(params.max_replicas, present) if wanted > present else params.max_replicas)
-        after = state_with(observed, self.state(observed), wanted, params.max_replicas)
+            wanted = min(asked, max(params.max_replicas, present) if asked > present else params.max_replicas)
+        if wanted == 0:
+            _require_no_hpa(observed)
+        after = state_with(observed, self.state(observed), wanted, params.max_replicas, grows=asked > present)
         return self.change_to(observed, after, operation)
+
+
+def _require_no_hpa(observed: Observed) -> None:
+    """An HPA's lower bound is 1 at least, so that all of its pods would go on."""
+    if hpa_of(observed):
+        raise Refused(
+            Reason.INVALID_PARAMETERS,
+            f"an HPA scales {observed.name} and keeps at least one: to have none, use shutdown",
+        )
 
 
 def _wanted(replicas: int | str, present: int) -> int:
@@ -86,4 +100,6 @@ def _wanted(replicas: int | str, present: int) -> int:
     if not percent:
         return max(0, present + amount)
     step = math.ceil(abs(amount) * present / 100)
-    return max(0, present + (step if amount > 0 else -step))
+    # Less of one is one: only who takes all of it means none.
+    fewest = min(1, present) if amount > -100 else 0
+    return max(fewest, present + (step if amount > 0 else -step))

@@ -143,28 +143,45 @@ def require_leave(observed: Observed, choice: ScaledObjectChoice) -> None:
         raise Refused(Reason.INVALID_PARAMETERS, f"{named} is paused: its bounds have no effect")
 
 
-def state_with(observed: Observed, before: State, wanted: int, cap: int | None = None) -> State:
-    """The state with so many replicas. Where something else scales the workload, they are its lower bound, and its
-    upper one is ``cap``, if given, and no lower than that.
+def state_with(observed: Observed, before: State, wanted: int, cap: int | None = None, *, grows: bool = True) -> State:
+    """The state with so many replicas. Where something else scales the workload, they are its lower bound, and ``cap``,
+    if given, is its upper one; but a step that ``grows``, or raises the lower one, never takes room away from it.
+    Raises Refused where the autoscaler would do nothing.
     """
     scaled = scaled_object_of(observed)
     if scaled:
-        return _bounds_with(scaled["spec"], before, wanted, cap)
+        return _bounds_with(scaled["spec"], before, wanted, cap, grows=grows)
     if "replicas" in before:
         return {"replicas": wanted}
-    floor = max(1, wanted)
-    return {"minReplicas": floor, "maxReplicas": max(cap or before["maxReplicas"], floor)}
+    _require_awake(observed)
+    least, most, floor = before["minReplicas"], before["maxReplicas"], max(1, wanted)
+    return {"minReplicas": floor, "maxReplicas": _ceiling(most, floor, cap, grows=grows or floor > least)}
 
 
-def _bounds_with(spec: Json, before: State, wanted: int, cap: int | None) -> State:
+def _require_awake(observed: Observed) -> None:
+    """Kubernetes turns an HPA off while its workload is at 0 ("Implicit maintenance-mode deactivation")."""
+    if observed.target["spec"].get("replicas", 1) == 0:
+        raise Refused(
+            Reason.INVALID_PARAMETERS,
+            f"{observed.name} is at 0, where its HPA does nothing: recover it after a shutdown, else set its replicas "
+            "to 1 by hand",
+        )
+
+
+def _bounds_with(spec: Json, before: State, wanted: int, cap: int | None, *, grows: bool) -> State:
     """What a ScaledObject does not say stays unsaid unless it has to change. KEDA has fewer when idle than at least."""
     least, most = spec.get(_LEAST, 0), spec.get(_MOST, _KEDA_MOST)
     floor = max(wanted, spec.get("idleReplicaCount", -1) + 1)
-    ceiling = max(cap or most, floor, 1)
+    ceiling = max(_ceiling(most, floor, cap, grows=grows or floor > least), 1)
     return {
         _LEAST: before[_LEAST] if floor == least else floor,
         _MOST: before[_MOST] if ceiling == most else ceiling,
     }
+
+
+def _ceiling(most: int, floor: int, cap: int | None, *, grows: bool) -> int:
+    """In the middle of high load a cap bounds what is wanted, and not what runs already."""
+    return max(most if grows or cap is None else 0, cap or 0, floor)
 
 
 def _write(observed: Observed, after: State, operation: str) -> Patch:

@@ -87,6 +87,10 @@ class Reason(_Documented):
     NO_EARLIER_REVISION = "NoEarlierRevision", "There is no earlier revision to go back to."
     REVISION_NOT_FOUND = "RevisionNotFound", "The named revision does not exist."
     WORKLOAD_PAUSED = "WorkloadPaused", "The Deployment is paused (spec.paused) and would not roll out."
+    ROLLS_OUT_ON_DELETE = (
+        "RollsOutOnDelete",
+        "The workload's updateStrategy is OnDelete: a new template reaches its pods only as somebody deletes them.",
+    )
     UNSUPPORTED_KIND = "UnsupportedKind", "The action cannot be done on this kind."
     IMMUTABLE = "Immutable", "The object is immutable: make another under a new name, and have it used."
     INVALID_PARAMETERS = "InvalidParameters", "The action's parameters cannot be used on this target."
@@ -212,6 +216,7 @@ WARNINGS = frozenset(
         Reason.NO_EARLIER_REVISION,
         Reason.REVISION_NOT_FOUND,
         Reason.WORKLOAD_PAUSED,
+        Reason.ROLLS_OUT_ON_DELETE,
         Reason.UNSUPPORTED_KIND,
         Reason.IMMUTABLE,
         Reason.INVALID_PARAMETERS,

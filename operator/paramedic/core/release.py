@@ -61,16 +61,18 @@ class Release:
     changes: Changes
 
 
-def release_of(current: Entry, history: Sequence[Entry]) -> Release:
-    """The release that ``current`` belongs to, and what it changed against the one before."""
+def release_of(current: Entry, history: Sequence[Entry], started_at: datetime | None = None) -> Release:
+    """The release that ``current`` belongs to, and what it changed against the one before. ``started_at`` is for one
+    that was rolled out again.
+    """
     same = [e for e in history if not changes_between(e.template, current.template).words()]
-    first = min(same, key=lambda e: e.created_at)
+    began = started_at or min(e.created_at for e in same)
     earlier = [e for e in history if e.number < current.number and e not in same]
     previous = max(earlier, key=lambda e: e.number, default=None)
     return Release(
         revision=current.number,
-        started_at=first.created_at,
-        restarted_at=current.created_at if current.created_at > first.created_at else None,
+        started_at=began,
+        restarted_at=current.created_at if current.created_at > began else None,
         entries=frozenset(e.name for e in same),
         previous=previous.number if previous else None,
         changes=changes_between(previous.template, current.template) if previous else Changes(),

@@ -7,6 +7,7 @@ from paramedic.api.base import parse_time
 from paramedic.core.verify import Result
 
 Json = dict[str, Any]
+NOT_REPLACED = "Kubernetes does not replace a pod that is not ready: delete it yourself if it stays"
 _PROGRESS_DEADLINE_SECONDS = 600  # where a Deployment does not say
 
 
@@ -15,15 +16,18 @@ def rollout_result(workload: Json, since: datetime | None = None) -> Result:
     the controller keeps what it has said of the last one until it sees a pod of this one.
     """
     status = workload.get("status") or {}
-    if not _is_observed(workload):
+    if not is_observed(workload):
         return Result("Waiting", "the rollout has not been observed yet")
+    if rolls_out_on_delete(workload):
+        what = f"a {workload.get('kind')} with updateStrategy OnDelete"
+        return Result("Inconclusive", f"{what} rolls out only as its pods are deleted")
     match workload.get("kind"):
         case "Deployment":
             return _deployment(workload["spec"], status, since)
         case "StatefulSet":
             return _stateful_set(workload["spec"], status)
         case "DaemonSet":
-            return _daemon_set(workload["spec"], status)
+            return _daemon_set(status)
         case kind:
             return Result("Inconclusive", f"{kind} has no rollout")
 
@@ -32,7 +36,7 @@ def none_left(workload: Json) -> Result:
     """Passed when no replica is wanted and none is left. Pods that take their time to end are no reason to bring the
     others back: after the deadline that is Inconclusive, not Failed.
     """
-    if not _is_observed(workload):
+    if not is_observed(workload):
         return Result("Waiting", "that none is wanted has not been observed yet")
     wanted = int(workload["spec"].get("replicas", 1))
     if wanted:
@@ -41,9 +45,23 @@ def none_left(workload: Json) -> Result:
     return Result("Inconclusive", f"{left} replicas still to end") if left else Result("Passed", "no replicas are left")
 
 
-def _is_observed(workload: Json) -> bool:
+def is_observed(workload: Json) -> bool:
+    """Whether its controller has seen the present spec."""
     seen = int((workload.get("status") or {}).get("observedGeneration") or 0)
     return seen >= int(workload["metadata"].get("generation") or 0)
+
+
+def rolls_out_on_delete(workload: Json) -> bool:
+    """Whether its controller leaves the pods of an earlier template alone until somebody deletes them."""
+    return bool((workload["spec"].get("updateStrategy") or {}).get("type") == "OnDelete")
+
+
+def waits_for_readiness(spec: Json) -> bool:
+    """Whether a StatefulSet's controller waits for each pod to get ready, even for one of a bad template that never
+    will ("Forced rollback", kubernetes/kubernetes#67250).
+    """
+    replaces_all = (spec.get("updateStrategy") or {}).get("type") == "Recreate"
+    return bool(spec.get("podManagementPolicy", "OrderedReady") == "OrderedReady" and not replaces_all)
 
 
 def is_healthy(workload: Json) -> bool:
@@ -86,13 +104,12 @@ def _least_patience(spec: Json) -> timedelta:
 
 def _stateful_set(spec: Json, status: Json) -> Result:
     strategy = spec.get("updateStrategy") or {}
-    if strategy.get("type") == "OnDelete":
-        return Result(
-            "Inconclusive", "a StatefulSet with updateStrategy OnDelete rolls out only as its pods are deleted"
-        )
     wanted = int(spec.get("replicas", 1))
     ready, updated = int(status.get("readyReplicas") or 0), int(status.get("updatedReplicas") or 0)
     partition = int((strategy.get("rollingUpdate") or {}).get("partition") or 0)
+    if ready < wanted and _is_held_up(spec, status):
+        text = f"{ready} of {wanted} replicas ready; {NOT_REPLACED}"
+        return Result("Inconclusive", text, held_up=True)
     if ready < wanted:
         return Result("Waiting", f"{ready} of {wanted} replicas ready")
     if updated < wanted - partition:
@@ -102,9 +119,16 @@ def _stateful_set(spec: Json, status: Json) -> Result:
     return Result("Passed", f"rollout complete, {ready} of {wanted} replicas ready")
 
 
-def _daemon_set(spec: Json, status: Json) -> Result:
-    if (spec.get("updateStrategy") or {}).get("type") == "OnDelete":
-        return Result("Inconclusive", "a DaemonSet with updateStrategy OnDelete rolls out only as its pods are deleted")
+def _is_held_up(spec: Json, status: Json) -> bool:
+    """Whether the pods of another template are in the way of this one: it has reached none yet, or it is the one that
+    was good before. (A new template whose first pod does not get ready has reached that one.)
+    """
+    total, updated = int(status.get("replicas") or 0), int(status.get("updatedReplicas") or 0)
+    goes_back = status.get("updateRevision") == status.get("currentRevision")
+    return waits_for_readiness(spec) and updated < total and (goes_back or not updated)
+
+
+def _daemon_set(status: Json) -> Result:
     wanted, updated = int(status.get("desiredNumberScheduled") or 0), int(status.get("updatedNumberScheduled") or 0)
     available = int(status.get("numberAvailable") or 0)
     if updated < wanted:

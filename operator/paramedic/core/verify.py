@@ -18,12 +18,14 @@ UNWATCHED = timedelta(minutes=2)
 @dataclass(frozen=True, slots=True)
 class Result:
     """One check at one moment. ``Waiting`` may still pass; ``Failed`` cannot any more; one that is Inconclusive only
-    ``for_now`` may be told a moment later.
+    ``for_now`` may be told a moment later; while it is ``held_up`` the change has not taken effect and waits for a
+    person, so that no other check can tell anything of it.
     """
 
     state: State
     message: str
     for_now: bool = False
+    held_up: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +68,8 @@ def judge(
     if deadline is None or now < deadline + patience:
         return Verdict("Waiting", message)
     # A check that is known not to hold outweighs one that could not be read.
-    return Verdict("Failed" if any(r.state == "Waiting" for r in results) else "Inconclusive", message)
+    failed = any(r.state == "Waiting" for r in results) and not any(r.held_up for r in results)
+    return Verdict("Failed" if failed else "Inconclusive", message)
 
 
 def watched_deadline(started_at: datetime, deadline: datetime, watched_since: datetime) -> datetime:

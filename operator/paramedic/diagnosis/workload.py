@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Any
 
 from paramedic.actions.base import Observed, annotation
-from paramedic.actions.rollback import Revision, current_revision, revisions
+from paramedic.actions.rollback import Revision, current_revision, release_started_at, revisions
 from paramedic.api import ANNOTATION_LEFT_REVISIONS, ANNOTATION_OPERATION
 from paramedic.api.workload import WORKLOADS, BoundTarget
 from paramedic.clients.kube import Kube
@@ -71,7 +71,7 @@ async def read_history(kube: Kube, target: BoundTarget, workload: Json, began: d
     suspect, others = _before_the_remedy(workload, current, known, began)
     owners = {str(o["metadata"]["uid"]) for o in found} if kind == "replicasets" else {str(uid)}
     return History(
-        release_of(suspect, others) if suspect else None,
+        release_of(suspect, others, release_started_at(observed) if suspect is current else None) if suspect else None,
         [
             {"revision": r.number, "name": r.name, "at": r.created_at.isoformat(), "changeCause": r.change_cause}
             for r in known

@@ -43,6 +43,7 @@ from paramedic.api.reasons import Reason
 from paramedic.api.workload import WORKLOADS, BoundTarget, collection_path, target_path
 from paramedic.core.configusers import uses
 from paramedic.core.redact import clean
+from paramedic.core.rollout import rolls_out_on_delete
 from paramedic.errors import NotFound, Refused, Terminal
 
 if TYPE_CHECKING:
@@ -52,6 +53,10 @@ _MOST_WORKLOADS = 20
 _MOST_REMEMBERED = 131_072
 _KEYS_TOLD = 5
 _KEPT = "kept"
+_NOT_RESTARTED = {
+    "paused": "paused, not restarted",
+    "onDelete": "OnDelete, not restarted until somebody deletes their pods",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,7 +215,7 @@ def _parsed(params: Json) -> PatchConfigParams:
 
 
 async def _workloads(target: BoundTarget, wanted: PatchConfigParams, kube: "Kube") -> dict[str, list[Json]]:
-    """The workloads to restart, in a fixed order, without those that are paused; and named ones that are missing."""
+    """The workloads to restart, in a fixed order; those that would not roll out, and named ones that are missing."""
     found: list[Json] = []
     missing: list[Json] = []
     if wanted.restart == "Users":
@@ -225,7 +230,9 @@ async def _workloads(target: BoundTarget, wanted: PatchConfigParams, kube: "Kube
             missing.append({"metadata": {"name": f"{named.kind}/{named.name}"}})
     found.sort(key=lambda one: (WORKLOADS.index(one["kind"]), one["metadata"]["name"]))
     paused = [one for one in found if one["spec"].get("paused")]
-    return {"workloads": [one for one in found if one not in paused], "paused": paused, "missing": missing}
+    on_delete = [one for one in found if rolls_out_on_delete(one)]
+    rolling = [one for one in found if one not in paused and one not in on_delete]
+    return {"workloads": rolling, "paused": paused, "onDelete": on_delete, "missing": missing}
 
 
 async def _beside_a_secret(target: BoundTarget, wanted: PatchConfigParams, kube: "Kube") -> dict[str, list[Json]]:
@@ -350,11 +357,13 @@ def _told_value(key: str, old: str | None, new: str) -> str:
 
 
 def _told_restarts(observed: Observed, parts: list[str], params: PatchConfigParams | None) -> str:
-    paused = [f"{one['kind']}/{one['metadata']['name']}" for one in observed.related["paused"]]
     told = f"; then restarted: {', '.join(parts)}" if parts else ""
     if not parts and params and params.restart == "Users":
         told = "; no workload of the namespace that could be restarted uses it"
-    return told + (f"; paused, not restarted: {', '.join(paused)}" if paused else "")
+    for why in ("paused", "onDelete"):
+        left = [f"{one['kind']}/{one['metadata']['name']}" for one in observed.related[why]]
+        told += f"; {_NOT_RESTARTED[why]}: {', '.join(left)}" if left else ""
+    return told
 
 
 def _part(observed: Observed) -> str:
