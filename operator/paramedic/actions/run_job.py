@@ -107,6 +107,11 @@ class _Work:
     def path(self) -> str:
         return f"{self.collection}/{self.name}"
 
+    @property
+    def container(self) -> str:
+        """The template's first, as a mesh may put a sidecar in front of it in the pod."""
+        return str(self.body["spec"]["template"]["spec"]["containers"][0]["name"])
+
 
 def _deleted(work: _Work) -> Terminal:
     text = f"Job {work.name} was deleted by others while it ran; not repeated, please look what it has done"
@@ -182,11 +187,11 @@ class _Run:
         return None
 
     async def _tail(self, pod: Json | None) -> bytes:
-        """The end of the first container's log; empty when there is none to be read."""
+        """The end of the log of the template's first container; empty when there is none to be read."""
         if pod is None:
             return b""
         path = f"{self._pods}/{pod['metadata']['name']}/log"
-        query = {"container": pod["spec"]["containers"][0]["name"], "tailLines": str(max(1, self._work.log_lines))}
+        query = {"container": self._work.container, "tailLines": str(max(1, self._work.log_lines))}
         kept = b""
         with suppress(ParamedicError, TimeoutError):
             async with asyncio.timeout(self._patience()):
