@@ -271,7 +271,7 @@ class KubeWithSidecars:
 
 
 async def test_the_log_that_counts_is_not_a_sidecars() -> None:
-    report = await run(Clients(cast(Kube, KubeWithSidecars())), "covet", new_operation(NOW))
+    report = await run(Clients(cast("Kube", KubeWithSidecars())), "covet", new_operation(NOW))
     assert report.result is not None
     assert (report.result["log"], report.result["output"]) == ('{"rows": 3}', {"rows": 3})
 

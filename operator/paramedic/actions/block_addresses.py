@@ -370,8 +370,8 @@ def _require_no_controller(observed: Observed) -> None:
     if kept:
         raise Refused(
             Reason.INVALID_PARAMETERS,
-            f"the listener of {observed.name} is kept by the AWS Load Balancer Controller (tag {kept.controller} on the "
-            f"rule with priority {kept.priority}), which takes away rules that are not its own: block by AWS WAF "
+            f"the listener of {observed.name} is kept by the AWS Load Balancer Controller (tag {kept.controller} on "
+            f"the rule with priority {kept.priority}), which takes away rules that are not its own: block by AWS WAF "
             "(annotation alb.ingress.kubernetes.io/wafv2-acl-arn) or narrow alb.ingress.kubernetes.io/inbound-cidrs",
         )
 
@@ -382,8 +382,8 @@ def _require_to_be_asked(observed: Observed, wanted: int) -> None:
     if every and every.priority - 1 - sum(one.priority < every.priority for one in _rules(observed)) < wanted:
         raise Refused(
             Reason.INVALID_PARAMETERS,
-            f"the rule with priority {every.priority} of the listener of {observed.name} matches every request, so that "
-            f"none would come to the {wanted} behind it: give it a higher number, with room for them in front",
+            f"the rule with priority {every.priority} of the listener of {observed.name} matches every request, so "
+            f"that none would come to the {wanted} behind it: give it a higher number, with room for them in front",
         )
 
 
