@@ -239,6 +239,8 @@ class Action:
     beyond_target: ClassVar[bool] = False
     """Changes objects besides its target. Who may change an Incident's target need not be allowed to change those, so
     it is done only for alerts and for Incidents that leave the target to the policy."""
+    while_shut_down: ClassVar[bool] = False
+    """Whether it may also be done to what an emergency shutdown has taken down: nothing else is to bring that back."""
 
     @property
     def reads_only(self) -> bool:

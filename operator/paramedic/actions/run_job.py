@@ -42,6 +42,7 @@ class RunJob(Action):
     undoable = False
     slow = True
     beyond_target = True
+    while_shut_down = True
 
     def state(self, observed: Observed) -> State:
         """Nothing of the target is changed."""
