@@ -88,12 +88,7 @@ class Executor:
             observed = await self._acting.observe(draft, step)
             outcome = action.settled(observed, step.before or {}, step.after or {}, step.operation or "")
         except (Refused, Terminal) as error:
-            if error.reason in GONE:
-                self._outcomes.fail(draft, step, error.reason, str(error))
-            else:
-                self._outcomes.unknown(
-                    draft, step, Reason.OUTCOME_UNKNOWN, f"whether it was done cannot be seen: {error}"
-                )
+            await self._unseen(draft, step, error)
             return
         if outcome is Outcome.APPLIED:
             self._outcomes.applied(draft, step, step.message)
@@ -102,6 +97,17 @@ class Executor:
             self._outcomes.unknown(draft, step, Reason.OUTCOME_UNKNOWN, text)
         else:
             await self._act_again(draft, step, action, observed)
+
+    async def _unseen(self, draft: Draft, step: StepStatus, error: Refused | Terminal) -> None:
+        """An intent whose target cannot be looked at: nothing is left of it when that is gone, unless elsewhere."""
+        text = f"whether it was done cannot be seen: {error}"
+        if error.reason in GONE:
+            held = await self._acting.held_elsewhere(step)
+            if not held:
+                self._outcomes.fail(draft, step, error.reason, str(error))
+                return
+            text = f"{error}, but {held}"
+        self._outcomes.unknown(draft, step, Reason.OUTCOME_UNKNOWN, text)
 
     async def describe_plan(self, draft: Draft, index: int) -> None:
         """Mode Observe: records what the step would do, and what would hold it back."""
