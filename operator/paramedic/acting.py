@@ -9,7 +9,8 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from paramedic.actions import ACTIONS
-from paramedic.actions.base import Action, Change, Clients, Observed, Report
+from paramedic.actions.base import Action, Change, Clients, Observed, Report, is_pinned
+from paramedic.actions.elsewhere import held_elsewhere
 from paramedic.api.incident import StepStatus
 from paramedic.api.reasons import Reason
 from paramedic.api.workload import BoundTarget
@@ -22,7 +23,7 @@ from paramedic.store import Store
 
 T = TypeVar("T")
 GONE = (Reason.TARGET_NOT_FOUND, Reason.TARGET_DELETED, Reason.TARGET_REPLACED)
-"""Why a look fails at a target that holds nothing (any more) of what was done."""
+"""Why a look fails at a target that holds nothing (any more) of what was done; something else may."""
 _LOOK_AHEAD_SECONDS = 0.5
 # An API server that has just been started refuses what it allows a moment later: it has not read the roles yet.
 _FORBIDDEN_TRIES, _FORBIDDEN_PAUSE_SECONDS = 4, 1.0
@@ -74,7 +75,7 @@ class Acting:
         observed = await self._look(step, step.target)
         if observed.target["metadata"].get("deletionTimestamp"):
             raise Terminal(Reason.TARGET_DELETED, f"{step.target} is being deleted")
-        if step.attempts and step.target.uid and step.target.uid != observed.uid:
+        if step.attempts and not is_pinned(observed, step):
             raise Terminal(Reason.TARGET_REPLACED, f"{step.target} was deleted and made anew: it is not the one pinned")
         left = self._store.left_states(step.target.key)
         meta = draft.incident.metadata
@@ -96,6 +97,14 @@ class Acting:
             if step.attempts:
                 raise  # something may have been done: it is asked until it answers
             raise Terminal(Reason.CONNECTION_FAILED, str(error)) from error
+
+    async def held_elsewhere(self, step: StepStatus) -> str:
+        """What still holds the change of a step whose target does not; empty when nothing does."""
+        assert step.target is not None
+        try:
+            return await held_elsewhere(step.target, step.before or {}, step.after or {}, self.clients)
+        except (Refused, Terminal) as error:
+            return f"what else holds the change cannot be seen: {error}"
 
     async def apply(self, action: Action, change: Change) -> Report | None:
         """Makes the change. Raises NotActing when the lead was lost, else what the action raises."""

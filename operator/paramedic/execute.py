@@ -13,6 +13,7 @@ from typing import Any
 from paramedic.acting import GONE, Acting, parameters_of
 from paramedic.actions import ACTIONS
 from paramedic.actions.base import Action, Change, Delete, Observed, Outcome, Prepared, same_state
+from paramedic.actions.emergency import require_not_down
 from paramedic.actions.rollback import Rollback, release_started_at
 from paramedic.api import conditions as c
 from paramedic.api.base import format_duration
@@ -87,12 +88,7 @@ class Executor:
             observed = await self._acting.observe(draft, step)
             outcome = action.settled(observed, step.before or {}, step.after or {}, step.operation or "")
         except (Refused, Terminal) as error:
-            if error.reason in GONE:
-                self._outcomes.fail(draft, step, error.reason, str(error))
-            else:
-                self._outcomes.unknown(
-                    draft, step, Reason.OUTCOME_UNKNOWN, f"whether it was done cannot be seen: {error}"
-                )
+            await self._unseen(draft, step, error)
             return
         if outcome is Outcome.APPLIED:
             self._outcomes.applied(draft, step, step.message)
@@ -101,6 +97,17 @@ class Executor:
             self._outcomes.unknown(draft, step, Reason.OUTCOME_UNKNOWN, text)
         else:
             await self._act_again(draft, step, action, observed)
+
+    async def _unseen(self, draft: Draft, step: StepStatus, error: Refused | Terminal) -> None:
+        """An intent whose target cannot be looked at: nothing is left of it when that is gone, unless elsewhere."""
+        text = f"whether it was done cannot be seen: {error}"
+        if error.reason in GONE:
+            held = await self._acting.held_elsewhere(step)
+            if not held:
+                self._outcomes.fail(draft, step, error.reason, str(error))
+                return
+            text = f"{error}, but {held}"
+        self._outcomes.unknown(draft, step, Reason.OUTCOME_UNKNOWN, text)
 
     async def describe_plan(self, draft: Draft, index: int) -> None:
         """Mode Observe: records what the step would do, and what would hold it back."""
@@ -136,6 +143,7 @@ class Executor:
         if step.when and not await self._applies(draft, step, observed):
             _skip(step, Reason.CONDITION_FALSE, f"when is false: {step.when}")
             return None
+        _require_up(action, observed)
         change = _plan(action, observed, step, _operation(draft, step))
         if change.is_empty:
             _skip(step, Reason.ALREADY_IN_PLACE, change.message)
@@ -245,6 +253,7 @@ class Executor:
             )
             return
         try:
+            _require_up(action, observed)
             parameters = parameters_of(action, step)
             change = action.plan_again(observed, parameters, step.operation or "", step.before or {}, step.after or {})
         except (Refused, Terminal) as error:
@@ -291,6 +300,12 @@ def _plan(action: Action, observed: Observed, step: StepStatus, operation: str) 
     if step.state == "AwaitingApproval" and step.after is not None:
         return action.plan_as_shown(observed, parameters, operation, step.before or {}, step.after)
     return action.plan(observed, parameters, operation)
+
+
+def _require_up(action: Action, observed: Observed) -> None:
+    """Raises Refused when the target is shut down and the action might bring it back."""
+    if not (action.while_shut_down or action.reads_only):
+        require_not_down(observed)
 
 
 def _filled(draft: Draft, step: StepStatus) -> dict[str, Any]:

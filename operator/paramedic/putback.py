@@ -37,7 +37,7 @@ class PutBack:
             may_put_back(action, observed, step)
             change = action.restore(observed, step.before or {}, operation)
         except (Refused, Terminal) as error:
-            self._close(draft, step, begun, error)
+            self._close(draft, step, begun, await self._still_held(step, error))
             return
         begun.before, begun.after, begun.message = change.before, change.after, change.message
         begun.started_at, step.revert = draft.now, begun
@@ -67,7 +67,7 @@ class PutBack:
             else:
                 await self._act(draft, step, action, action.restore(observed, step.before or {}, revert.operation))
         except (Refused, Terminal) as error:
-            self._close(draft, step, revert, error)
+            self._close(draft, step, revert, await self._still_held(step, error))
 
     async def _act(self, draft: Draft, step: StepStatus, action: Action, change: Change) -> None:
         assert step.revert is not None
@@ -85,17 +85,22 @@ class PutBack:
             self._close(draft, step, step.revert, None)
 
     async def _what_is_gone(self, draft: Draft, step: StepStatus, error: NotFound) -> Refused | Terminal:
-        """The target, which then holds nothing any more, or only something else that the putting back needed."""
+        """The target, or only something else that the putting back needed."""
         try:
             await self._acting.observe(draft, step)
         except (Refused, Terminal) as found:
-            return found
+            return await self._still_held(step, found)
         return Refused(Reason.NOT_PUT_BACK, f"{step.target} is there, but something that this needs is not: {error}")
+
+    async def _still_held(self, step: StepStatus, error: Refused | Terminal) -> Refused | Terminal:
+        """Of a target that is gone: what else still holds the change, which is then for a person. Else the error."""
+        held = await self._acting.held_elsewhere(step) if error.reason in GONE else ""
+        return Refused(Reason.NOT_PUT_BACK, f"{error}, but {held}") if held else error
 
     def _close(
         self, draft: Draft, step: StepStatus, revert: Revert, error: PartlyDone | Refused | Terminal | None
     ) -> None:
-        """Records how the putting back ended."""
+        """Records how the putting back ended. With a target that is gone the change went, too."""
         step.revert, revert.finished_at = revert, draft.now
         if error is not None and not holds_nothing(error):
             note_failure(revert, error)

@@ -8,13 +8,14 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from builders import OPERATION, Json, hpa, observed, scaled_object, stored, workload
+from builders import NOW, OPERATION, Json, hpa, observed, scaled_object, stored, workload
 from paramedic.actions import ACTIONS
 from paramedic.actions.base import Apply, Change, Observed, Outcome, Patch
-from paramedic.actions.emergency import part_name, replicas_at, saved_of
-from paramedic.api import ANNOTATION_BEFORE_SHUTDOWN, ANNOTATION_OPERATION
+from paramedic.actions.emergency import part_name, replicas_at, require_not_down, saved_of
+from paramedic.api import ANNOTATION_BEFORE_SHUTDOWN, ANNOTATION_INCIDENT, ANNOTATION_OPERATION
 from paramedic.api.policy import Step
 from paramedic.api.reasons import Reason
+from paramedic.core.operation import new_operation
 from paramedic.core.saved_manifests import digest_of
 from paramedic.errors import Refused
 
@@ -22,6 +23,7 @@ SHUTDOWN, RECOVER = ACTIONS["shutdown"], ACTIONS["recover"]
 OBJECTS: Json = {"services": ["web"], "workloads": [{"name": "app"}, {"kind": "StatefulSet", "name": "queue"}]}
 JOB: Json = {"template": {"spec": {"containers": [{"name": "check", "image": "covet/app:1"}]}}}
 SAVED = {"replicas": 8}
+BOUNDS = {"name": "covet-app", "minReplicas": 4, "maxReplicas": 10}
 
 
 def step(action: str, params: Json, **fields: Any) -> Step:
@@ -252,6 +254,50 @@ def test_a_selector_that_others_have_chosen_since_is_what_is_saved() -> None:
 def test_what_an_older_paramedic_has_saved_of_a_service_is_known() -> None:
     old = service({"app": "emergency-shutdown"}, {"selector": {"app": "covet"}})
     assert json.loads(note(plan("shutdown", old, selector={"app": "nobody"})))["selector"] == {"app": "covet"}
+
+
+# -- what a shutdown has taken down is left to the recovery ------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("seen", "words"),
+    [
+        (app(0, SAVED), "Deployment/covet-app is shut down: recover it first, or remove its annotation"),
+        (app(2, SAVED | {"stage": 2}), "the recovery of Deployment/covet-app is not finished"),
+        (app(2, SAVED | {"hpa": BOUNDS}, hpa=[hpa(least=2, most=2)]), "is shut down"),
+        (service({"app": "emergency-shutdown"}, {"selector": {"app": "covet"}}), "Service/web is shut down"),
+    ],
+)
+def test_what_is_shut_down_nothing_else_is_done_to(seen: Observed, words: str) -> None:
+    with pytest.raises(Refused, match=words) as refusal:
+        require_not_down(seen)
+    assert refusal.value.reason is Reason.SHUT_DOWN
+
+
+def test_since_when_and_by_which_incident_it_is_down_is_told() -> None:
+    seen = app(0, SAVED)
+    stamped = {ANNOTATION_OPERATION: new_operation(NOW), ANNOTATION_INCIDENT: "emergency"}
+    seen.target["metadata"]["annotations"] |= stamped
+    with pytest.raises(Refused, match=rf"is shut down since {NOW:%Y-%m-%d %H:%M} UTC \(incident emergency\)"):
+        require_not_down(seen)
+
+
+@pytest.mark.parametrize(
+    "seen",
+    [
+        app(0),
+        app(5, SAVED),
+        app(0, "{"),
+        service({"app": "green"}, {"selector": {"app": "covet"}}),
+        Observed(stored({"kind": "ConfigMap", "metadata": {"name": "c"}})),
+    ],
+)
+def test_what_is_not_shut_down_or_was_brought_back_otherwise_may_be_acted_on(seen: Observed) -> None:
+    require_not_down(seen)
+
+
+def test_only_what_brings_nothing_back_is_done_while_shut_down() -> None:
+    assert {name for name, one in ACTIONS.items() if one.while_shut_down} == {"shutdown", "recover", "runJob"}
 
 
 # -- where KEDA scales -------------------------------------------------------------------------------------------------
@@ -534,7 +580,7 @@ def test_traffic_comes_back_whole() -> None:
     assert note(change) is None
 
 
-HELD = {"replicas": 8, "hpa": {"name": "covet-app", "minReplicas": 4, "maxReplicas": 10}}
+HELD = SAVED | {"hpa": BOUNDS}
 
 
 def test_an_hpa_is_held_at_each_stage_and_freed_in_the_last() -> None:

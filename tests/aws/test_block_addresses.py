@@ -225,6 +225,36 @@ async def test_says_when_other_rules_are_asked_first(clients: Clients, cloud: Cl
     assert change.message == "covet-alb: 203.0.113.7/32 answered 403, behind 2 other rules, which are asked first"
 
 
+EVERY_PATH: Json = {"Field": "path-pattern", "PathPatternConfig": {"Values": ["/api/*", "/*"]}}
+EVERY_HOST: Json = {"Field": "host-header", "HostHeaderConfig": {"Values": ["*"]}}
+SOME_PATHS: Json = {"Field": "path-pattern", "PathPatternConfig": {"Values": ["/api/*"]}}
+
+
+@pytest.mark.parametrize("condition", [EVERY_PATH, EVERY_HOST])
+@pytest.mark.parametrize("priority", [1, 3])
+async def test_behind_a_rule_for_every_request_nothing_is_blocked(
+    clients: Clients, cloud: Cloud, condition: Json, priority: int
+) -> None:
+    cloud.create_rule(priority, condition)
+    with pytest.raises(Refused, match=f"with priority {priority} .* matches every request") as refusal:
+        await plan(clients, new_operation(NOW))
+    assert refusal.value.reason is Reason.INVALID_PARAMETERS
+
+
+async def test_in_front_of_it_and_behind_others_all_is_blocked(clients: Clients, cloud: Cloud) -> None:
+    cloud.create_rule(2, SOME_PATHS)
+    cloud.create_rule(5, EVERY_PATH)
+    await ACTION.apply(await plan(clients, new_operation(NOW)), clients)
+    assert [rule["Priority"] for rule in cloud.rules()] == ["1", "2", "3", "4", "5"]
+
+
+@pytest.mark.parametrize("tag", ["elbv2.k8s.aws/cluster", "ingress.k8s.aws/stack", "gateway.k8s.aws.alb/stack"])
+async def test_where_a_controller_takes_other_rules_away_none_is_made(clients: Clients, cloud: Cloud, tag: str) -> None:
+    cloud.create_rule(7, SOME_PATHS, **{tag: "covet"})
+    with pytest.raises(Refused, match=f"tag {tag} on the rule with priority 7.*wafv2-acl-arn"):
+        await plan(clients, new_operation(NOW), addresses=["203.0.113.7"])
+
+
 # -- what is never blocked ---------------------------------------------------------------------------------------------
 
 

@@ -143,13 +143,15 @@ class Cloud:
         """The source addresses of each rule."""
         return [rule["Conditions"][0]["SourceIpConfig"]["Values"] for rule in self.rules()]
 
-    def create_rule(self, priority: int, address: str = "198.51.100.9/32") -> str:
+    def create_rule(self, priority: int, condition: Json | None = None, **tags: str) -> str:
         """A rule of somebody else's."""
+        tagged = {"Tags": [{"Key": key, "Value": value} for key, value in tags.items()]} if tags else {}
         made = self.client("elbv2").create_rule(
             ListenerArn=self.listener,
             Priority=priority,
-            Conditions=[{"Field": "source-ip", "SourceIpConfig": {"Values": [address]}}],
+            Conditions=[condition or {"Field": "source-ip", "SourceIpConfig": {"Values": ["198.51.100.9/32"]}}],
             Actions=[{"Type": "fixed-response", "FixedResponseConfig": {"StatusCode": "404"}}],
+            **tagged,
         )
         return str(made["Rules"][0]["RuleArn"])
 

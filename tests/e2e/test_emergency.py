@@ -134,6 +134,26 @@ async def test_a_second_shutdown_keeps_what_the_first_has_saved(world: World) ->
     assert await saved(world) == {"replicas": 2}
 
 
+async def test_no_policy_brings_back_what_is_shut_down(world: World) -> None:
+    await covet(world, app=2, worker=3)
+    await sample_policies(world)
+    await shut_down(world)
+    more = {"name": "more-workers", "scale": {"replicas": "+5"}, "onFailure": "Continue"}
+    target = {"apiVersion": "apps/v1", "kind": "Deployment", "name": "covet-worker"}
+    await world.policy(more, {"name": "again", "restart": {}}, name="backlog", guards={"cooldown": "0s"}, target=target)
+    await world.alert("backlog")
+    found = await eventually(lambda: of_policy(world, "backlog"), what="the steps have ended")
+    assert {(s["state"], s["reason"]) for s in found["status"]["steps"]} == {("Failed", "ShutDown")}, story(found)
+    assert "(incident shut-down): recover it first" in step(found)["message"]
+    assert await world.replicas("covet-worker") == 0
+
+
+async def of_policy(world: World, name: str) -> Json | None:
+    """The policy's incident, once people are called to it."""
+    found = [i for i in await world.all_incidents() if i.get("status", {}).get("policy", {}).get("name") == name]
+    return found[0] if found and found[0]["status"].get("phase") == "Escalated" else None
+
+
 async def test_recovery_in_stages_with_a_database_check(world: World) -> None:
     await covet(world)
     await world.admin.create(hpa("covet-hpa", "covet-app", 4, 10), world.namespace)

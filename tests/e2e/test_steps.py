@@ -434,6 +434,41 @@ async def test_target_missing_and_target_recreated_under_its_name(world: World) 
     assert "nothing to put back" in step(found)["revert"]["message"]
 
 
+async def test_bounds_are_put_back_though_the_workload_was_made_anew(world: World) -> None:
+    await leased_room(world)
+    await world.admin.delete("apps/v1/deployments", "app", world.namespace)
+    await world.workload(replicas=6)
+    found = await world.reaches("Resolved")
+    assert await bounds(world) == (2, 4)
+    assert step(found)["revert"]["message"] == "app: maxReplicas 12 → 4, minReplicas 6 → 2"
+
+
+async def test_bounds_that_outlive_the_workload_are_for_a_person(world: World) -> None:
+    await leased_room(world)
+    await world.admin.delete("apps/v1/deployments", "app", world.namespace)
+    found = await world.reaches("Escalated")
+    assert step(found)["revert"]["state"] == "Failed", story(found)
+    held = "HorizontalPodAutoscaler/auto still has minReplicas 6, maxReplicas 12 (before: minReplicas 2, maxReplicas 4)"
+    assert held in step(found)["revert"]["message"]
+    assert found["status"]["escalation"]["reason"] == "NotPutBack"
+    await world.stays("Escalated", 1)
+
+
+async def leased_room(world: World) -> None:
+    """An HPA's bounds are moved for a few seconds."""
+    await world.workload()
+    await world.admin.create(hpa("auto", "app", 2, 4), world.namespace)
+    await world.policy({"name": "room", "scale": {"replicas": 6, "maxReplicas": 12}, "ttl": "4s", "verify": {}})
+    await world.incident()
+    await world.says("Applied")
+    assert await bounds(world) == (6, 12)
+
+
+async def bounds(world: World) -> tuple[int, int]:
+    auto = await world.admin.get("autoscaling/v2/horizontalpodautoscalers", "auto", world.namespace)
+    return auto["spec"]["minReplicas"], auto["spec"]["maxReplicas"]
+
+
 async def test_incident_that_names_a_target_acts_on_no_other(world: World) -> None:
     for name in ("app", "other"):
         await world.workload(name)

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from e2e.world import hpa
 from faults.drill import (
     Ground,
     Scene,
@@ -176,6 +177,23 @@ async def test_a_change_whose_target_is_gone_has_failed(scene: Scene, fresh_name
     assert not stage.step().get("after")
     await scene.admin.delete(INCIDENTS, "applied", fresh_name)
     await stage.sees(lambda: not stage.find(), "nothing is held that would keep it from being deleted")
+
+
+async def test_bounds_that_were_moved_are_not_taken_for_gone_with_the_target(scene: Scene, fresh_name: str) -> None:
+    """The autoscaler outlives the target, and nobody but a person could put it back."""
+    stage = await Stage.set_up(scene, fresh_name, {"scale": {"replicas": 3}, "ttl": "10m"})
+    await scene.admin.create(hpa("auto", TARGET, 1, 4), fresh_name)
+    operator = scene.ground.operator
+    rule = Fault(after=lambda _: operator.kill(), answer=CUT)
+    scene.ground.proxy.on(lambda seen: seen.is_write and seen.resource == "horizontalpodautoscalers", rule)
+    await scene.admin.create(incident(), fresh_name)
+    await eventually(lambda: not operator.alive, timeout=30, what="it is killed")
+    await scene.admin.delete(DEPLOYMENTS, TARGET, fresh_name)
+    await eventually(lambda: _is_gone(scene, fresh_name), timeout=30, what="the target is gone")
+    await asyncio.to_thread(operator.start)
+    await stage.sees(lambda: stage.step().get("state") == "Unknown", "it is left to people")
+    assert "HorizontalPodAutoscaler/auto still has minReplicas 3 (before: minReplicas 1)" in stage.step()["message"]
+    assert stage.step()["after"], "what has to be put back is no longer known"
 
 
 async def _is_gone(scene: Scene, namespace: str) -> bool:

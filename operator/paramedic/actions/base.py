@@ -159,6 +159,8 @@ class Delete:
 
 Write = Patch | Create | Apply | Delete
 
+_BOUNDS = {"minReplicas", "maxReplicas", "minReplicaCount", "maxReplicaCount"}
+
 # Said by the API server at `kubectl apply`, and on the condition Ready of a policy that came past it; {} is the action.
 NEEDS_APPROVAL = "{} always waits for a person: write approval: Required on the step"
 NEEDS_TTL = "{} is for a while only: set ttl, for example 30m, after which it is put back"
@@ -239,6 +241,8 @@ class Action:
     beyond_target: ClassVar[bool] = False
     """Changes objects besides its target. Who may change an Incident's target need not be allowed to change those, so
     it is done only for alerts and for Incidents that leave the target to the policy."""
+    while_shut_down: ClassVar[bool] = False
+    """Whether it may also be done to what an emergency shutdown has taken down: nothing else is to bring that back."""
 
     @property
     def reads_only(self) -> bool:
@@ -368,9 +372,21 @@ class Prepared:
 
 def may_put_back(action: Action, observed: Observed, step: StepStatus) -> None:
     """Raises Refused unless the fields are still as the step left them and the object is the same."""
-    if step.target and step.target.uid and step.target.uid != observed.uid:
+    if not is_pinned(observed, step):
         raise Refused(Reason.TARGET_REPLACED, f"{observed.kind}/{observed.name} was made anew since: hands off")
     action.require_unchanged(observed, step.before or {}, step.after or {})
+
+
+def is_pinned(observed: Observed, step: StepStatus) -> bool:
+    """Whether it is what the step has changed: the same object or, where the step has changed only what scales it,
+    that one, by the step's stamp, whatever became of the target.
+    """
+    if not step.target or step.target.uid in (None, "", observed.uid):
+        return True
+    scalers = [one for kind in ("hpa", "scaledObject") for one in observed.related.get(kind, [])]
+    stamped = any(annotation(one, ANNOTATION_OPERATION) == step.operation for one in scalers)
+    after = step.after or {}
+    return stamped and bool(after) and _BOUNDS.issuperset(after)
 
 
 async def read_target(target: BoundTarget, kube: "Kube") -> Json:

@@ -156,7 +156,9 @@ class BlockAddresses(Action):
         return {f"{one.operation}/{one.chunk}": " ".join(one.addresses) for one in rules}
 
     def plan(self, observed: Observed, params: BlockAddressesParams, operation: str) -> Change:
-        """The rules that lack. Raises Refused when there is nothing that may be blocked."""
+        """The rules that lack. Raises Refused when there is nothing that may be blocked, and when a rule there would
+        not last or never be asked.
+        """
         addresses, left_out = _chosen(observed, params)
         chunks = {str(n): " ".join(sorted(c)) for n, c in enumerate(in_chunks(addresses, MOST_VALUES))}
         present = _present(observed, operation)
@@ -165,6 +167,9 @@ class BlockAddresses(Action):
             for chunk, told in chunks.items()
             if chunk not in present
         )
+        if blocks:
+            _require_no_controller(observed)
+            _require_to_be_asked(observed, len(blocks))
         after: State = {"rules": chunks} | ({"leftOut": left_out} if left_out else {})
         work = _Work(_namespace(observed), observed.name, blocks) if blocks else None
         before: State = {"rules": _NONE}
@@ -355,6 +360,31 @@ def _message(observed: Observed, addresses: list[str], left_out: list[str], para
     first = _rules_in_front(observed)
     said += f", behind {first} other rules, which are asked first" if first else ""
     return f"{said}; left out: {'; '.join(left_out[:3])}" if left_out else said
+
+
+def _require_no_controller(observed: Observed) -> None:
+    """The AWS Load Balancer Controller deletes rules of its listeners that it does not know, at its next look
+    (kubernetes-sigs/aws-load-balancer-controller, issue 3311), and numbers its own from 1.
+    """
+    kept = next((one for one in _rules(observed) if one.controller), None)
+    if kept:
+        raise Refused(
+            Reason.INVALID_PARAMETERS,
+            f"the listener of {observed.name} is kept by the AWS Load Balancer Controller (tag {kept.controller} on "
+            f"the rule with priority {kept.priority}), which takes away rules that are not its own: block by AWS WAF "
+            "(annotation alb.ingress.kubernetes.io/wafv2-acl-arn) or narrow alb.ingress.kubernetes.io/inbound-cidrs",
+        )
+
+
+def _require_to_be_asked(observed: Observed, wanted: int) -> None:
+    """Raises Refused when so many rules have no room in front of one that matches every request."""
+    every = next((one for one in _rules(observed) if one.matches_all), None)
+    if every and every.priority - 1 - sum(one.priority < every.priority for one in _rules(observed)) < wanted:
+        raise Refused(
+            Reason.INVALID_PARAMETERS,
+            f"the rule with priority {every.priority} of the listener of {observed.name} matches every request, so "
+            f"that none would come to the {wanted} behind it: give it a higher number, with room for them in front",
+        )
 
 
 def _rules_in_front(observed: Observed) -> int:

@@ -22,11 +22,12 @@ from paramedic.actions.scaling import (
     scaled_object_of,
     scaled_object_path,
 )
-from paramedic.api import ANNOTATION_BEFORE_SHUTDOWN
+from paramedic.api import ANNOTATION_BEFORE_SHUTDOWN, ANNOTATION_INCIDENT, ANNOTATION_OPERATION
 from paramedic.api.base import Model, ObjectName, rule
 from paramedic.api.policy import Step
 from paramedic.api.reasons import Reason
 from paramedic.api.workload import BoundTarget, TargetSelector
+from paramedic.core.operation import operation_time
 from paramedic.core.redact import clean
 from paramedic.errors import Refused
 
@@ -224,6 +225,21 @@ def still_saved(observed: Observed) -> Saved | None:
     else:
         down = int(present.get("replicas", 1)) in (0, saved.get("stage")) or _is_held(observed, saved)
     return saved if down else None
+
+
+def require_not_down(observed: Observed) -> None:
+    """Raises Refused when a shutdown is in force on the target: what a person has taken down nothing but a recovery
+    brings back.
+    """
+    saved = still_saved(observed) if observed.kind in KINDS else None
+    if saved is None:
+        return
+    name = f"{observed.kind}/{observed.name}"
+    incident, at = (annotation(observed.target, key) for key in (ANNOTATION_INCIDENT, ANNOTATION_OPERATION))
+    since = f" since {known:%Y-%m-%d %H:%M} UTC" if (known := operation_time(at)) else ""
+    by = f" (incident {clean(incident, 63)})" if incident else ""
+    what = f"the recovery of {name} is not finished" if "stage" in saved else f"{name} is shut down{since}{by}"
+    raise Refused(Reason.SHUT_DOWN, f"{what}: recover it first, or remove its annotation {ANNOTATION_BEFORE_SHUTDOWN}")
 
 
 def _is_held(observed: Observed, saved: Saved) -> bool:

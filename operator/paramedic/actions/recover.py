@@ -165,6 +165,7 @@ class Recover(CompoundAction):
     kinds = KINDS
     beyond_target = True
     needs_approval = True
+    while_shut_down = True
     leasable = False
 
     def expand(self, step: Step) -> list[Step]:

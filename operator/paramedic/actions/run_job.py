@@ -42,6 +42,7 @@ class RunJob(Action):
     undoable = False
     slow = True
     beyond_target = True
+    while_shut_down = True
 
     def state(self, observed: Observed) -> State:
         """Nothing of the target is changed."""
@@ -106,6 +107,11 @@ class _Work:
     @property
     def path(self) -> str:
         return f"{self.collection}/{self.name}"
+
+    @property
+    def container(self) -> str:
+        """The template's first, as a mesh may put a sidecar in front of it in the pod."""
+        return str(self.body["spec"]["template"]["spec"]["containers"][0]["name"])
 
 
 def _deleted(work: _Work) -> Terminal:
@@ -182,11 +188,11 @@ class _Run:
         return None
 
     async def _tail(self, pod: Json | None) -> bytes:
-        """The end of the first container's log; empty when there is none to be read."""
+        """The end of the log of the template's first container; empty when there is none to be read."""
         if pod is None:
             return b""
         path = f"{self._pods}/{pod['metadata']['name']}/log"
-        query = {"container": pod["spec"]["containers"][0]["name"], "tailLines": str(max(1, self._work.log_lines))}
+        query = {"container": self._work.container, "tailLines": str(max(1, self._work.log_lines))}
         kept = b""
         with suppress(ParamedicError, TimeoutError):
             async with asyncio.timeout(self._patience()):

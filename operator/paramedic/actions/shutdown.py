@@ -101,6 +101,7 @@ class Shutdown(Action):
     kinds = KINDS
     beyond_target = True
     needs_approval = True
+    while_shut_down = True
 
     def expand(self, step: Step) -> list[Step]:
         """One step for each object. A service that is shut down is not asked whether its errors have gone."""

@@ -84,6 +84,7 @@ class Reason(_Documented):
     TARGET_DELETED = "TargetDeleted", "The target is being deleted."
     TARGET_REPLACED = "TargetReplaced", "The target was deleted and made anew under its name since it was pinned."
     TARGET_CHANGED = "TargetChanged", "Somebody else changed the same fields: hands off."
+    SHUT_DOWN = "ShutDown", "The target is shut down, or its recovery is not finished: recover it first."
     NO_EARLIER_REVISION = "NoEarlierRevision", "There is no earlier revision to go back to."
     REVISION_NOT_FOUND = "RevisionNotFound", "The named revision does not exist."
     WORKLOAD_PAUSED = "WorkloadPaused", "The Deployment is paused (spec.paused) and would not roll out."
@@ -213,6 +214,7 @@ WARNINGS = frozenset(
         Reason.TARGET_DELETED,
         Reason.TARGET_REPLACED,
         Reason.TARGET_CHANGED,
+        Reason.SHUT_DOWN,
         Reason.NO_EARLIER_REVISION,
         Reason.REVISION_NOT_FOUND,
         Reason.WORKLOAD_PAUSED,

@@ -20,6 +20,10 @@ MOST_VALUES = 5
 _TAG_CHUNK = "paramedic.dev/chunk"
 _TAG_ADDRESSES = "paramedic.dev/addresses"
 _TAGS_AT_ONCE = 20
+# kubernetes-sigs.github.io/aws-load-balancer-controller, "Resource tags": of an Ingress' and of a Gateway's rules.
+_TAGS_OF_CONTROLLER = ("elbv2.k8s.aws/cluster", "ingress.k8s.aws/", "gateway.k8s.aws")
+_CONFIGS = {"path-pattern": "PathPatternConfig", "host-header": "HostHeaderConfig"}
+_ANYTHING = ("*", "/*")
 _LAST_PRIORITY = 50_000
 _TRIES = 10
 
@@ -27,7 +31,8 @@ _TRIES = 10
 @dataclass(frozen=True, slots=True)
 class Rule:
     """One rule. ``operation`` and ``chunk`` are empty for a rule that Paramedic has not made; ``intact`` tells whether
-    one of Paramedic's is as it was made.
+    one of Paramedic's is as it was made; ``matches_all`` that no request comes to the rules behind it. ``controller``
+    is the tag by which the AWS Load Balancer Controller knows a rule as its own.
     """
 
     arn: str
@@ -36,6 +41,8 @@ class Rule:
     operation: str = ""
     chunk: str = ""
     intact: bool = False
+    matches_all: bool = False
+    controller: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +175,17 @@ def _rule(raw: Json, tags: dict[str, str]) -> Rule:
         operation=tags.get(ANNOTATION_OPERATION, ""),
         chunk=tags.get(_TAG_CHUNK, ""),
         intact=alone and fixed and tags.get(_TAG_ADDRESSES, "") == " ".join(addresses),
+        matches_all=all(_matches_all(condition) for condition in raw["Conditions"]),
+        controller=next((name for name in sorted(tags) if name.startswith(_TAGS_OF_CONTROLLER)), ""),
     )
+
+
+def _matches_all(condition: Json) -> bool:
+    """Of a path or a host, which a request always has."""
+    field = condition.get("Field", "")
+    config = condition.get(_CONFIGS.get(field, ""), {})
+    values = {*(condition.get("Values") or []), *(config.get("Values") or [])}
+    return field in _CONFIGS and not values.isdisjoint(_ANYTHING)
 
 
 def _normal(cidr: str) -> str:
