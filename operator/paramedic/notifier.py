@@ -39,6 +39,7 @@ class Notifier:
 
     def attend(self, draft: Draft) -> None:
         """Adds the notices of what was said since the last write."""
+        self._give_up_unknown(draft)
         wanted = self._wanted(draft.incident)
         if not wanted and not draft.incident.status.notices:
             return
@@ -71,6 +72,13 @@ class Notifier:
     def next_look(self, incident: Incident, now: datetime) -> datetime | None:
         """When those may be paged who wait for their hours."""
         return escalation.next_hours(incident, self._people, now) if notices.is_held(incident) else None
+
+    def _give_up_unknown(self, draft: Draft) -> None:
+        """The settings have another name for the channel now, or it is gone: what waits for it would do so for ever."""
+        for channel in notices.without_channel(draft.incident, self._channels):
+            notices.give_up(draft.incident.status.notices, channel)
+            text = f"{channel} was not told: the settings have no channel of this name any more"
+            _trouble(draft, channel, Reason.NOTICE_UNDELIVERED, text)
 
     def _keep_hours(self, draft: Draft, new: Sequence[Notice]) -> None:
         """Nobody is paged outside of the hours; nor afterwards, once somebody works on it or a parent speaks for it."""

@@ -73,26 +73,29 @@ class Parents:
 
     async def _look(self, namespace: str, rule: SeveralServices) -> None:
         members = list(self._store.members(namespace))
-        parent = several.open_parent(members)
+        parents = several.open_parents(members, rule)
+        parts = several.by_parent(members, parents)
+        behind = [self._wake_behind(namespace, one.parent, parts[one.parent.name]) for one in parents]
         for one in members:
             if one.parent and self._store.is_over(f"{namespace}/{one.parent}"):
                 self._wake(f"{namespace}/{one.name}", _AT_ONCE)
-        if parent is None:
-            parts = several.outage(members, rule, self._clock())
-            if not parts:
-                return
-            await self._create(namespace, parts)
+        if any(behind):  # once they have joined, others may, which are no outage of their own
             return
-        parts = [one for one in members if several.belongs_to(one, parent, rule)]
+        last_at, last_uid = self._store.last_parent(namespace)
+        if found := several.outage(parts[None], rule, self._clock(), last_at):
+            await self._create(namespace, several.parent_name(namespace, last_uid), found)
+
+    def _wake_behind(self, namespace: str, parent: several.Member, parts: list[several.Member]) -> bool:
+        """Whoever has not taken over yet what follows from the others; whether there is such a part."""
         if several.lacks(parent, parts):
             self._wake(f"{namespace}/{parent.name}", _TOGETHER)
-        for part in parts:
-            if several.must_look_again(part, parent):
-                self._wake(f"{namespace}/{part.name}", _AT_ONCE)
+        behind = [part for part in parts if several.must_look_again(part, parent)]
+        for part in behind:
+            self._wake(f"{namespace}/{part.name}", _AT_ONCE)
+        return bool(behind)
 
-    async def _create(self, namespace: str, parts: list[several.Member]) -> None:
+    async def _create(self, namespace: str, name: str, parts: list[several.Member]) -> None:
         """The API server lets one be made, whoever else tries at the same time."""
-        name = several.parent_name(namespace, self._store.last_parent_uid(namespace))
         try:
             stored = await self._kube.create(
                 incident_path(namespace), several.parent_manifest(namespace, name, parts), Urgency.RECORD

@@ -35,10 +35,12 @@ class People:
         """Adds what has become due or true since the last write, and the notices of all that was said."""
         _keep_severity(draft)
         if several.is_parent(draft.incident):
+            # First, for whoever acknowledges has not heard yet of what would join with this very write.
+            _keep_acknowledgement(draft, None)
             self._keep_children(draft)
         else:
             self._find_parent(draft)
-        _keep_acknowledgement(draft, self._acknowledged_with_parent(draft.incident))
+            _keep_acknowledgement(draft, self._acknowledged_with_parent(draft.incident))
         self._keep_times(draft)
         self._escalate(draft)
         self._update(draft)
@@ -138,17 +140,17 @@ class People:
             status.parent = None  # nobody speaks for it any more: its own clocks count again
         if status.parent is not None or was_over or self._settings.several_services is None:
             return
-        parent = self._store.open_parent(meta.namespace)
-        me = several.member(draft.incident) if parent else None
-        if me and not (me.at_rest or draft.said):
+        me = several.member(draft.incident) if self._store.open_parents(meta.namespace) else None
+        if me is None or not (me.at_rest or draft.said):
             return  # with the next fact there is a write anyway
-        if parent and me and several.belongs_to(me, parent, self._joining):
+        members = list(self._store.members(meta.namespace))
+        if parent := several.parent_of(me, several.open_parents(members, self._joining)):
             status.parent = parent.name
 
     def _acknowledged_with_parent(self, part: Incident) -> Acknowledgement | None:
         """That of the whole outage that the incident is a part of."""
-        parent = self._store.open_parent(part.metadata.namespace) if part.status.parent else None
-        return parent.acknowledgement if parent and parent.name == part.status.parent else None
+        parents = self._store.open_parents(part.metadata.namespace) if part.status.parent else []
+        return next((one.acknowledgement for one in parents if one.name == part.status.parent), None)
 
     def _keep_children(self, draft: Draft) -> None:
         status = draft.incident.status
@@ -165,8 +167,10 @@ class People:
 
     def _parts(self, parent: Incident) -> list[several.Member]:
         me = several.member(parent)
-        members = self._store.members(parent.metadata.namespace)
-        return [one for one in members if me and several.belongs_to(one, me, self._joining)]
+        if me is None:
+            return []
+        members = [me, *(one for one in self._store.members(parent.metadata.namespace) if one.name != me.name)]
+        return several.by_parent(members, several.open_parents(members, self._joining))[me.name]
 
     def _team_of_parts(self, incident: Incident) -> str | None:
         """The team that all parts of a parent have; where they have several, the default one, else any."""

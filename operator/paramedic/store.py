@@ -26,7 +26,7 @@ from paramedic.core.notices import urgent_channels, waiting_channels
 from paramedic.core.plan import is_firing, is_remediating
 from paramedic.core.policy_index import PolicyIndex
 from paramedic.core.retention import reach
-from paramedic.core.several import Member, is_parent, member, open_parent
+from paramedic.core.several import Member, is_parent, member
 from paramedic.errors import Retry
 
 Json = dict[str, Any]
@@ -145,7 +145,7 @@ class Store:
         self.entries[key] = entry
         self._index(entry)
         if was_open and not entry.member:
-            self._tell_parent(key)
+            self._tell_parents(key)
         return True
 
     def remove_incident(self, raw: Json) -> None:
@@ -159,7 +159,7 @@ class Store:
         """Forgets an Incident that is known to be gone."""
         gone = self.entries.get(key)
         self._forget(key)
-        self._tell_parent(key)
+        self._tell_parents(key)
         if gone and gone.was_parent:
             self.parent_gone(namespace_of(key))
 
@@ -167,24 +167,26 @@ class Store:
         """The namespace's open incidents, as far as they count for ``core.several``."""
         return self._members[namespace].values() if namespace in self._members else ()
 
-    def open_parent(self, namespace: str) -> Member | None:
-        """The parent of several in the namespace that is not over."""
+    def open_parents(self, namespace: str) -> list[Member]:
+        """The parents of several in the namespace that are not over."""
         keys = self._parents.get(namespace, ())
-        return open_parent(found for key in keys if (found := self.entries[key].member))
+        return [found for key in keys if (found := self.entries[key].member)]
 
     def is_over(self, key: str) -> bool:
         """Whether the incident has ended or is gone; false of one that may only not have been read yet."""
         entry = self.entries.get(key)
         return not entry.open if entry else self.loaded
 
-    def last_parent_uid(self, namespace: str) -> str:
-        """UID of the newest parent of several in the namespace, over or not; empty when there was none."""
+    def last_parent(self, namespace: str) -> tuple[datetime | None, str]:
+        """When the newest parent of several in the namespace was created, over or not, and its UID; empty when there
+        was none.
+        """
         known = [self.entries[key] for key in self._parents.get(namespace, ())]
         dated = [(entry.created_at, entry.uid) for entry in known if entry.created_at]
-        return max(dated)[1] if dated else ""
+        return max(dated, default=(None, ""))
 
-    def _tell_parent(self, key: str) -> None:
-        if parent := self.open_parent(namespace_of(key)):
+    def _tell_parents(self, key: str) -> None:
+        for parent in self.open_parents(namespace_of(key)):
             self.part_left(namespace_of(key), parent.name)
 
     def open_incident(self, key: str) -> tuple[Incident, Json] | None:

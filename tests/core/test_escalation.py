@@ -12,10 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from builders import NOW, held, incident, later, minutes
-from paramedic.api.incident import Acknowledgement, EscalationRequest, Incident, StepStatus
+from paramedic.api.incident import Acknowledgement, EscalationRequest, EscalationStatus, Incident, StepStatus
 from paramedic.api.people import PeopleSettings
 from paramedic.api.reasons import Reason
 from paramedic.core import escalation
+from paramedic.core.alert import short_hash
 from paramedic.core.escalation import decide, next_look
 from paramedic.record import Draft, escalate
 
@@ -211,10 +212,11 @@ def test_a_change_that_cannot_be_put_back_at_night_is_told_of_in_the_morning_in_
     assert call.message.endswith("step a could not be put back: it was denied")
 
 
-def test_a_person_calls_the_next_level_by_hand_each_time_with_other_words() -> None:
-    def ask(found: Incident, message: str) -> None:
-        found.spec.escalation = EscalationRequest(requested_by="alice", message=message)
+def ask(found: Incident, message: str) -> None:
+    found.spec.escalation = EscalationRequest(requested_by="alice", message=message)
 
+
+def test_a_person_calls_the_next_level_by_hand_each_time_with_other_words() -> None:
     found, chosen = opened(severity="P2"), people()
     ask(found, "customer data may be concerned")
     first = advance(found, chosen, later(1))
@@ -224,6 +226,26 @@ def test_a_person_calls_the_next_level_by_hand_each_time_with_other_words() -> N
     ask(found, "legal has to know")
     assert [key.rpartition(".")[0] for key in advance(found, chosen, later(3))] == ["call.engineering.2.Requested"]
     assert not found.status.escalation or not found.status.escalation.handed_over, "Paramedic goes on"
+
+
+def test_words_that_a_person_has_used_before_call_again_when_others_were_said_between() -> None:
+    found, chosen = opened(severity="P2"), people()
+    calls = []
+    for minute, message in enumerate(["database is down", "network too", "database is down", "network too"], 1):
+        ask(found, message)
+        calls += advance(found, chosen, later(minute))
+        found = reread(found)
+        assert advance(found, chosen, later(minute)) == [], "once"
+    assert [key.rpartition(".Requested.")[0] for key in calls] == [f"call.engineering.{n}" for n in (1, 2, 3, 3)]
+    assert len(set(calls)) == 4
+
+
+def test_a_request_that_an_older_version_has_stored_is_not_called_for_again() -> None:
+    found, chosen = opened(severity="P2"), people()
+    ask(found, "database is down")
+    stored = ["Requested.earlier", f"Requested.{short_hash('alice', 'database is down')}", "NotResolved"]
+    found.status.escalation = EscalationStatus(since=NOW, handed_over=False, triggers=stored)
+    assert advance(found, chosen, later(1)) == []
 
 
 def test_what_a_person_asks_for_at_night_is_called_in_the_morning() -> None:

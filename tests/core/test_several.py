@@ -10,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from builders import NOW, ago, incident, later
+from paramedic.api.incident import Acknowledgement
 from paramedic.api.people import SeveralServices
 from paramedic.core import several
-from paramedic.core.several import Member, belongs_to, outage, parent_manifest, parent_name
+from paramedic.core.several import Member, open_parents, outage, parent_manifest, parent_name, parent_of
 
 RULE = SeveralServices(targets=3, window=timedelta(minutes=5))
 
@@ -52,14 +53,56 @@ def test_the_latest_outage_counts_and_an_old_straggler_is_none_of_it() -> None:
     assert names(found) == ["a", "b", "c", "d"]
 
 
-def test_later_ones_join_while_the_parent_is_open_but_what_was_there_long_before_does_not() -> None:
-    parent = one("several-services-1", 0, target=None, is_parent=True)
-    assert belongs_to(one("new", -30), parent, RULE)
-    assert belongs_to(one("first", 6), parent, RULE)
-    assert not belongs_to(one("old", 30), parent, RULE)
-    assert not belongs_to(one("other", parent="several-services-0"), parent, RULE)
-    assert belongs_to(one("mine", 100, parent="several-services-1"), parent, RULE)
-    assert not belongs_to(parent, parent, RULE)
+def a_parent(name: str = "several-services-1", minutes_ago: float = 0, **fields: Any) -> Member:
+    return one(name, minutes_ago, target=None, is_parent=True, **fields)
+
+
+def joins(child: Member, *others: Member) -> str:
+    """Name of the parent that it joins."""
+    found = parent_of(child, open_parents([child, *others], RULE))
+    return found.name if found else ""
+
+
+def test_those_about_its_beginning_join_a_parent_but_what_was_there_long_before_does_not() -> None:
+    parent = a_parent()
+    assert joins(one("new", -5), parent) == parent.name
+    assert joins(one("first", 6), parent) == parent.name
+    assert joins(one("old", 30), parent) == ""
+    assert joins(one("other", parent="several-services-0"), parent) == ""
+    assert joins(one("mine", 100, parent="several-services-1"), parent) == parent.name
+    assert joins(parent) == ""
+    assert joins(one("without", target=None), parent) == ""
+
+
+def test_later_ones_join_within_the_window_after_the_last_part_and_no_later() -> None:
+    parent, last = a_parent(), one("last", -30, parent="several-services-1")
+    assert joins(one("new", -35), parent, last) == parent.name
+    assert joins(one("late", -35.1), parent, last) == ""
+    assert joins(one("late", -180), parent, last) == "", "three hours later is another incident"
+
+
+def test_what_is_graver_than_what_a_person_has_taken_on_does_not_join() -> None:
+    taken_on = Acknowledgement(by="alice", at=NOW)
+    for known in (None, taken_on):
+        parent = a_parent(acknowledgement=known)
+        assert joins(one("as grave", -1), parent) == parent.name
+        assert joins(Member("graver", "Deployment/graver", "P0", later(1)), parent) == ("" if known else parent.name)
+        part = Member("graver", "Deployment/graver", "P0", later(1), parent=parent.name)
+        assert joins(part, parent) == parent.name, "who has taken it on has heard of it"
+
+
+def test_of_two_parents_each_has_its_own_parts_and_a_new_one_joins_the_first_that_takes_it() -> None:
+    lingering, other = a_parent("several-services-1", 180), a_parent("several-services-2", 1)
+    assert joins(one("new"), lingering, other) == other.name
+    assert joins(one("part", 190, parent=lingering.name), other, lingering) == lingering.name
+    assert joins(one("new"), a_parent("several-services-3", 0), other) == other.name
+
+
+def test_the_parts_of_a_parent_that_was_closed_are_no_outage_anew() -> None:
+    parts = [one("a", 3), one("b", 3), one("c", 3)]
+    assert outage([*parts, one("d", 1)], RULE, NOW, last_parent_at=ago(2)) == []
+    later_ones = [one("d", 1), one("e", 1), one("f", 0)]
+    assert names(outage([*parts, *later_ones], RULE, NOW, last_parent_at=ago(2))) == ["d", "e", "f"]
 
 
 def test_the_parents_name_does_not_depend_on_who_knows_which_parts() -> None:

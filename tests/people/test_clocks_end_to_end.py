@@ -327,6 +327,29 @@ async def test_later_ones_join_and_the_parent_ends_with_the_last(world: World, d
     await eventually(lambda: parents(world, 2), timeout=20, what="a second parent")
 
 
+async def test_what_is_graver_than_what_was_taken_on_calls_and_the_end_of_the_parent_calls_nobody_again(
+    world: World, desk: Desk
+) -> None:
+    names = ("a", "b", "c")
+    for name in names:
+        await world.incident(name, severity="P3", target={"kind": "Deployment", "name": name})
+    parent = (await the_parent(world))["metadata"]["name"]
+    await once(world, lambda f: len(f["status"].get("children", [])) == 3, parent)
+    await world.edit(parent, {"acknowledgedBy": "admin"})
+    for name in names:
+        await once(world, lambda f: "acknowledgement" in f["status"], name, "taken on with the whole")
+    made = await world.incident("total", severity="P0", target={"kind": "Deployment", "name": "total"})
+    uid = made["metadata"]["uid"]
+    await eventually(lambda: "call.ops.1.NotAcknowledged" in desk.calls(uid, "first"), what="a call of its own")
+    found = await world.admin.get(INCIDENTS, "total", world.namespace)
+    assert {"parent", "acknowledgement"}.isdisjoint(found["status"])
+    await world.edit(parent, {"resolution": {"resolvedBy": "admin"}})
+    for name in names:
+        await once(world, lambda f: "parent" not in f["status"], name, "it speaks for itself again")
+    await asyncio.sleep(3)
+    assert await parents(world, 1), "the same parts are no other outage"
+
+
 @pytest.mark.parametrize("how", ["closed", "deleted"])
 async def test_when_nobody_speaks_for_it_any_more_a_part_that_still_burns_has_its_own_clocks_again(
     world: World, desk: Desk, how: str

@@ -27,8 +27,7 @@ RULE = SeveralServices(targets=3, window=timedelta(minutes=5))
 @pytest.fixture
 async def outage(installed: Access, admin: Api, namespace: str) -> str:
     """A namespace with three incidents."""
-    for name in ("one", "two", "three"):
-        await admin.create(incident(name, target={"kind": "Deployment", "name": name}), namespace)
+    await burn(admin, namespace, "one", "two", "three")
     return namespace
 
 
@@ -68,7 +67,7 @@ async def test_two_that_look_at_once_make_one_and_both_know_it(admin: Api, kube:
         for each in (one, other, third):
             each.queue.add(outage)
         for store in stores:
-            await eventually(lambda store=store: store.open_parent(outage), what="everybody knows the parent")
+            await eventually(lambda store=store: store.open_parents(outage), what="everybody knows the parent")
         name = parent_name(outage, "")
         await eventually(lambda: {f"{outage}/{n}" for n in (name, "one", "two", "three")} <= set(woken), what="woken")
     assert await made(admin, outage) == [name]
@@ -80,21 +79,61 @@ async def test_one_that_begins_anew_takes_the_parent_that_is_there(admin: Api, k
         store = await mirror(admin, outage)
         async with looking(kube, store, woken) as parents:
             parents.queue.add(outage)
-            await eventually(lambda store=store: store.open_parent(outage), what="the parent")
+            await eventually(lambda store=store: store.open_parents(outage), what="the parent")
             await eventually(lambda woken=woken: f"{outage}/one" in woken, what="its parts look again")
     assert len(await made(admin, outage)) == 1
 
 
-async def test_after_the_end_of_one_the_next_has_another_name(admin: Api, kube: Kube, outage: str) -> None:
-    first = parent_name(outage, "")
-    body = incident(first, type="SeveralServices")
-    stored = await admin.create(body, outage)
-    await admin.patch(INCIDENTS, first, {"status": {"phase": "Resolved"}}, outage, subresource="status")
+async def burn(admin: Api, namespace: str, *names: str) -> None:
+    for name in names:
+        await admin.create(incident(name, target={"kind": "Deployment", "name": name}), namespace)
+
+
+async def a_parent(admin: Api, namespace: str, **status: Any) -> Json:
+    """The first of the namespace, made in an earlier second than all that follows."""
+    name = parent_name(namespace, "")
+    stored = await admin.create(incident(name, type="SeveralServices", severity="P2"), namespace)
+    await admin.patch(INCIDENTS, name, {"status": status}, namespace, subresource="status")
+    await asyncio.sleep(1.1)
+    return stored
+
+
+async def test_after_the_end_of_one_the_next_has_another_name(
+    installed: Access, admin: Api, kube: Kube, namespace: str
+) -> None:
+    first = await a_parent(admin, namespace, phase="Resolved")
+    await burn(admin, namespace, "one", "two", "three")
+    store = await mirror(admin, namespace)
+    async with looking(kube, store, []) as parents:
+        parents.queue.add(namespace)
+        await eventually(lambda: store.open_parents(namespace), what="the parent")
+    second = parent_name(namespace, first["metadata"]["uid"])
+    assert set(await made(admin, namespace)) == {first["metadata"]["name"], second}
+
+
+async def test_beside_one_that_does_not_take_them_the_next_outage_has_its_own(
+    installed: Access, admin: Api, kube: Kube, namespace: str
+) -> None:
+    """What somebody has taken on lingers, and is less grave."""
+    taken_on = {"by": "alice", "at": AT}
+    first = await a_parent(admin, namespace, phase="Open", acknowledgement=taken_on)
+    await burn(admin, namespace, "one", "two", "three")
+    store = await mirror(admin, namespace)
+    async with looking(kube, store, []) as parents:
+        parents.queue.add(namespace)
+        await eventually(lambda: len(store.open_parents(namespace)) == 2, what="a second parent")
+    second = parent_name(namespace, first["metadata"]["uid"])
+    assert set(await made(admin, namespace)) == {first["metadata"]["name"], second}
+
+
+async def test_one_that_was_closed_is_not_made_again_for_its_parts(admin: Api, kube: Kube, outage: str) -> None:
+    """Which have been left alone by its end."""
+    await a_parent(admin, outage, phase="Resolved")
     store = await mirror(admin, outage)
     async with looking(kube, store, []) as parents:
         parents.queue.add(outage)
-        await eventually(lambda: store.open_parent(outage), what="the parent")
-    assert set(await made(admin, outage)) == {first, parent_name(outage, stored["metadata"]["uid"])}
+        await eventually(lambda: parents.queue.idle, what="a look")
+    assert await made(admin, outage) == [parent_name(outage, "")]
 
 
 async def test_who_does_not_lead_makes_none(admin: Api, kube: Kube, outage: str) -> None:
@@ -114,7 +153,7 @@ async def test_a_name_that_somebody_else_has_taken_is_left_to_them(admin: Api, k
     async with looking(kube, store, []) as parents:
         parents.queue.add(outage)
         await eventually(lambda: f"{outage}/{taken}" in store.entries, what="what is there is read")
-        assert store.open_parent(outage) is None
+        assert store.open_parents(outage) == []
     assert await made(admin, outage) == []
 
 

@@ -192,6 +192,27 @@ async def test_approve_shows_the_plan_and_binds_the_consent_to_it(team: Team) ->
     assert (await team.spec("down"))["approvals"] == [others, consent]
 
 
+async def test_a_form_leaves_standard_output_to_the_result_and_hides_nothing(team: Team) -> None:
+    plan = "more-room of down: scale of Deployment/covet-app in covet\n  would: covet-app: replicas 2 → 5\n"
+    await team.incident("down", status=AWAITING)
+    approver, dev = team.cli("approver"), team.cli("dev")
+    unasked = await approver("approve", "down", "-o", "name")
+    assert (unasked.code, unasked.out, unasked.err.startswith(plan)) == (2, "", True)
+    code, shown = await approver.in_a_terminal("approve", "down", "-o", "name", answers={"[y/N]": lambda: "n\n"})
+    assert (code, "replicas 2 → 5" in shown, "not approved" in shown) == (0, True, True)
+    assert "approvals" not in await team.spec("down")
+    said = await approver("approve", "down", "--yes", "-o", "json")
+    assert said.err.startswith(plan)
+    assert json.loads(said.out)["spec"]["approvals"][0]["operation"] == OPERATION
+    held = waiting(state="Succeeded", message="covet-app: replicas 2 → 5", revertAt="2026-03-02T12:00:00Z")
+    await team.incident("holds", status={"phase": "Remediating", "steps": [held]})
+    code, shown = await dev.in_a_terminal("resolve", "holds", "-o", "name", answers={"[y/N]": lambda: "n\n"})
+    assert (code, "Still in place" in shown, "not closed" in shown) == (0, True, True)
+    assert "resolution" not in await team.spec("holds")
+    said = await dev("resolve", "holds", "--yes", "-o", "name")
+    assert (said.out, "Still in place" in said.err) == ("incident.paramedic.dev/holds\n", True)
+
+
 async def test_who_may_not_approve_is_told_so_in_one_line(team: Team) -> None:
     await team.incident("down", status=AWAITING)
     said = await team.cli("dev")("approve", "down", "--yes")

@@ -91,7 +91,10 @@ class SeveralServices(Model):
     """When incidents on several targets are one outage."""
 
     targets: int = Field(3, ge=2, le=100, description="So many different targets of one namespace …")
-    window: Duration = Field(timedelta(minutes=5), description="… within this time are one incident with parts.")
+    window: Duration = Field(
+        timedelta(minutes=5),
+        description="… within this time are one incident with parts; so is what comes within it after the last part.",
+    )
 
 
 class PeopleSettings(Model):

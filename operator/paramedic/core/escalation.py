@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from paramedic.api.base import format_duration
-from paramedic.api.incident import EscalationStatus, Incident, IncidentStatus, StepStatus
+from paramedic.api.incident import EscalationRequest, EscalationStatus, Incident, IncidentStatus, StepStatus
 from paramedic.api.people import Level, PeopleSettings, Response, Team
 from paramedic.api.policy import Window
 from paramedic.api.reasons import Reason
@@ -256,12 +256,22 @@ def _triggers(incident: Incident, response: Response) -> Iterator[Trigger]:
         yield from _left_in_place(status)
     if asked := incident.spec.escalation:
         text = f"{asked.requested_by} asks for more people: {asked.message}"
-        yield Trigger(opened, Reason.REQUESTED, text, short_hash(asked.requested_by, asked.message))
+        yield Trigger(opened, Reason.REQUESTED, text, _request_mark(asked, status.escalation))
     # A part's are its parent's. What a person has closed or deleted is answered, though it may stay for a while.
     deleted = incident.metadata.deletion_timestamp is not None
     if status.parent is None and said.resolution(incident) is None and not deleted:
         yield from _clocks(incident, response, opened)
     yield from _waits(incident, response)
+
+
+def _request_mark(asked: EscalationRequest, known: EscalationStatus | None) -> str:
+    """That of the last request, where it is the same; one that comes back after another is numbered."""
+    words, requests = short_hash(asked.requested_by, asked.message), f"{Reason.REQUESTED}."
+    marks = [key.removeprefix(requests) for key in (known.triggers if known else ()) if key.startswith(requests)]
+    times = sum(mark.partition(".")[0] == words for mark in marks)
+    if marks and marks[-1].partition(".")[0] == words:
+        return marks[-1]
+    return f"{words}.{times + 1}" if times else words
 
 
 def _left_in_place(status: IncidentStatus) -> Iterator[Trigger]:

@@ -123,6 +123,21 @@ def waiting_channels(incident: Incident) -> frozenset[str]:
     return frozenset(channel for notice in incident.status.notices for channel in notice.pending)
 
 
+def without_channel(incident: Incident, channels: Collection[str]) -> list[str]:
+    """The names that something waits for, now or until its hours, and that are none of the channels."""
+    names = (name for notice in incident.status.notices for name in (*notice.pending, *notice.held))
+    return list(dict.fromkeys(name for name in names if name not in channels))
+
+
+def give_up(notices: Iterable[Notice], channel: str) -> None:
+    """Takes note in place that a channel will not be told what waits for it."""
+    for notice in notices:
+        if channel in (*notice.pending, *notice.held):
+            notice.pending = [name for name in notice.pending if name != channel]
+            notice.held = [name for name in notice.held if name != channel]
+            notice.undelivered.append(channel)
+
+
 def urgent_channels(incident: Incident) -> frozenset[str]:
     """Those of them that have to tell somebody who is waited for: of a P0, or that a person is called or asked."""
     grave = people.severity(incident) == "P0"

@@ -1,6 +1,6 @@
 """Several services at once are one outage: which incidents belong together, and the parent that they get. Pure."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -65,12 +65,17 @@ def member(incident: Incident) -> Member | None:
     )
 
 
-def outage(members: Iterable[Member], rule: SeveralServices, now: datetime) -> list[Member]:
+def outage(
+    members: Iterable[Member], rule: SeveralServices, now: datetime, last_parent_at: datetime | None = None
+) -> list[Member]:
     """The incidents that are one outage, oldest first: from the latest window in which enough different targets were
-    affected. Empty when there is none, or when it is long ago.
+    affected. Empty when there is none, or when it is long ago. What was there when the last parent was made is none:
+    a person may have closed that one.
     """
-    # Those that ``belongs_to`` would take into a parent made now: one without parts ends at once, and is made again.
+    # Those that ``takes`` would let into a parent made now: one without parts ends at once, and is made again.
     recent = [m for m in members if _could_join(m) and m.created_at >= now - 2 * rule.window]
+    if last_parent_at is not None:
+        recent = [m for m in recent if m.created_at > last_parent_at]
     alone = sorted(recent, key=lambda m: (m.created_at, m.name))
     affected: Counter[str | None] = Counter()
     first, found = 0, None
@@ -84,17 +89,53 @@ def outage(members: Iterable[Member], rule: SeveralServices, now: datetime) -> l
     return alone[found:] if found is not None else []
 
 
-def open_parent(members: Iterable[Member]) -> Member | None:
-    """The namespace's parent that is not over: the oldest, should there be more."""
-    return min((m for m in members if m.is_parent), key=lambda m: (m.created_at, m.name), default=None)
+@dataclass(frozen=True, slots=True)
+class OpenParent:
+    """A parent that is not over, and when the incidents were created that it takes in."""
+
+    parent: Member
+    since: datetime
+    until: datetime
+
+    def takes(self, child: Member) -> bool:
+        """Whether it is a part of the parent already, or is to become one. What is graver than what a person has taken
+        on is not: that person has not heard of it.
+        """
+        if not _could_join(child):
+            return child.parent == self.parent.name
+        taken_on = self.parent.acknowledgement is not None
+        graver = child.severity < self.parent.severity
+        return self.since <= child.created_at <= self.until and not (taken_on and graver)
 
 
-def belongs_to(child: Member, parent: Member, rule: SeveralServices) -> bool:
-    """Whether it is a part of the parent already, or is to become one."""
-    if child.parent is not None or child.is_parent:
-        return child.parent == parent.name
-    # The parent is made a moment after the last of its first parts, which may be a window younger than the first.
-    return child.target is not None and child.created_at >= parent.created_at - 2 * rule.window
+def open_parents(members: Sequence[Member], rule: SeveralServices) -> list[OpenParent]:
+    """The namespace's parents that are not over, oldest first."""
+    youngest: dict[str, datetime] = {}
+    for one in members:
+        if one.parent:
+            youngest[one.parent] = max(one.created_at, youngest.get(one.parent, one.created_at))
+    parents = sorted((m for m in members if m.is_parent), key=lambda m: (m.created_at, m.name))
+    # A parent is made a moment after the last of its first parts, which may be a window younger than the first.
+    return [
+        OpenParent(
+            p, p.created_at - 2 * rule.window, max(p.created_at, youngest.get(p.name, p.created_at)) + rule.window
+        )
+        for p in parents
+    ]
+
+
+def parent_of(child: Member, parents: Iterable[OpenParent]) -> Member | None:
+    """That which takes it; of several, the first."""
+    return next((one.parent for one in parents if one.takes(child)), None)
+
+
+def by_parent(members: Iterable[Member], parents: Sequence[OpenParent]) -> defaultdict[str | None, list[Member]]:
+    """The members by the name of the parent that takes them; None for those that are alone, and the parents."""
+    parts: defaultdict[str | None, list[Member]] = defaultdict(list)
+    for one in members:
+        parent = parent_of(one, parents)
+        parts[parent.name if parent else None].append(one)
+    return parts
 
 
 def parent_name(namespace: str, last_parent_uid: str) -> str:

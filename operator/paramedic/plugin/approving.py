@@ -29,8 +29,7 @@ def approve(name: str, step: str | None, yes: bool, form: str | None) -> None:
     incidents, screen = session().incidents, session().screen
     incident = incidents.get(name)
     shown = _waiting_step(incident, step)
-    if form is None:
-        screen.lines(_plan(incident, shown))
+    screen.before_result(_plan(incident, shown), form)
     if not yes:
         if not screen.can_ask:
             raise Failure(Exit.USAGE, "there is no terminal to ask on: --yes approves what is shown here")

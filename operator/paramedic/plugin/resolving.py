@@ -36,9 +36,8 @@ def resolve(
     """
     incidents, screen = session().incidents, session().screen
     said = Statement(root_cause, follow_ups, keep)
-    held = [] if form else held_lines(said.checked(read_incident(incidents.get(name))), keep)
-    for line in held:
-        screen.line(line)
+    held = held_lines(said.checked(read_incident(incidents.get(name))), keep)
+    screen.before_result([[line] for line in held], form)
     if held and not yes and screen.can_ask and not screen.ask("Close it, and have these put back?"):
         screen.note("not closed")
         return

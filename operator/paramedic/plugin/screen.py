@@ -66,6 +66,14 @@ class Screen:
         for one in text.splitlines():
             print(clean(one), file=sys.stderr, flush=True)
 
+    def before_result(self, lines: Iterable[Line], form: str | None) -> None:
+        """What has to be seen before something is done: no part of a result that is ``json``, ``yaml`` or ``name``."""
+        if form is None:
+            self.lines(lines)
+            return
+        for one in lines:
+            self.note("".join(_span(piece).text for piece in one))
+
     def resource(self, resource: Json, form: str) -> None:
         """A resource, or a list of them, as ``json``, ``yaml`` or ``name``; without managedFields, as kubectl does."""
         items = resource.get("items", [resource])
