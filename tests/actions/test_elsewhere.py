@@ -116,7 +116,11 @@ async def test_a_connection_that_leads_elsewhere_leaves_the_server_it_led_to_as_
     assert told == "arn:old, where it led to, may still have rules {'0': '203.0.113.7/32'} (before: rules none)"
 
 
-@pytest.mark.parametrize(("stamp", "pinned"), [(OPERATION, True), (new_operation(NOW), False), ("", False)])
+@pytest.mark.parametrize(
+    ("stamp", "pinned"),
+    [(OPERATION, True), (new_operation(NOW), False), ("", False)],
+    ids=["its own", "another one's", "none"],
+)
 def test_bounds_are_put_back_by_the_stamp_on_their_autoscaler(stamp: str, pinned: bool) -> None:
     before, after = BOUNDS
     target = {"namespace": "covet", "name": "covet-app", "uid": "uid-of-the-one-before"}
