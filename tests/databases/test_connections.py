@@ -60,6 +60,16 @@ async def test_a_statement_that_takes_too_long_is_given_up(clients: MakeClients)
             await session.rows("SELECT pg_sleep(5)")
 
 
+async def test_the_sessions_of_a_large_server_can_be_read(clients: MakeClients) -> None:
+    """As many as 5,000, with a thousand characters of their statements."""
+    columns = ", ".join(f"n AS c{number}" for number in range(15))
+    query: Any = f"SELECT {columns}, repeat('x', 1000) AS query FROM generate_series(1, 5000) n"
+    async with (await _postgres(clients())).session() as session:
+        rows = await session.rows(query)
+    assert len(rows) == 5000
+    assert {len(row["query"]) for row in rows} == {1000}
+
+
 async def test_two_sessions_at_once_at_the_most(clients: MakeClients, postgres: PostgresServer) -> None:
     made = clients()
     most = 0

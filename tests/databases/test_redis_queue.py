@@ -17,7 +17,7 @@ from paramedic.api.reasons import Reason
 from paramedic.clients.redis import Redis
 from paramedic.clients.redis_queue import depth
 from paramedic.core.queues import QueueType, Sizing, wanted_replicas
-from paramedic.errors import Refused, Unreachable
+from paramedic.errors import Refused, Terminal, Unreachable
 from testbed.redis import RedisServer
 from testbed.tcpproxy import TcpProxy
 
@@ -88,6 +88,19 @@ async def test_a_stream_counts_what_is_pending_and_what_is_left(redis_server: Re
     redis_server.cli("XDEL", "events", "8-0")  # then Redis cannot tell the lag
     assert redis_server.cli("XINFO", "GROUPS", "events").endswith("\nlag"), "a lag is told"
     assert await depth(redis, "events", None, "workers", 1000) == 3 + 5
+
+
+async def test_entries_too_large_to_be_counted_are_said(redis_server: RedisServer, tmp_path: Path) -> None:
+    """Redis gives no count of a part of a stream, only the entries themselves."""
+    redis_server.cli("XGROUP", "CREATE", "events", "workers", 0, "MKSTREAM")
+    for number in range(100):
+        redis_server.cli("XADD", "events", f"{number + 1}-0", "n", "x" * (20_000 if number < 50 else 100_000))
+    redis_server.cli("XDEL", "events", "2-0")
+    redis = await queue(redis_server.port, tmp_path)
+    with pytest.raises(Terminal, match="covet-queue: the server answers more than can be read"):
+        await depth(redis, "events", None, "workers", 1000)
+    redis_server.cli("XTRIM", "events", "MINID", "=", "60-0")
+    assert await depth(redis, "events", None, "workers", 1000) == 41
 
 
 @pytest.mark.parametrize(("kind", "told"), [("List", "not a List"), (None, "not a list, stream, zset")])

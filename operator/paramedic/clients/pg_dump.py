@@ -3,7 +3,7 @@
 The program is run with an argv and an environment of its own, and nothing of the operator's. The password is in a file
 in memory that only it can see. It ends with its reader, and with the operator, however that ends (``leash``); it then
 cancels what the server does for it. pg_dump puts ``statement_timeout`` and ``lock_timeout`` out of force for itself
-(but for ``--lock-wait-timeout``), so the limits are the reader's: of time and of size.
+(but for ``--lock-wait-timeout``), so the limits are the reader's: of time and of size; of memory, the leash's.
 """
 
 import asyncio

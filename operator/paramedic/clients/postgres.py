@@ -8,8 +8,9 @@ import asyncio
 import hashlib
 import os
 import ssl
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager, suppress
+import time
+from collections.abc import AsyncIterator, Generator, Mapping
+from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, LiteralString
 
@@ -17,13 +18,14 @@ import certifi
 
 from paramedic.api.connection import PostgresServer
 from paramedic.api.reasons import Reason
+from paramedic.clients.answers import sensible
 from paramedic.clients.credentials import LoginRefused, LoginWrong, NoConnectionLeft, Way
 from paramedic.clients.extras import require
+from paramedic.clients.postgres_relay import Relay
 from paramedic.clients.rds_token import rds_token
 from paramedic.errors import ParamedicError, Refused, Terminal, Unreachable
 
 if TYPE_CHECKING:
-    from psycopg import AsyncConnection
     from psycopg.sql import Composable
 
 APPLICATION_NAME = "paramedic"
@@ -33,6 +35,13 @@ _CONNECT_SECONDS = 5
 _STATEMENT_SECONDS = 10.0
 _ANSWER_GRACE_SECONDS = 2.0
 _TRIES, _PAUSE_SECONDS = 3, 1.0
+# Of what a server sends: a tenant may have named it, and it may be none. Nothing that is asked for is longer than the
+# list of a server's sessions.
+_MOST_TO_CONNECT_BYTES = 64 * 1024
+_MOST_BYTES = 8 * 1024 * 1024
+_MOST_OF_A_CHANGE_BYTES = 256 * 1024
+_MOST_VALUES = 250_000
+_MOST_WORK_SECONDS = 0.25
 # The last one is PgBouncer's.
 _NONE_LEFT = (
     "too many clients",
@@ -57,42 +66,73 @@ _MOST_CHARACTERS = 400
 class Session:
     """One session in autocommit mode. Its methods raise Refused (a missing right), Terminal, Unreachable."""
 
-    def __init__(self, name: str, connection: "AsyncConnection[Row]", seconds: float) -> None:
+    def __init__(self, name: str, connection: Any, relay: Relay, seconds: float) -> None:
         self._name = name
         self._connection = connection
+        self._relay = relay
         self._seconds = seconds
 
     @property
     def version(self) -> int:
         """The server's, for example 150004."""
-        return self._connection.info.server_version
+        return int(self._connection.info.server_version)
 
     @property
     def pid(self) -> int:
         """Of the session's own backend."""
-        return self._connection.info.backend_pid
+        return int(self._connection.info.backend_pid)
 
     async def rows(self, query: "LiteralString | Composable", parameters: Parameters | None = None) -> list[Row]:
-        """What a query returns, rows as dictionaries."""
-        return await self._run(query, parameters, uncertain=False)
+        """What a query returns, rows as dictionaries; as much as is bearable, else Terminal is raised."""
+        async with self._asked(_MOST_BYTES, uncertain=False):
+            return await self._stream(query, parameters)
 
     async def change(self, query: "LiteralString | Composable", parameters: Parameters | None = None) -> list[Row]:
         """As ``rows``, for a statement that changes something: Unreachable is uncertain when it may have been done."""
-        return await self._run(query, parameters, uncertain=True)
+        async with self._asked(_MOST_OF_A_CHANGE_BYTES, uncertain=True):
+            return await self._execute(query, parameters)
 
-    async def _run(self, query: Any, parameters: Parameters | None, *, uncertain: bool) -> list[Row]:
+    async def _execute(self, query: Any, parameters: Parameters | None) -> list[Row]:
+        cursor = await self._connection.execute(query, parameters)
+        rows: list[Row] = await cursor.fetchall() if cursor.description else []
+        return rows
+
+    async def _stream(self, query: Any, parameters: Parameters | None) -> list[Row]:
+        """One row after the other: a result that is nothing but many small ones takes many times the memory."""
+        rows: list[Row] = []
+        values = 0
+        stream: Any = self._connection.cursor().stream(query, parameters)
+        async with aclosing(stream):
+            async for row in stream:
+                rows.append(row)
+                values += max(1, len(row))
+                if values > _MOST_VALUES:
+                    await self._connection.close()
+                    raise self._too_much(uncertain=False)
+        return rows
+
+    @asynccontextmanager
+    async def _asked(self, most_bytes: int, *, uncertain: bool) -> AsyncIterator[None]:
+        """One statement, whose answer is of so many bytes at the most."""
         import psycopg
 
+        self._relay.allow(most_bytes)
+        self._connection.work_seconds = 0.0
         try:
             async with asyncio.timeout(self._seconds + _ANSWER_GRACE_SECONDS):
-                cursor = await self._connection.execute(query, parameters)
-                return await cursor.fetchall() if cursor.description else []
+                yield
         except psycopg.Error as error:
+            if self._relay.exceeded or self._connection.is_overworked:
+                raise self._too_much(uncertain=uncertain) from error
             raise _translated(self._name, error, self._seconds, uncertain=uncertain) from error
         except TimeoutError as error:
             raise Unreachable(
                 f"{self._name}: no answer within {self._seconds + _ANSWER_GRACE_SECONDS:g} s", uncertain=uncertain
             ) from error
+
+    def _too_much(self, *, uncertain: bool) -> ParamedicError:
+        told = f"{self._name}: the server answers more than can be read"
+        return Unreachable(told, uncertain=True) if uncertain else Terminal(Reason.REJECTED, told)
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,17 +165,20 @@ class Postgres:
         NoConnectionLeft when the server says so), Terminal. A server that is just starting, or a connection that is
         cut, is tried again.
         """
-        async with self._way.turn:
-            connection = await self._connect(statement_seconds, connect_seconds, tries)
+        async with self._way.turn, await self._led(statement_seconds) as relay:
+            connection = await self._connect(relay, statement_seconds, connect_seconds, tries)
             try:
-                yield Session(self.name, connection, statement_seconds)
+                with sensible(self.name, "PostgreSQL"):
+                    yield Session(self.name, connection, relay, statement_seconds)
             finally:
                 with suppress(Exception, asyncio.CancelledError):
                     await asyncio.shield(connection.close())
 
     async def login(self) -> Login:
         """For another program than this one, as of now. Raises Unreachable, Terminal."""
-        return Login(await self._where(), await self._password(), self._way.credentials.ca())
+        found = await self._way.addresses(self.server.host, self.server.port)
+        where = {"host": ",".join([self.server.host] * len(found)), "hostaddr": ",".join(found)}
+        return Login(where, await self._password(), self._way.credentials.ca())
 
     async def identity(self, session: Session) -> str:
         """What tells this server (and its standbys) from one that takes its place: PostgreSQL's system identifier, or
@@ -146,19 +189,25 @@ class Postgres:
         except (Refused, Terminal):
             return hashlib.sha256(f"{self.server.host}:{self.server.port}".encode()).hexdigest()[:32]
 
-    async def _connect(self, statement_seconds: float, connect_seconds: float, tries: int) -> "AsyncConnection[Row]":
-        import psycopg
-        from psycopg.rows import dict_row
+    async def _led(self, statement_seconds: float) -> Relay:
+        found = await self._way.addresses(self.server.host, self.server.port)
+        return Relay(found, self.server.port, statement_seconds)
 
-        where = await self._where()
+    async def _connect(self, relay: Relay, statement_seconds: float, connect_seconds: float, tries: int) -> Any:
+        import psycopg
+
         for attempt in range(1, tries + 1):
+            relay.allow(_MOST_TO_CONNECT_BYTES)
             with self._way.credentials.ca_path() as ca:
-                options = _options(self.server, await self._password(), ca, statement_seconds) | where
+                options = _options(self.server, await self._password(), ca, statement_seconds) | relay.where(
+                    self.server.host
+                )
                 try:
                     async with asyncio.timeout(connect_seconds):
-                        return await psycopg.AsyncConnection.connect(**options, autocommit=True, row_factory=dict_row)
+                        return await _connected(options)
                 except (psycopg.Error, TimeoutError) as error:
-                    failure = _connect_failure(self.name, error, options.get("password"), connect_seconds)
+                    text = relay.told(" ".join(str(error).split()))
+                    failure = _connect_failure(self.name, text, options.get("password"), connect_seconds)
             if attempt == tries or "FATAL" in str(failure):
                 break
             await asyncio.sleep(_PAUSE_SECONDS)
@@ -168,9 +217,48 @@ class Postgres:
         region = self._way.credentials.iam_region
         return self._way.credentials.password() if region is None else await rds_token(region, self.server)
 
-    async def _where(self) -> dict[str, str]:
-        found = await self._way.addresses(self.server.host, self.server.port)
-        return {"host": ",".join([self.server.host] * len(found)), "hostaddr": ",".join(found)}
+
+def _connection_class() -> Any:
+    """A connection that is closed when it takes libpq too long to read what a server sends: each setting that a server
+    reports is compared with all that it has reported before.
+    """
+    from psycopg import AsyncConnection, OperationalError
+
+    class Metered(AsyncConnection[Row]):
+        work_seconds = 0.0
+
+        @property
+        def is_overworked(self) -> bool:
+            return self.work_seconds > _MOST_WORK_SECONDS
+
+        async def wait(self, gen: Any, *args: Any, **options: Any) -> Any:
+            return await super().wait(self._metered(gen), *args, **options)
+
+        def _metered(self, work: Any) -> Generator[Any, Any, Any]:
+            ready = None
+            while True:
+                began = time.thread_time()
+                try:
+                    state = work.send(ready)
+                except StopIteration as end:
+                    return end.value
+                finally:
+                    self.work_seconds += time.thread_time() - began
+                if self.is_overworked:
+                    self.pgconn.finish()
+                    raise OperationalError("what the server sends takes too long to read")
+                ready = yield state
+
+    return Metered
+
+
+async def _connected(options: dict[str, Any]) -> Any:
+    """Raises psycopg.Error."""
+    from psycopg.rows import dict_row
+
+    connection = await _connection_class().connect(**options, autocommit=True, row_factory=dict_row)
+    connection.add_notify_handler(lambda _: None)  # else psycopg keeps all that a server sends unasked
+    return connection
 
 
 def libpq_options(server: PostgresServer, ca: str | None) -> dict[str, Any]:
@@ -197,16 +285,15 @@ def _options(server: PostgresServer, password: str | None, ca: str | None, state
     return libpq_options(server, ca) | {
         "password": password,
         "passfile": os.devnull,
-        "tcp_user_timeout": milliseconds,
         "client_encoding": "UTF8",
         "options": f"-c statement_timeout={milliseconds} -c lock_timeout={milliseconds} "
         f"-c idle_in_transaction_session_timeout={milliseconds} -c search_path=pg_catalog",
     }
 
 
-def _connect_failure(name: str, error: Exception, password: str | None, seconds: float) -> Unreachable:
+def _connect_failure(name: str, said: str, password: str | None, seconds: float) -> Unreachable:
     """By the server's words: libpq does not tell the SQLSTATE of a failed connection."""
-    text = " ".join(str(error).split()) or f"no answer within {seconds:g} s"
+    text = said or f"no answer within {seconds:g} s"
     told = f"{name}: {_without(text, password)[:_MOST_CHARACTERS]}"
     if any(words in text for words in _NONE_LEFT):
         return NoConnectionLeft(told)

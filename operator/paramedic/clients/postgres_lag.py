@@ -22,8 +22,8 @@ async def replica_lags(database: Postgres) -> dict[str, float]:
     """
     async with database.session(_STATEMENT_SECONDS, connect_seconds=_CONNECT_SECONDS, tries=1) as session:
         rows = await session.rows(_LAGS)
-    if not all(row["told"] for row in rows):
-        raise Refused(Reason.FORBIDDEN, f"{database.name}: the role sees no lags: GRANT pg_monitor to it")
-    unknown = {row["name"] for row in rows if row["seconds"] is None}
-    known = sorted((float(row["seconds"]), str(row["name"])) for row in rows if row["name"] not in unknown)
-    return {name: seconds for seconds, name in known}
+        if not all(row["told"] for row in rows):
+            raise Refused(Reason.FORBIDDEN, f"{database.name}: the role sees no lags: GRANT pg_monitor to it")
+        unknown = {row["name"] for row in rows if row["seconds"] is None}
+        known = sorted((float(row["seconds"]), str(row["name"])) for row in rows if row["name"] not in unknown)
+        return {name: seconds for seconds, name in known}

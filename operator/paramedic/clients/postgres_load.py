@@ -63,19 +63,19 @@ async def read_load(database: Postgres, long_after: timedelta) -> DatabaseLoad:
         longest = await session.rows(_LONGEST, _parameters(after=long_after, shown=_SHOWN))
         waiting = await session.rows(_WAITING, _parameters(after=_WAITING_AFTER, shown=_MOST_WAITING))
         blockers = await _blockers(session, waiting)
-    return DatabaseLoad(
-        connection=database.name,
-        connections=use["connections"],
-        most=use["most"],
-        active=use["active"],
-        idle_in_transaction=use["idle_in_transaction"],
-        long_after=long_after,
-        long_running=longest[0]["all"] if longest else 0,
-        longest=tuple(map(_running, longest)),
-        waiting=waiting[0]["all"] if waiting else 0,
-        waited=waiting[0]["age"] if waiting else timedelta(0),
-        blockers=blockers,
-    )
+        return DatabaseLoad(
+            connection=database.name,
+            connections=use["connections"],
+            most=use["most"],
+            active=use["active"],
+            idle_in_transaction=use["idle_in_transaction"],
+            long_after=long_after,
+            long_running=longest[0]["all"] if longest else 0,
+            longest=tuple(map(_running, longest)),
+            waiting=waiting[0]["all"] if waiting else 0,
+            waited=waiting[0]["age"] if waiting else timedelta(0),
+            blockers=blockers,
+        )
 
 
 async def _blockers(session: Session, waiting: list[Row]) -> tuple[Running, ...]:
@@ -90,4 +90,4 @@ def _parameters(**more: Any) -> Row:
 
 
 def _running(row: Row) -> Running:
-    return Running(row["pid"], row["user"], row["state"], row["age"], normalized(row["query"]))
+    return Running(row["pid"], row["user"], row["state"], row["age"], normalized(row["query"][:_QUERY_CHARACTERS]))

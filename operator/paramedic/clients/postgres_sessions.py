@@ -29,7 +29,8 @@ _DDL_LOCKS: LiteralString = """EXISTS (
 _SESSIONS: LiteralString = f"""
 SELECT a.pid, a.backend_start, {_SINCE} AS since, clock_timestamp() - {_SINCE} AS age,
        a.backend_type, a.usename AS "user", a.datname AS database, a.application_name AS application, a.state,
-       a.wait_event_type, a.wait_event, left(a.query, %(characters)s) AS query,
+       a.wait_event_type, a.wait_event,
+       CASE WHEN a.state <> 'idle' THEN left(a.query, %(characters)s) END AS query,
        a.pid = pg_backend_pid() OR (a.application_name = %(own)s AND a.usename = session_user) AS own,
        {_DDL_LOCKS} AS holds_ddl_locks,
        NOT me.rolsuper AND coalesce(r.rolsuper, false) AS out_of_reach,
@@ -144,4 +145,4 @@ def _arrays(victims: Sequence[Identity]) -> Row:
 def _session(row: Row) -> Session:
     """What the role may not read, and what background processes have not, is null."""
     filled: dict[str, Any] = {name: "" if value is None else value for name, value in row.items()}
-    return Session(**filled)
+    return Session(**filled | {"query": filled["query"][:_QUERY_CHARACTERS]})

@@ -13,6 +13,7 @@ from paramedic.errors import Refused, Terminal
 PARAMETER = "log_min_duration_statement"
 _LOAD_SECONDS = 5.0
 _POLL_SECONDS = 0.1
+_QUERY_CHARACTERS = 8192
 _SETTING: LiteralString = """
 SELECT s.setting, s.source, s.sourcefile, session_user AS "user", current_database() AS database,
        me.rolsuper OR pg_has_role(session_user, 'pg_read_all_settings', 'USAGE') AS sees_sources,
@@ -37,7 +38,7 @@ FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace
   JOIN pg_proc p ON p.pronamespace = n.oid AND p.proname = 'pg_stat_statements_reset'
 WHERE e.extname = 'pg_stat_statements'"""
 _TOP: LiteralString = """
-SELECT left(query, 8192) AS query, calls::int8 AS calls, rows::int8 AS rows,
+SELECT left(query, {characters}) AS query, calls::int8 AS calls, rows::int8 AS rows,
        {total}::float8 AS total, {mean}::float8 AS mean
 FROM {view} WHERE dbid = (SELECT oid FROM pg_database WHERE datname = current_database())
 ORDER BY {mean} DESC LIMIT {top}"""
@@ -102,11 +103,11 @@ async def slowest(database: Postgres, top: int) -> Statistics:
                 mean=sql.Identifier(f"mean_{suffix}"),
                 view=sql.Identifier(found[0]["schema"], "pg_stat_statements"),
                 top=sql.Literal(top),
+                characters=sql.Literal(_QUERY_CHARACTERS),
             )
-            rows = await session.rows(query)
+            return Statistics(tuple(map(_statement, await session.rows(query))))
         except (Refused, Terminal) as error:
             return Statistics(lacking=str(error))
-    return Statistics(tuple(map(_statement, rows)))
 
 
 async def require_reset(database: Postgres) -> None:
@@ -168,7 +169,7 @@ async def _loaded(database: Postgres, value: str) -> None:
 
 def _statement(row: dict[str, Any]) -> Statement:
     return Statement(
-        query=normalized(row["query"] or ""),
+        query=normalized((row["query"] or "")[:_QUERY_CHARACTERS]),
         calls=row["calls"],
         rows=row["rows"],
         total_milliseconds=round(row["total"], 3),

@@ -10,11 +10,17 @@ import certifi
 
 from paramedic.api.connection import RedisServer
 from paramedic.api.reasons import Reason
+from paramedic.clients.answers import sensible
 from paramedic.clients.credentials import LoginRefused, NoConnectionLeft, Way
 from paramedic.clients.extras import require
 from paramedic.errors import ParamedicError, Refused, Terminal, Unreachable
 
 _ANSWER_SECONDS = 5
+_MOST_BYTES = 4 * 1024 * 1024
+"""Of one answer: a tenant may have named the server, and it may not be one."""
+_PIECE_BYTES = 128
+"""What a line or a value takes in memory besides its text."""
+_LINES_AT_A_TIME = 500
 _MOST_CHARACTERS = 400
 _LACKING_RIGHTS = ("NOPERM",)
 _NOT_NOW = ("LOADING", "BUSY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN")
@@ -31,7 +37,7 @@ class Session:
         self._seconds = seconds
 
     async def call(self, *command: str | int) -> Any:
-        """The answer to one command that only reads; text as str."""
+        """The answer to one command that only reads; text as str. Terminal when there is more than is bearable."""
         import redis
 
         try:
@@ -58,7 +64,8 @@ class Redis:
         async with self._way.turn:
             client = await self._client(seconds, tries)
             try:
-                yield Session(self.name, client, seconds)
+                with sensible(self.name, "Redis"):
+                    yield Session(self.name, client, seconds)
             finally:
                 with suppress(Exception, asyncio.CancelledError):
                     await asyncio.shield(client.aclose())
@@ -92,9 +99,57 @@ class Redis:
         return library.Redis.from_pool(pool)
 
 
+class _Measured:
+    """A stream that gives only so much before it is refilled; then it raises redis.InvalidResponse."""
+
+    def __init__(self, stream: asyncio.StreamReader) -> None:
+        self._stream = stream
+        self._lines = 0
+        self.refill()
+
+    def refill(self) -> None:
+        """The next answer may begin."""
+        self._left = _MOST_BYTES
+
+    async def readline(self) -> bytes:
+        """As a StreamReader does."""
+        line = await self._stream.readline()
+        self._take(len(line))
+        self._lines += 1
+        if self._lines % _LINES_AT_A_TIME == 0:
+            await asyncio.sleep(0)  # what has come already is read without a pause, thousands of lines of it
+        return line
+
+    async def readexactly(self, count: int) -> bytes:
+        """As a StreamReader does."""
+        self._take(count)
+        return await self._stream.readexactly(count)
+
+    async def read(self, count: int) -> bytes:
+        """As a StreamReader does."""
+        data = await self._stream.read(count)
+        self._take(len(data))
+        return data
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def _take(self, count: int) -> None:
+        import redis
+
+        self._left -= count + _PIECE_BYTES
+        if self._left < 0:
+            raise redis.InvalidResponse("the server answers more than can be read")
+
+
+def _refill(stream: _Measured | None) -> None:
+    if stream is not None:
+        stream.refill()
+
+
 def _connection_class() -> Any:
     """A connection to the first that answers of addresses that have been looked up and checked, while the certificate
-    is that of the name.
+    is that of the name. No answer of it is larger than is bearable.
     """
     from redis.asyncio.connection import Connection
 
@@ -117,7 +172,12 @@ def _connection_class() -> Any:
                     if address == self._addresses[-1]:
                         raise
                 else:
+                    self._reader: Any = _Measured(self._reader)
                     return
+
+        async def read_response(self, *args: Any, **options: Any) -> Any:
+            _refill(self._reader)
+            return await super().read_response(*args, **options)
 
         def _connection_arguments(self) -> dict[str, Any]:
             secured = {"ssl": self._tls, "server_hostname": self._server_name} if self._tls else {}

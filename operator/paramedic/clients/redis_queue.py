@@ -8,7 +8,8 @@ from paramedic.clients.redis import Redis, Session
 from paramedic.core.queues import REDIS_TYPES
 from paramedic.errors import Refused
 
-_PAGE = 500
+_PAGE = 100
+"""Entries come with all that is in them."""
 _LENGTHS = {"List": "LLEN", "SortedSet": "ZCARD"}
 
 
@@ -31,10 +32,12 @@ async def depth_within(
         return 0
     present = REDIS_TYPES.get(found)
     if present is None or (kind and kind != present):
-        raise Refused(Reason.INVALID_PARAMETERS, f"{name}: {key} is a {found}, not a {kind or ', '.join(REDIS_TYPES)}")
+        raise Refused(
+            Reason.INVALID_PARAMETERS, f"{name}: {key} is a {found[:20]}, not a {kind or ', '.join(REDIS_TYPES)}"
+        )
     if present == "Stream":
         return await _waiting(session, name, key, group, enough)
-    return int(await session.call(_LENGTHS[present], key))
+    return _count(await session.call(_LENGTHS[present], key))
 
 
 async def _waiting(session: Session, name: str, key: str, group: str | None, enough: int) -> int:
@@ -48,7 +51,7 @@ async def _waiting(session: Session, name: str, key: str, group: str | None, eno
     lag = found.get("lag")  # none before Redis 7, and after entries in the middle were deleted
     if lag is None:
         lag = await _count_after(session, key, str(found["last-delivered-id"]), enough)
-    return int(found["pending"]) + int(lag)
+    return _count(found["pending"]) + _count(lag)
 
 
 async def _count_after(session: Session, key: str, last: str, enough: int) -> int:
@@ -60,6 +63,14 @@ async def _count_after(session: Session, key: str, last: str, enough: int) -> in
             break
         last = page[-1][0]
     return count
+
+
+def _count(answer: Any) -> int:
+    """Raises ValueError, TypeError for what is no number that Redis has, which are of 64 bits."""
+    number = int(answer)
+    if not 0 <= number < 1 << 63:
+        raise ValueError("not a number of entries")
+    return number
 
 
 def _pairs(entry: Any) -> dict[str, Any]:
