@@ -434,7 +434,9 @@ async def test_completion(team: Team) -> None:
     dev = team.cli("dev")
     where = ("-n", team.namespace)
     ask = await dev(*where, "ack", "", program=COMPLETE, here=False)
-    assert ask.out.splitlines() == [f"down\tAwaitingApproval: {HOSTILE.translate({0x1B: ' ', 7: ' '})}", ":4"]
+    shown, end = ask.out.splitlines()
+    assert (shown.split(), end) == (["down", "AwaitingApproval:", "down", "]0;owned", "[bold", "red]now[/]"], ":4")
+    assert shown.replace("\t", "").isprintable()
     every = (await dev("show", *where, "", program=COMPLETE, here=False)).out.splitlines()
     assert [line.split("\t")[0] for line in every] == ["down", "over", ":4"]
     steps = await dev("approve", *where, "down", "m", program=COMPLETE, here=False)
