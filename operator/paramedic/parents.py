@@ -75,24 +75,24 @@ class Parents:
         members = list(self._store.members(namespace))
         parents = several.open_parents(members, rule)
         parts = several.by_parent(members, parents)
-        behind = [self._wake_behind(namespace, one.parent, parts[one.parent.name]) for one in parents]
+        joining = [self._wake_behind(namespace, one.parent, parts[one.parent.name]) for one in parents]
         for one in members:
             if one.parent and self._store.is_over(f"{namespace}/{one.parent}"):
                 self._wake(f"{namespace}/{one.name}", _AT_ONCE)
-        if any(behind):  # once they have joined, others may, which are no outage of their own
+        if any(joining):  # once they have, others may, which are no outage of their own
             return
         last_at, last_uid = self._store.last_parent(namespace)
         if found := several.outage(parts[None], rule, self._clock(), last_at):
             await self._create(namespace, several.parent_name(namespace, last_uid), found)
 
     def _wake_behind(self, namespace: str, parent: several.Member, parts: list[several.Member]) -> bool:
-        """Whoever has not taken over yet what follows from the others; whether there is such a part."""
+        """Whoever has not taken over yet what follows from the others; whether some are about to join."""
         if several.lacks(parent, parts):
             self._wake(f"{namespace}/{parent.name}", _TOGETHER)
         behind = [part for part in parts if several.must_look_again(part, parent)]
         for part in behind:
             self._wake(f"{namespace}/{part.name}", _AT_ONCE)
-        return bool(behind)
+        return any(part.parent is None for part in behind)
 
     async def _create(self, namespace: str, name: str, parts: list[several.Member]) -> None:
         """The API server lets one be made, whoever else tries at the same time."""
