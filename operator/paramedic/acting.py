@@ -15,7 +15,7 @@ from paramedic.api.incident import StepStatus
 from paramedic.api.reasons import Reason
 from paramedic.api.workload import BoundTarget
 from paramedic.core.guard import TargetKey
-from paramedic.core.plan import began_at
+from paramedic.core.situation import began_at
 from paramedic.errors import NotFound, Refused, Retry, Terminal, Unreachable
 from paramedic.metrics import Metrics
 from paramedic.record import Draft, Recorder, apply_summary

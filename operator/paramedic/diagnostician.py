@@ -20,7 +20,8 @@ from paramedic.api.workload import WORKLOADS, BoundTarget, bound
 from paramedic.clients.connections import Connections
 from paramedic.clients.evidence import EvidenceStore
 from paramedic.clients.kube import Kube
-from paramedic.core.plan import Wait, began_at
+from paramedic.core.plan import Wait
+from paramedic.core.situation import began_at
 from paramedic.diagnosis import Diagnosis, diagnose
 from paramedic.errors import ParamedicError
 from paramedic.gate import until_quiet

@@ -28,9 +28,10 @@ from paramedic.core.gitops import gitops_warning
 from paramedic.core.guard import ActionRecord
 from paramedic.core.match import serves
 from paramedic.core.operation import new_operation
-from paramedic.core.plan import Wait, planned_before
+from paramedic.core.plan import Wait
 from paramedic.core.results import filled
 from paramedic.core.room import has_room
+from paramedic.core.situation import planned_before
 from paramedic.errors import AlreadyExists, Conflict, NotFound, PartlyDone, Refused, Terminal
 from paramedic.outcomes import Outcomes
 from paramedic.permit import Permits

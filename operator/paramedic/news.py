@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 from paramedic.api.reasons import Reason
-from paramedic.core import plan
+from paramedic.core import situation
 from paramedic.core.heard import Heard, absorb, gravest
 from paramedic.core.people import severity
 from paramedic.record import Draft, raise_severity
@@ -108,12 +108,12 @@ def take_all(draft: Draft, news: Iterable[Heard | Amendment]) -> None:
 def take_heard(draft: Draft, heard: Sequence[Heard]) -> None:
     """What was heard of the alert, onto the status and the timeline."""
     status = draft.incident.status
-    ended_before = plan.is_firing(draft.incident) is False
+    ended_before = situation.is_firing(draft.incident) is False
     status.alert = absorb(draft.incident, heard)
     if not status.timeline:
         _open(draft)
     _keep_gravest(draft, heard)
-    if not ended_before and plan.is_firing(draft.incident) is False:
+    if not ended_before and situation.is_firing(draft.incident) is False:
         draft.say(Reason.ALERT_RESOLVED, "the alert has ended")
 
 

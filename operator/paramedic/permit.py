@@ -13,8 +13,9 @@ from paramedic.api.workload import WORKLOADS, collection_path
 from paramedic.clients.kube import Kube
 from paramedic.core.guard import Refusal, Situation, first_refusal
 from paramedic.core.operation import operation_time
-from paramedic.core.plan import Wait, has_acted, is_begun, is_remediating, no_longer_wanted
+from paramedic.core.plan import Wait
 from paramedic.core.rollout import is_healthy
+from paramedic.core.situation import has_acted, is_begun, is_remediating, no_longer_wanted
 from paramedic.metrics import Metrics
 from paramedic.record import Draft, escalate
 from paramedic.store import Store

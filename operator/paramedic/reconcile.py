@@ -19,7 +19,7 @@ from paramedic.api.policy import RemediationPolicy
 from paramedic.api.reasons import Reason
 from paramedic.api.workload import bound
 from paramedic.clients.kube import Kube
-from paramedic.core import plan
+from paramedic.core import leases, plan, situation
 from paramedic.core.heard import Heard
 from paramedic.core.match import policy_for_incident
 from paramedic.core.people import resolution
@@ -200,7 +200,7 @@ class Reconciler:
         now = self._clock()
         looks = (
             end.until if isinstance(end, plan.Wait) else None,
-            plan.next_lease_look(draft.incident, now),
+            leases.next_lease_look(draft.incident, now),
             self._people.next_look(draft.incident, now),
         )
         if end is None:  # as many moves as one round may have, and not at rest yet
@@ -347,7 +347,7 @@ class Reconciler:
         draft.set_condition(c.REMEDIATED, "True", Reason.REMEDIATION_SUCCEEDED, step.message)
         self._metrics.actions.labels(step.action, "Verified").inc()
         pinned = draft.incident.status.policy
-        if pinned and pinned.strategy == "UntilRecovered" and not plan.goes_on(steps, index):
+        if pinned and pinned.strategy == "UntilRecovered" and not situation.goes_on(steps, index):
             _skip_pending(draft, Reason.RECOVERED, f"step {step.name} helped")
 
     async def _did_not_help(self, draft: Draft, index: int, message: str) -> None:
@@ -403,9 +403,9 @@ class Reconciler:
 
     def _policy_is_gone(self, draft: Draft) -> bool:
         pinned = draft.incident.status.policy
-        if pinned is None or plan.is_handed_over(draft.incident) or draft.incident.status.phase == "Resolved":
+        if pinned is None or situation.is_handed_over(draft.incident) or draft.incident.status.phase == "Resolved":
             return False
-        unfinished = any(s.state in plan.WAITING_STATES for s in draft.incident.status.steps)
+        unfinished = any(s.state in situation.WAITING_STATES for s in draft.incident.status.steps)
         policy = self._store.policy(pinned.key)
         return unfinished and (policy is None or policy.metadata.uid != pinned.uid)
 
@@ -490,7 +490,7 @@ def _is_waiting_for_policy(draft: Draft) -> bool:
     return (
         resolution(incident) is None
         and incident.metadata.deletion_timestamp is None
-        and plan.is_firing(incident) is not False
+        and situation.is_firing(incident) is not False
         and incident.status.phase != "Resolved"
     )
 
@@ -518,5 +518,5 @@ def _say_hindrance(draft: Draft, error: Exception) -> None:
 
 def _skip_pending(draft: Draft, reason: Reason, message: str) -> None:
     for step in draft.incident.status.steps:
-        if step.state in plan.WAITING_STATES:
+        if step.state in situation.WAITING_STATES:
             step.state, step.reason, step.message = "Skipped", str(reason), message

@@ -23,10 +23,10 @@ from paramedic.core.guard import ActionRecord, TargetKey
 from paramedic.core.leases import Temporary, temporary
 from paramedic.core.match import CompiledPolicy, is_same
 from paramedic.core.notices import urgent_channels, waiting_channels
-from paramedic.core.plan import is_firing, is_remediating
 from paramedic.core.policy_index import PolicyIndex
 from paramedic.core.retention import reach
 from paramedic.core.several import Member, is_parent, member
+from paramedic.core.situation import is_firing, is_remediating
 from paramedic.errors import Retry
 
 Json = dict[str, Any]

@@ -11,7 +11,7 @@ from paramedic.api.incident import Incident, StepStatus
 from paramedic.api.workload import WORKLOADS, BoundTarget, bound
 from paramedic.clients.kube import Kube
 from paramedic.clients.prometheus import Prometheus
-from paramedic.core.plan import is_firing, verification_deadline
+from paramedic.core.situation import is_firing, verification_deadline
 from paramedic.core.verify import Facts, Result, Verdict, judge, watched_deadline
 from paramedic.errors import NotFound, Refused, Retry, Terminal
 

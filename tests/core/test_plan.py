@@ -34,6 +34,17 @@ from paramedic.core.plan import (
     Wait,
     next_move,
 )
+from paramedic.core.situation import (
+    WAITING_STATES,
+    began_at,
+    failed,
+    goes_on,
+    helped,
+    is_begun,
+    is_firing,
+    is_remediating,
+    verification_deadline,
+)
 
 ESCALATED = {"escalation": {"since": ago(1), "message": "look"}}
 CLOSED = {"resolution": {"resolvedBy": "alice", "rootCause": "a typo"}}
@@ -280,7 +291,7 @@ def test_a_paused_policy_puts_nothing_back(situation: Incident, move: Any) -> No
     ],
 )
 def test_what_counts_as_an_open_remediation(situation: Incident, counts: bool) -> None:
-    assert plan.is_remediating(situation) is counts
+    assert is_remediating(situation) is counts
 
 
 def test_a_lease_that_was_seen_to_be_over_is_put_back() -> None:
@@ -658,8 +669,8 @@ def test_a_procedure_of_one_part_is_one_too() -> None:
 def test_what_follows_in_a_procedure_and_whether_it_is_begun(
     steps: list[StepStatus], index: int, follows: bool, begun: bool
 ) -> None:
-    assert plan.goes_on(steps, index) is follows
-    assert plan.is_begun(steps, steps[index]) is begun
+    assert goes_on(steps, index) is follows
+    assert is_begun(steps, steps[index]) is begun
 
 
 # -- any history -------------------------------------------------------------------------------------------------------
@@ -768,14 +779,14 @@ class Life:
         one, before = self.steps[index], self.steps[:index]
         own = [s for s in before if s.part_of and s.part_of == one.part_of]
         assert all(s.state in ("Skipped", "Succeeded", "Failed", "Reverted") or self._left_out(s) for s in before)
-        assert all(s.on_failure == "Continue" for s in before if plan.failed(s))
-        assert not any(plan.failed(s) or s.state == "Reverted" for s in own), "a procedure goes on where it has failed"
-        if plan.is_firing(self.incident) is False:
-            assert status.policy.strategy == "Sequence" or plan.is_begun(self.steps, one)
+        assert all(s.on_failure == "Continue" for s in before if failed(s))
+        assert not any(failed(s) or s.state == "Reverted" for s in own), "a procedure goes on where it has failed"
+        if is_firing(self.incident) is False:
+            assert status.policy.strategy == "Sequence" or is_begun(self.steps, one)
             assert self.begun, "begun after the alert's end"
         if status.policy.strategy == "UntilRecovered":
             others = [s for s in before if s not in own]
-            whole = [s for s in others if plan.helped(s) and not any(map(plan.failed, self._group(s)))]
+            whole = [s for s in others if helped(s) and not any(map(failed, self._group(s)))]
             assert not whole, "a remedy has helped already"
 
     def _group(self, one: StepStatus) -> list[StepStatus]:
@@ -783,7 +794,7 @@ class Life:
 
     def _left_out(self, one: StepStatus) -> bool:
         earlier = self._group(one)[: self._group(one).index(one)]
-        return one.state in plan.WAITING_STATES and any(plan.failed(s) or s.state == "Reverted" for s in earlier)
+        return one.state in WAITING_STATES and any(failed(s) or s.state == "Reverted" for s in earlier)
 
     def _change(self, index: int) -> None:
         self.made[index] += 1
@@ -816,7 +827,7 @@ class Life:
     def _verify(self, index: int) -> bool:
         one = self.steps[index]
         assert one.verification
-        deadline = plan.verification_deadline(one)
+        deadline = verification_deadline(one)
         assert deadline
         verdict = self.chance.choice(["Passed", "Failed", "Inconclusive", "Waiting"])
         if verdict == "Waiting" and self.now < deadline:
@@ -825,7 +836,7 @@ class Life:
         if verdict == "Passed":
             one.state = "Succeeded"
             strategy = self.incident.status.policy.strategy if self.incident.status.policy else ""
-            if strategy == "UntilRecovered" and not plan.goes_on(self.steps, index):
+            if strategy == "UntilRecovered" and not goes_on(self.steps, index):
                 self._skip_pending()
         elif verdict == "Inconclusive":
             one.state, one.reason = "Unknown", "VerificationInconclusive"
@@ -870,7 +881,7 @@ class Life:
 
     def _skip_pending(self) -> None:
         for one in self.steps:
-            one.state = "Skipped" if one.state in plan.WAITING_STATES else one.state
+            one.state = "Skipped" if one.state in WAITING_STATES else one.state
 
     def _escalate(self, message: str) -> None:
         if self.incident.status.escalation is None:
@@ -990,5 +1001,5 @@ def test_a_start_that_is_not_known_is_that_of_the_incident() -> None:
     unknown = incident(
         alert={"fingerprint": "f1", "startsAt": "1970-01-01T00:00:00Z"}, metadata={"creationTimestamp": opened}
     )
-    assert plan.began_at(unknown) == ago(3)
-    assert plan.began_at(incident(metadata={"creationTimestamp": opened})) == ago(10)
+    assert began_at(unknown) == ago(3)
+    assert began_at(incident(metadata={"creationTimestamp": opened})) == ago(10)

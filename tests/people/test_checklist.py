@@ -13,7 +13,7 @@ from paramedic.api.checklist import CHECKLIST, IMMEDIATE, LONG_TERM, SHORT_TERM
 from paramedic.api.incident import ChecklistItem, Incident, Notice, Tick
 from paramedic.api.people import ChannelSettings
 from paramedic.checklists import Checklists
-from paramedic.core import checklist, plan
+from paramedic.core import checklist, plan, situation
 from paramedic.core.checklist import ALL_CLEAR, EVIDENCE, REPORT, STABLE, STATUS_PAGE, TIMELINE
 from paramedic.notifier import Notifier
 from paramedic.record import Draft
@@ -277,7 +277,7 @@ def test_what_a_person_keeps_is_not_put_back() -> None:
     assert "b" not in waiting.message.partition("alice; ")[2].partition(" is")[0]
     found.status.steps[0].kept_by = "alice"
     assert isinstance(plan.next_move(found, NOW), plan.Resolve)
-    assert not plan.holds_mitigation(found)
+    assert not situation.holds_mitigation(found)
 
 
 def test_a_procedure_is_kept_by_its_name() -> None:

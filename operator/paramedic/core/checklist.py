@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from paramedic.api.base import format_duration
 from paramedic.api.checklist import CHECKLIST, IMMEDIATE, LONG_TERM, SHORT_TERM, ChecklistText
 from paramedic.api.incident import ChecklistItem, Incident, Notice, StepStatus, Tick
-from paramedic.core.plan import has_acted, helped
+from paramedic.core.situation import has_acted, helped
 
 STABLE: ChecklistText = "Verify all systems are stable"
 STATUS_PAGE: ChecklistText = 'Update status page to "All Systems Operational"'

@@ -6,7 +6,7 @@ from paramedic.api.base import MAX_DURATION
 from paramedic.api.incident import Incident, Times
 from paramedic.api.reasons import Reason
 from paramedic.core.notices import NEWEST
-from paramedic.core.plan import began_at, helped
+from paramedic.core.situation import began_at, helped
 
 
 def mitigated_at(incident: Incident) -> datetime | None:

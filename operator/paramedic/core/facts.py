@@ -5,7 +5,7 @@ from typing import Any
 
 from paramedic.api.incident import Finding, Incident, StepStatus
 from paramedic.core.people import severity
-from paramedic.core.plan import began_at, is_firing
+from paramedic.core.situation import began_at, is_firing
 
 Json = dict[str, Any]
 NAMES = frozenset({"alert", "incident", "target", "findings", "steps"})

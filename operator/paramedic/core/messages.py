@@ -17,8 +17,8 @@ from paramedic.api.people import Templates
 from paramedic.api.policy import READING, SHUTDOWN, ImpactFigure, MessageTemplates
 from paramedic.core import markup, people
 from paramedic.core.clocks import next_update_at
-from paramedic.core.plan import began_at
 from paramedic.core.redact import clean
+from paramedic.core.situation import began_at
 from paramedic.core.templates import one_line
 from paramedic.core.texts import compile_text, render_text
 from paramedic.core.work import TooMuchWorkError

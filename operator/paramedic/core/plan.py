@@ -11,15 +11,23 @@ from types import MappingProxyType
 
 from paramedic.api import FINALIZER
 from paramedic.api.incident import Incident, StepStatus
-from paramedic.api.policy import READING, SHOWING
+from paramedic.api.policy import SHOWING
 from paramedic.api.reasons import Reason
-from paramedic.core.alert import UNKNOWN_START
+from paramedic.core.leases import due, group_lease_end, held_after, next_lease_end
 from paramedic.core.people import resolution
+from paramedic.core.situation import (
+    ACTED_STATES,
+    WAITING_STATES,
+    failed,
+    has_acted,
+    helped,
+    holds_mitigation,
+    is_begun,
+    is_firing,
+    is_handed_over,
+    stops_here,
+)
 
-ACTED_STATES = ("Executing", "Verifying", "Succeeded", "Failed", "Unknown", "Reverted")
-WAITING_STATES = ("Pending", "Blocked", "AwaitingApproval")
-LEASE_POLL = timedelta(seconds=15)
-"""So often it is asked whether `revertWhen` holds."""
 _FIRST_PAUSE, _LONGEST_PAUSE = timedelta(seconds=15), timedelta(minutes=5)
 _LOOK_AGAIN = timedelta(seconds=15)
 _NONE: Mapping[int, str] = MappingProxyType({})
@@ -140,8 +148,8 @@ def next_move(
     stands, and whose that is: the later one is put back first. While the policy is paused nothing is put back by
     itself; that no step is done then is the guards' business.
     """
-    due = _due(incident, now, leases_over)
-    free = due - covered.keys()
+    over = due(incident, now, leases_over)
+    free = over - covered.keys()
     move = (
         _finish_what_was_begun(incident)
         or _obey_deletion(incident, now, covered)
@@ -156,104 +164,8 @@ def next_move(
         or _go_on(incident)
         or _conclude(incident, now)
     )
-    waiting = covered if incident.metadata.deletion_timestamp else {i: w for i, w in covered.items() if i in due}
+    waiting = covered if incident.metadata.deletion_timestamp else {i: w for i, w in covered.items() if i in over}
     return _with_what_is_covered(move, incident, now, waiting) if waiting else move
-
-
-def goes_on(steps: list[StepStatus], index: int) -> bool:
-    """Whether steps of the same procedure follow, which are done even when the earlier ones have helped."""
-    group = steps[index].part_of
-    return group is not None and any(s.part_of == group for s in steps[index + 1 :])
-
-
-def is_begun(steps: list[StepStatus], step: StepStatus) -> bool:
-    """Whether other parts of the step's procedure have been done: half of one is worse than none."""
-    return step.part_of is not None and any(
-        s.part_of == step.part_of and s.attempts > 0 for s in steps if s is not step
-    )
-
-
-def planned_before(steps: list[StepStatus], step: StepStatus) -> StepStatus | None:
-    """In mode Observe: the part before it that would have been done, on which the plan of this one depends."""
-    earlier = [s for s in steps[: steps.index(step)] if s.part_of and s.part_of == step.part_of]
-    return next((s for s in reversed(earlier) if s.reason == Reason.OBSERVE_MODE), None)
-
-
-def verification_deadline(step: StepStatus) -> datetime | None:
-    """When an unfulfilled check counts as failed."""
-    if step.verification is None:
-        return None
-    limit = step.verify.timeout if step.verify else timedelta(minutes=5)
-    return step.verification.started_at + limit
-
-
-def current_step(incident: Incident) -> StepStatus | None:
-    """The step that is under way, else the last that did something, else the first."""
-    steps = incident.status.steps
-    busy = next((s for s in steps if s.state in ("Executing", "Verifying", "AwaitingApproval", "Blocked")), None)
-    if busy:
-        return busy
-    acted = [s for s in steps if s.state in ACTED_STATES]
-    return acted[-1] if acted else (steps[0] if steps else None)
-
-
-def helped(step: StepStatus) -> bool:
-    """Whether the step did what it should, also if its lease has ended since."""
-    if step.action in READING:
-        return False
-    return step.state == "Succeeded" or (step.state == "Reverted" and step.reason == Reason.LEASE_ENDED)
-
-
-def failed(step: StepStatus) -> bool:
-    """Whether the step was tried and did not help."""
-    return step.state == "Failed" or (step.state == "Reverted" and step.reason != Reason.LEASE_ENDED)
-
-
-def has_acted(incident: Incident) -> bool:
-    """Whether any step's intent was ever stored."""
-    return any(s.operation and s.attempts > 0 and s.action not in READING for s in incident.status.steps)
-
-
-def is_handed_over(incident: Incident) -> bool:
-    """Whether Paramedic has left the incident to people, and only puts back what is leased."""
-    return incident.status.escalation is not None and incident.status.escalation.handed_over
-
-
-def is_remediating(incident: Incident) -> bool:
-    """Whether it counts against ``maxConcurrent``: it has acted and is not over, or left to people (a person who has
-    paused it works on it); also while it waits for a consent or a guard.
-    """
-    phase = incident.status.phase
-    stopped = incident.spec.paused or any(map(_stops_here, incident.status.steps))
-    under_way = phase in ("Remediating", "Verifying")
-    return has_acted(incident) and (under_way or (phase not in ("Resolved", "Escalated") and not stopped))
-
-
-def began_at(incident: Incident) -> datetime | None:
-    """When the trouble began: with the alert, else (also where that is not known or cannot be) when the incident was
-    opened.
-    """
-    started = incident.spec.alert.starts_at if incident.spec.alert else None
-    opened = incident.metadata.creation_timestamp
-    return opened if started is None or started <= UNKNOWN_START else min(started, opened or started)
-
-
-def is_firing(incident: Incident) -> bool | None:
-    """Whether the alert fires; None when the incident has none."""
-    if incident.spec.alert is None:
-        return None
-    return incident.status.alert is None or incident.status.alert.state == "firing"
-
-
-def no_longer_wanted(incident: Incident) -> bool:
-    """Whether an intent that was not carried out is to be dropped: a person has stepped in, or the alert has ended."""
-    stepped_in = incident.spec.paused or resolution(incident) or incident.metadata.deletion_timestamp
-    return bool(stepped_in) or is_firing(incident) is False
-
-
-def holds_mitigation(incident: Incident) -> bool:
-    """Whether anything temporary is in place."""
-    return any(s.holds_mitigation for s in incident.status.steps)
 
 
 def _finish_what_was_begun(incident: Incident) -> Move | None:
@@ -368,26 +280,8 @@ def _put_back_unless(policy_paused: bool, incident: Incident, free: set[int]) ->
 
 def _put_back_what_is_due(incident: Incident, free: set[int]) -> PutBack | None:
     """The last of what is ``free`` to be put back; of a procedure, not before its later parts."""
-    first = [index for index in free if free.issuperset(_held_after(incident.status.steps, index))]
+    first = [index for index in free if free.issuperset(held_after(incident.status.steps, index))]
     return PutBack(max(first), Reason.LEASE_ENDED) if first else None
-
-
-def _due(incident: Incident, now: datetime, leases_over: frozenset[int]) -> set[int]:
-    """The steps whose lease is over."""
-    return {
-        index
-        for index, step in enumerate(incident.status.steps)
-        if step.holds_mitigation
-        and step.state != "Verifying"
-        and (index in leases_over or _lease_is_over(step, now) or _is_left_over(incident, step))
-    }
-
-
-def _held_after(steps: list[StepStatus], index: int) -> list[int]:
-    """Later parts of the same procedure that hold something: they are put back first."""
-    group = steps[index].part_of
-    later = enumerate(steps[index + 1 :], index + 1)
-    return [i for i, s in later if group is not None and s.part_of == group and s.holds_mitigation]
 
 
 def _verify_what_was_done(incident: Incident) -> Move | None:
@@ -424,7 +318,7 @@ def _wait_for_a_person(incident: Incident) -> Move | None:
     if not is_handed_over(incident):
         return None
     assert incident.status.escalation is not None
-    return Wait(f"a person is needed: {incident.status.escalation.message}", until=_next_lease_end(incident))
+    return Wait(f"a person is needed: {incident.status.escalation.message}", until=next_lease_end(incident))
 
 
 def _only_observe(incident: Incident) -> Move | None:
@@ -450,7 +344,7 @@ def _go_on(incident: Incident) -> Move | None:
             return RunStep(index)
         if until_recovered and step.action not in SHOWING and _has_helped(steps, index):
             return None
-        if _stops_here(step):
+        if stops_here(step):
             return _stopped(step)
     return None
 
@@ -475,10 +369,6 @@ def _given_up(steps: list[StepStatus], index: int) -> bool:
 
 def _ends_its_procedure(step: StepStatus) -> bool:
     return failed(step) or step.state == "Reverted" or step.reason == Reason.CONDITION_FALSE
-
-
-def _stops_here(step: StepStatus) -> bool:
-    return step.state == "Unknown" or (failed(step) and step.on_failure != "Continue")
 
 
 def _stopped(step: StepStatus) -> Move:
@@ -514,54 +404,15 @@ def _nothing_helped(incident: Incident) -> Move:
 def _unfinished(incident: Incident) -> bool:
     steps = incident.status.steps
     left = any(s.state in WAITING_STATES and not _given_up(steps, i) for i, s in enumerate(steps))
-    return left and not any(map(_stops_here, steps))
-
-
-def next_lease_look(incident: Incident, now: datetime) -> datetime | None:
-    """When a mitigation that is still in place is to be looked at next, whatever else the incident waits for."""
-    end = _next_lease_end(incident)
-    polled = any(step.holds_mitigation and step.revert_when for step in incident.status.steps)
-    looks = (end if end and end > now else None, now + LEASE_POLL if polled else None)
-    return min(filter(None, looks), default=None)
-
-
-def _next_lease_end(incident: Incident) -> datetime | None:
-    steps = incident.status.steps
-    ends = (_group_lease_end(steps, i) for i, s in enumerate(steps) if s.holds_mitigation)
-    return min((end for end in ends if end), default=None)
-
-
-def _group_lease_end(steps: list[StepStatus], index: int) -> datetime | None:
-    """When the step is put back: of a procedure, not before its later parts."""
-    ends = [_lease_end(steps[i]) for i in (index, *_held_after(steps, index))]
-    known = [end for end in ends if end]
-    return max(known) if len(known) == len(ends) else None
-
-
-def _lease_is_over(step: StepStatus, now: datetime) -> bool:
-    end = _lease_end(step)
-    return end is not None and end <= now
-
-
-def _is_left_over(incident: Incident, step: StepStatus) -> bool:
-    """A change of which it is not known whether it was made, on a lease whose end nobody watches: with the incident."""
-    over = resolution(incident) is not None or is_firing(incident) is False
-    return over and step.state in ("Failed", "Unknown") and _lease_end(step) is None
-
-
-def _lease_end(step: StepStatus) -> datetime | None:
-    """When the ttl ends. Where it is not known whether the change was made, it counts from the intent."""
-    if step.revert_at or not (step.ttl and step.started_at):
-        return step.revert_at
-    return step.started_at + step.ttl
+    return left and not any(map(stops_here, steps))
 
 
 def _wait_for_leases(incident: Incident, said: str) -> Wait:
     steps = incident.status.steps
-    held = [(s.name, _group_lease_end(steps, i)) for i, s in enumerate(steps) if s.holds_mitigation]
+    held = [(s.name, group_lease_end(steps, i)) for i, s in enumerate(steps) if s.holds_mitigation]
     ends = dict.fromkeys(end for _, end in held)  # those that end together are named together
     parts = [f"{_put_back([name for name, at in held if at == end])} {_at(end)}" for end in ends]
-    return Wait(f"{said}; {'; '.join(parts)}", until=_next_lease_end(incident))
+    return Wait(f"{said}; {'; '.join(parts)}", until=next_lease_end(incident))
 
 
 def _put_back(names: list[str]) -> str:

@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 from paramedic.api.incident import Incident, Phase, StepStatus
 from paramedic.api.reasons import Reason
-from paramedic.core.plan import Resolve, Wait, current_step, holds_mitigation, is_firing, is_handed_over
+from paramedic.core.plan import Resolve, Wait
+from paramedic.core.situation import current_step, holds_mitigation, is_firing, is_handed_over
 
 _BLOCKING = frozenset({Reason.PAUSED, Reason.POLICY_PAUSED, Reason.STEP_FAILED})
 

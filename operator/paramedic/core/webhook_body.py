@@ -9,8 +9,8 @@ from paramedic.api.base import format_time
 from paramedic.api.incident import Incident, Notice, NoticeKind
 from paramedic.core.messages import LISTS, MAPS, TextName
 from paramedic.core.messages import NAMES as FACTS
-from paramedic.core.plan import began_at
 from paramedic.core.redact import clean
+from paramedic.core.situation import began_at
 from paramedic.core.texts import compile_text, render_raw
 
 Json = dict[str, Any]

@@ -20,7 +20,7 @@ from paramedic.api.incident import (
 from paramedic.api.policy import Severity
 from paramedic.core import people
 from paramedic.core.changes import field_changes
-from paramedic.core.plan import began_at
+from paramedic.core.situation import began_at
 
 
 class Mark(StatusModel):

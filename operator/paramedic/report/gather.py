@@ -11,7 +11,7 @@ from paramedic.api.incident import Incident
 from paramedic.api.policy import ImpactFigure, MessageTemplates
 from paramedic.clients.prometheus import Prometheus, Sample
 from paramedic.core.messages import impact_line
-from paramedic.core.plan import began_at
+from paramedic.core.situation import began_at
 from paramedic.errors import Retry
 from paramedic.report.document import Graph, Mark, Point, Report, build, figures, marks
 from paramedic.report.svg import is_drawable
