@@ -15,6 +15,7 @@ from typing import Any, Self
 
 _LOOPBACK = "127.0.0.1"
 _CHUNK_BYTES = 64 * 1024
+_LAST_WORDS_SECONDS = 0.5
 
 
 class Relay:
@@ -41,8 +42,12 @@ class Relay:
     ) -> None:
         for server in self._servers:
             server.close()
-        for task in self._carrying:
-            task.cancel()
+        try:
+            if self._carrying:
+                await asyncio.wait(self._carrying, timeout=_LAST_WORDS_SECONDS)
+        finally:
+            for task in self._carrying:
+                task.cancel()
 
     @property
     def exceeded(self) -> bool:
