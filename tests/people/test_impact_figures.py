@@ -12,7 +12,7 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from builders import ago, later, step, verify
+from builders import later, step, verify
 from builders import incident as built
 from paramedic.clients.prometheus import Prometheus as Client
 from paramedic.errors import Retry
@@ -70,8 +70,10 @@ async def test_a_query_that_gives_no_number_is_said(client: Client, query: str, 
 async def test_a_verification_of_no_number_is_inconclusive(client: Client) -> None:
     """Its time limit counts all the same."""
     checks = verify(prometheus={"query": '"hello"', "condition": "value < 1"}, timeout="1s")
-    helped = step("more", "Verifying", verify=checks, verification={"startedAt": ago(1)})
-    verdict = await Verifier(None, client).judge_step(built(helped), helped, later(1))  # type: ignore[arg-type]
+    helped = step("more", "Verifying", verify=checks, verification={"startedAt": later(0)})
+    verifier = Verifier(None, client)  # type: ignore[arg-type]
+    assert (await verifier.judge_step(built(helped), helped, later(0))).state == "Waiting"
+    verdict = await verifier.judge_step(built(helped), helped, later(0.5))
     assert verdict.state == "Inconclusive"
     assert "the query gives a string" in verdict.message
 
