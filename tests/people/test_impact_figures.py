@@ -12,8 +12,8 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from builders import later, step, verify
 from builders import incident as built
+from builders import later, step, verify
 from paramedic.clients.prometheus import Prometheus as Client
 from paramedic.errors import Retry
 from paramedic.verification import Verifier
