@@ -159,7 +159,8 @@ class Delete:
 
 Write = Patch | Create | Apply | Delete
 
-_BOUNDS = {"minReplicas", "maxReplicas", "minReplicaCount", "maxReplicaCount"}
+HPA_BOUNDS = ("minReplicas", "maxReplicas")
+SCALED_OBJECT_BOUNDS = ("minReplicaCount", "maxReplicaCount")
 
 # Said by the API server at `kubectl apply`, and on the condition Ready of a policy that came past it; {} is the action.
 NEEDS_APPROVAL = "{} always waits for a person: write approval: Required on the step"
@@ -386,7 +387,7 @@ def is_pinned(observed: Observed, step: StepStatus) -> bool:
     scalers = [one for kind in ("hpa", "scaledObject") for one in observed.related.get(kind, [])]
     stamped = any(annotation(one, ANNOTATION_OPERATION) == step.operation for one in scalers)
     after = step.after or {}
-    return stamped and bool(after) and _BOUNDS.issuperset(after)
+    return stamped and bool(after) and {*HPA_BOUNDS, *SCALED_OBJECT_BOUNDS}.issuperset(after)
 
 
 async def read_target(target: BoundTarget, kube: "Kube") -> Json:

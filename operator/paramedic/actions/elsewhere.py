@@ -2,23 +2,18 @@
 cluster. That may still be there when the target is gone, or was made anew.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 
-from paramedic.actions.base import Clients, Json, State, describe
+from paramedic.actions.base import HPA_BOUNDS, SCALED_OBJECT_BOUNDS, Clients, Json, State, describe
 from paramedic.actions.block_traffic.networkpolicy import policies_path
 from paramedic.actions.emergency import bounds_of, pause_of
 from paramedic.actions.rate_limit.manifests import BACKEND_TRAFFIC_POLICY, ENVOY_FILTER
+from paramedic.actions.scaling import read_hpas, read_scaled_objects
 from paramedic.api.workload import BoundTarget
 from paramedic.errors import NotFound
 
-_AUTOSCALERS = {
-    "HorizontalPodAutoscaler": "/apis/autoscaling/v2/namespaces/{}/horizontalpodautoscalers",
-    "ScaledObject": "/apis/keda.sh/v1alpha1/namespaces/{}/scaledobjects",
-}
-_FIELDS = {
-    "HorizontalPodAutoscaler": {"minReplicas", "maxReplicas"},
-    "ScaledObject": {"minReplicaCount", "maxReplicaCount", "pausedReplicas"},
-}
+_AUTOSCALERS = {"HorizontalPodAutoscaler": read_hpas, "ScaledObject": read_scaled_objects}
+_FIELDS = {"HorizontalPodAutoscaler": {*HPA_BOUNDS}, "ScaledObject": {*SCALED_OBJECT_BOUNDS, "pausedReplicas"}}
 _OWNED = {
     "NetworkPolicy": policies_path,
     ENVOY_FILTER.kind: ENVOY_FILTER.path,
@@ -38,16 +33,16 @@ async def held_elsewhere(target: BoundTarget, before: State, after: State, clien
 
 
 async def _by_autoscalers(target: BoundTarget, before: State, after: State, clients: Clients) -> AsyncIterator[str]:
-    for kind, path in _AUTOSCALERS.items():
+    for kind, read in _AUTOSCALERS.items():
         # Only what the step was about: for others there may be no right to look.
         if not _FIELDS[kind].intersection(after) and not any(key.startswith(f"{kind}/") for key in after):
             continue
-        for one in await _listed(path.format(target.namespace), clients):
+        for one in await _if_served(read(target, clients)):
             key = f"{kind}/{one['metadata']['name']}"
             wanted, earlier = after.get(key, after), before.get(key, before)
             kept = {k: v for k, v in _set_on(kind, one).items() if v == wanted.get(k) != earlier.get(k)}
             was = {k: earlier.get(k) for k in kept}
-            if kept and _scales(one, target):
+            if kept:
                 yield f"{key} still has {describe(kept)} (before: {describe(was)})"
 
 
@@ -55,7 +50,7 @@ async def _by_what_it_owned(target: BoundTarget, after: State, clients: Clients)
     """What the target owns goes with it, unless it was deleted with ``--cascade=orphan``."""
     for key in after:
         kind, _, name = key.partition("/")
-        for one in await _listed(_OWNED[kind](target.namespace), clients) if kind in _OWNED else ():
+        for one in await _if_served(clients.kube.list(_OWNED[kind](target.namespace))) if kind in _OWNED else ():
             owners = one["metadata"].get("ownerReferences") or []
             if one["metadata"]["name"] == name and target.uid not in [owner["uid"] for owner in owners]:
                 yield f"{key} is still there (before: it was not)"
@@ -69,14 +64,9 @@ def _set_on(kind: str, autoscaler: Json) -> State:
     return {name: spec[name] for name in _FIELDS[kind] if name in spec} | {"pausedReplicas": pause_of(autoscaler)}
 
 
-def _scales(autoscaler: Json, target: BoundTarget) -> bool:
-    ref = autoscaler["spec"]["scaleTargetRef"]
-    return bool((ref.get("kind", "Deployment"), ref["name"]) == (target.kind, target.name))
-
-
-async def _listed(path: str, clients: Clients) -> list[Json]:
+async def _if_served(found: Awaitable[list[Json]]) -> list[Json]:
     """None where the API is not installed."""
     try:
-        return await clients.kube.list(path)
+        return await found
     except NotFound:
         return []

@@ -7,6 +7,8 @@ from datetime import datetime
 from typing import Literal
 
 from paramedic.actions.base import (
+    HPA_BOUNDS,
+    SCALED_OBJECT_BOUNDS,
     Action,
     Change,
     Clients,
@@ -28,9 +30,9 @@ _HPA = "/apis/autoscaling/v2/namespaces/{}/horizontalpodautoscalers"
 _KEDA = "/apis/keda.sh/v1alpha1/namespaces/{}/scaledobjects"
 _PAUSED = ("autoscaling.keda.sh/paused", "autoscaling.keda.sh/paused-replicas")
 _DEFAULT = "default"
-_LEAST, _MOST = "minReplicaCount", "maxReplicaCount"
+_LEAST, _MOST = SCALED_OBJECT_BOUNDS
 _KEDA_MOST = 100  # where a ScaledObject does not say
-_BOUNDS = (("minReplicas", "maxReplicas"), (_LEAST, _MOST))
+_BOUNDS = (HPA_BOUNDS, SCALED_OBJECT_BOUNDS)
 
 ScaledObjectChoice = Literal["Refuse", "Patch"]
 SCALED_OBJECT = (
@@ -81,7 +83,7 @@ class Scaling(Action):
 async def read_with_autoscalers(target: BoundTarget, clients: Clients) -> Observed:
     """The workload and what scales it. Raises NotFound, Refused, Retry, Terminal."""
     workload, hpas, scaled = await asyncio.gather(
-        read_target(target, clients.kube), _read_hpas(target, clients), _read_scaled_objects(target, clients)
+        read_target(target, clients.kube), read_hpas(target, clients), read_scaled_objects(target, clients)
     )
     # KEDA has an HPA of its own do the work, and puts back what is changed there.
     return Observed(workload, {"hpa": [], "scaledObject": scaled} if scaled else {"hpa": hpas})
@@ -106,7 +108,7 @@ def scaled_object_path(scaled: Json, namespace: str) -> str:
     return f"{_KEDA.format(namespace)}/{scaled['metadata']['name']}"
 
 
-async def _read_hpas(target: BoundTarget, clients: Clients) -> list[Json]:
+async def read_hpas(target: BoundTarget, clients: Clients) -> list[Json]:
     """The HPAs that scale the target. Raises Refused, Retry, Terminal."""
     found = await clients.kube.list(_HPA.format(target.namespace))
     return [one for one in found if _scales(one, target)]
@@ -197,7 +199,7 @@ def _write(observed: Observed, after: State, operation: str) -> Patch:
     return patch_of(holder, path, {"spec": spec}, operation, observed.incident)
 
 
-async def _read_scaled_objects(target: BoundTarget, clients: Clients) -> list[Json]:
+async def read_scaled_objects(target: BoundTarget, clients: Clients) -> list[Json]:
     """KEDA's objects that scale the target; none where it is not installed."""
     try:
         found = await clients.kube.list(_KEDA.format(target.namespace))

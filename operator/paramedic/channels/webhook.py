@@ -29,13 +29,17 @@ class Webhook:
         """
         wanted = self._settings.kinds
         notices = [notice for notice in message.notices if not wanted or notice.kind in wanted]
+        if not notices:
+            return {}
+        facts = await self._messages.facts(message.incident)
+        texts = {name: await self._messages.text(name, message.incident) for name in webhook_body.TEXTS}
         told: list[str] = []
         refused: list[str] = []
         problem: ParamedicError | None = None
         for batch in webhook_body.batches(notices):
             keys = [notice.key for notice in batch]
             try:
-                await self._post(message.incident, batch)
+                await self._post(message.incident, webhook_body.values(message.incident, batch, facts, texts), batch)
             except Terminal as error:
                 problem = problem or error
                 refused += keys
@@ -51,11 +55,9 @@ class Webhook:
         unwanted = [notice.key for notice in message.notices if notice not in notices]
         raise PartlyTold({}, problem, told + unwanted, refused or None)
 
-    async def _post(self, incident: Incident, notices: list[Notice]) -> None:
-        facts = await self._messages.facts(incident)
-        texts = {name: await self._messages.text(name, incident) for name in webhook_body.TEXTS}
+    async def _post(self, incident: Incident, values: webhook_body.Json, notices: list[Notice]) -> None:
         try:
-            body = webhook_body.render_body(self._settings.body, webhook_body.values(incident, notices, facts, texts))
+            body = webhook_body.render_body(self._settings.body, values)
         except ValueError as error:
             raise Terminal(Reason.NOTICE_UNDELIVERED, f"{self.name}: {error}") from error
         headers = {header.name: self._value(header) for header in self._settings.headers}

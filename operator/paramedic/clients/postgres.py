@@ -12,6 +12,7 @@ import time
 from collections.abc import AsyncIterator, Generator, Mapping
 from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from functools import cache
 from typing import TYPE_CHECKING, Any, LiteralString
 
 import certifi
@@ -218,6 +219,7 @@ class Postgres:
         return self._way.credentials.password() if region is None else await rds_token(region, self.server)
 
 
+@cache
 def _connection_class() -> Any:
     """A connection that is closed when it takes libpq too long to read what a server sends: each setting that a server
     reports is compared with all that it has reported before.

@@ -11,7 +11,7 @@ from paramedic.core.people import resolution
 from paramedic.core.situation import is_firing
 
 LEASE_POLL = timedelta(seconds=15)
-"""So often it is asked whether `revertWhen` holds."""
+"""So often it is asked whether `revertWhen` holds, and whether a later change has been put back."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from paramedic.api import FINALIZER
 from paramedic.api.incident import Incident, StepStatus
 from paramedic.api.policy import SHOWING
 from paramedic.api.reasons import Reason
-from paramedic.core.leases import due, group_lease_end, held_after, next_lease_end
+from paramedic.core.leases import LEASE_POLL, due, group_lease_end, held_after, next_lease_end
 from paramedic.core.people import resolution
 from paramedic.core.situation import (
     ACTED_STATES,
@@ -29,7 +29,6 @@ from paramedic.core.situation import (
 )
 
 _FIRST_PAUSE, _LONGEST_PAUSE = timedelta(seconds=15), timedelta(minutes=5)
-_LOOK_AGAIN = timedelta(seconds=15)
 _NONE: Mapping[int, str] = MappingProxyType({})
 
 
@@ -222,7 +221,7 @@ def _with_what_is_covered(move: Move, incident: Incident, now: datetime, waiting
     """A wait tells what would be put back but for a later change, and is over soon: nobody tells of the end of that."""
     if not isinstance(move, Wait) or move.reason in (Reason.PAUSED, Reason.POLICY_PAUSED):
         return move
-    steps, soon = incident.status.steps, now + _LOOK_AGAIN
+    steps, soon = incident.status.steps, now + LEASE_POLL
     told = [f"{steps[i].name} waits: what {whose} has changed since is put back first" for i, whose in waiting.items()]
     until = min(soon, move.until) if move.until and move.until > now else soon
     return Wait("; ".join([move.message, *told]), until, move.reason)
